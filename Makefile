@@ -1,0 +1,91 @@
+# make demo      set everything up in this checkout, get a small real model, and run the main job
+# make test      set up and run every test, C and Python
+#
+# make build     the wheel, built and installed into .venv
+# make vendor    an editable, patched tree of upstream's sources in .vendor, one commit per patch
+# make patches   vendor/patches anew from that tree
+# make check-patches [VERSION=x.y.z]   which patches apply (to another version of llama-cpp-python)
+# make clean     removes what was built; .cache (downloads, the stock wheel) and .vendor stay
+#
+# CMAKE_ARGS reaches llama.cpp's options: CMAKE_ARGS="-DGGML_CUDA=ON" make demo
+# PYTHON names the interpreter, PYTEST_ARGS what pytest gets, LIL_LLAMA_CPP_PYTHON_SDIST a file already downloaded.
+
+PYTHON      ?= python3
+PYTEST_ARGS ?=
+
+VENV  := .venv
+PY    := $(VENV)/bin/python
+STEP  := $(PY) scripts/step.py
+MODEL := .cache/models/SmolLM2-135M-Instruct.Q4_1.gguf
+TINY  := .cache/models
+
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell $(PYTHON) -c 'import os; print(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())')
+
+.PHONY: all build demo test test-c test-python stock model vendor patches check-patches clean
+
+all: build
+
+# the environment: build tools (cmake and ninja only where the system has none), test tools
+$(VENV)/.ready: pyproject.toml Makefile
+	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 10) or sys.exit(f"lil: Python 3.10 or later is needed, {sys.executable} is {v[0]}.{v[1]}; name another: make PYTHON=python3.12 ...")'
+	@echo "lil: setting up $(VENV)"
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "lil: $(PYTHON) cannot make a virtual environment (on Debian and Ubuntu: apt install python3-venv)" >&2; exit 1; }
+	@$(PY) -m pip install --quiet "scikit-build-core>=0.11" "pytest>=7.4.0" "httpx>=0.24.1" "gguf>=0.10" "scipy>=1.10" "huggingface-hub>=0.23" \
+		$$(command -v cmake >/dev/null || echo "cmake>=3.21") $$(command -v ninja >/dev/null || echo ninja)
+	@touch $@
+
+# incremental: ninja rebuilds what changed, and the wheel is packed again
+build: $(VENV)/.ready
+	@rm -rf build/wheels
+	@$(STEP) "building lil-cpp" build/logs/wheel.log -- \
+		$(PY) -m pip wheel --verbose --no-build-isolation --no-deps --wheel-dir build/wheels .
+	@echo "lil: installing it, and what it depends on, into $(VENV)"
+	@$(PY) -m pip install --quiet "$$(ls build/wheels/lil_cpp-*.whl)[server,demo]"
+	@$(PY) -m pip install --quiet --no-deps --force-reinstall build/wheels/lil_cpp-*.whl
+
+model: $(VENV)/.ready
+	@$(PY) scripts/get_model.py .cache/models
+
+# unmodified llama-cpp-python, which tests compare with; built once per checkout
+stock: $(VENV)/.ready
+	@if ! ls .cache/wheels/llama_cpp_python-*.whl >/dev/null 2>&1; then \
+		sdist=$$($(PY) scripts/vendor.py fetch) && \
+		CMAKE_ARGS="-DLLAVA_BUILD=OFF -DCMAKE_PROJECT_llama.cpp_INCLUDE=$(CURDIR)/cmake/stock.cmake" \
+		$(STEP) "building stock llama-cpp-python, to compare with" build/logs/stock.log -- \
+			$(PY) -m pip wheel --verbose --no-build-isolation --no-deps --no-cache-dir --wheel-dir .cache/wheels "$$sdist"; \
+	fi
+	@$(PY) -c 'import importlib.metadata as m; m.version("llama_cpp_python")' 2>/dev/null || \
+		$(PY) -m pip install --quiet .cache/wheels/llama_cpp_python-*.whl
+
+demo: build model
+	@$(PY) -m lil.demo $(MODEL)
+
+test: test-c test-python
+
+# threads that wait without spinning: several times faster where other programs want the cores too
+test-c test-python: export OMP_WAIT_POLICY ?= passive
+
+# the C tests use the installed wheel's headers and libraries, as a user's program would
+test-c: build model stock
+	@cd tests/python && ../../$(PY) -m reference ../../$(TINY)
+	@$(STEP) "building the C tests" build/logs/tests-c.log -- sh -c '\
+		cmake -S tests/c -B build/tests-c -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DLIL_MODEL=$(CURDIR)/$(MODEL) -DLIL_TINY=$(CURDIR)/$(TINY) \
+			-DLIL_SITE="$$($(PY) -c "import sysconfig; print(sysconfig.get_path(\"platlib\"))")" && cmake --build build/tests-c'
+	@ctest --test-dir build/tests-c --output-on-failure
+
+test-python: build model stock
+	@$(PY) -m pytest $(PYTEST_ARGS)
+
+vendor: $(VENV)/.ready
+	@$(PY) scripts/vendor.py edit .vendor
+
+patches: $(VENV)/.ready
+	@$(PY) scripts/vendor.py export .vendor
+
+check-patches: $(VENV)/.ready
+	@$(PY) scripts/vendor.py check $(if $(VERSION),--version $(VERSION))
+
+clean:
+	rm -rf build $(VENV)
