@@ -1,0 +1,215 @@
+#ifndef LIL_H
+#define LIL_H
+
+// lil.h: sparse attention and early stop for llama.cpp, the public C API.
+//
+// Everything here is added to the pinned llama.cpp; no llama_* or ggml_* struct or function changes shape. Programs
+// that do not include this file run unchanged on the same library.
+//
+//   Sparse attention   lil_init_from_model() in place of llama_init_from_model()
+//   Guardian           lil_sampler_init_guardian(), a llama_sampler for the end of a sampler chain
+//   LZ77               lil_lz77_*, the incremental compressor under Guardian
+//
+// Errors: a function that returns a pointer returns NULL, one that returns bool returns false. lil_last_error() then says
+// what was wrong and what would work.
+
+#include "llama.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// The message of the last call of this thread that failed. Never NULL; valid until the thread's next lil_* call.
+LLAMA_API const char * lil_last_error(void);
+
+//
+// Sparse attention
+//
+// Notation: B budget, T tokens so far of a sequence, G query heads per KV head. A method changes what a decode step (one
+// new token of a sequence) attends to; prompts are processed with full causal attention. While T <= B a step is dense.
+//
+// Both methods here belong to the evict family: tokens outside the budget are gone, and the cache is bounded. It holds
+// `capacity` slots per layer and sequence instead of n_ctx; n_ctx then only limits positions.
+//
+
+enum lil_sparse_method {
+    LIL_SPARSE_NONE = 0, // full attention, the stock cache
+    LIL_SPARSE_SINK = 1, // StreamingLLM, arXiv 2309.17453: the first n_sink tokens and the last B - n_sink
+    LIL_SPARSE_H2O  = 2, // arXiv 2306.14048: the last `recent` tokens and those with the most accumulated attention
+};
+
+enum lil_positions {
+    LIL_POSITIONS_ABSOLUTE = 0, // keys keep the RoPE position they were written with
+    LIL_POSITIONS_CACHE    = 1, // Sink: keys take the position of their slot, for texts beyond the training length
+};
+
+enum lil_prompt_scores {
+    LIL_PROMPT_SCORES_EXACT  = 0, // H2O: every prompt query adds to the scores
+    LIL_PROMPT_SCORES_WINDOW = 1, // H2O: only the last 64 prompt queries do
+};
+
+// Which implementation computes a method's own steps. The portable form uses ggml's ordinary ops and runs on every
+// backend; the fused form is ours. The results agree within rounding.
+enum lil_form {
+    LIL_FORM_AUTO     = 0, // fused where the backend has it, portable elsewhere
+    LIL_FORM_PORTABLE = 1,
+    LIL_FORM_FUSED    = 2, // an error where a layer's backend has no fused form
+};
+
+struct lil_sparse_params {
+    enum lil_sparse_method method;
+
+    uint32_t budget;   // B: tokens that one KV head of one layer attends to in a decode step, the current one included
+    uint32_t capacity; // slots per layer and sequence, rounded up to 256; 0: n_ctx. Otherwise at least budget + n_ubatch
+
+    uint32_t n_sink;   // Sink: first tokens that are always kept
+    uint32_t recent;   // H2O: last tokens that are always kept, the current one included; 0: budget/2
+
+    enum lil_positions     positions;     // Sink
+    enum lil_prompt_scores prompt_scores; // H2O
+    enum lil_form          form;
+};
+
+// The defaults: budget 1024, capacity 0, n_sink 4, recent 0, absolute positions, exact prompt scores, form AUTO.
+LLAMA_API struct lil_sparse_params lil_sparse_default_params(enum lil_sparse_method method);
+
+// llama_init_from_model() with sparse attention. With LIL_SPARSE_NONE it is the same as llama_init_from_model().
+//
+// FlashAttention is needed: cparams.flash_attn_type AUTO is taken as ENABLED, DISABLED is an error. Several sequences
+// (n_seq_max > 1) need kv_unified = false, since every sequence has a budget and slots of its own.
+//
+// Returns NULL where the parameters are out of range or cannot work together, where the model's architecture is not
+// covered (no ordinary KV cache: MLA, recurrent, hybrid, encoder-only), and where llama_init_from_model() would.
+//
+// The cache's calls keep llama.h's contract and answer truthfully:
+//   llama_memory_seq_rm       removes a whole sequence, a tail that no head has evicted from, or nothing; otherwise it
+//                             returns false and leaves the cache as it was
+//   llama_memory_seq_pos_min  the first position from which on every head holds every token
+//   llama_memory_can_shift    false
+//   llama_memory_seq_cp       whole sequences
+//   llama_state_*             everything: keys, values, scores, positions, counts
+LLAMA_API struct llama_context * lil_init_from_model(
+            struct llama_model * model,
+    struct llama_context_params  cparams,
+       struct lil_sparse_params  sparse);
+
+struct lil_sparse_info {
+    enum lil_sparse_method method;
+
+    uint32_t budget;
+    uint32_t capacity;  // slots per layer and sequence, as allocated
+    uint32_t n_layer;   // layers that the method acts on (the full-attention layers)
+    bool     fused;     // whether the fused form runs
+
+    uint64_t kv_bytes;  // bytes allocated for keys, values, scores and positions of those layers, all sequences
+    uint64_t n_dense;   // decode steps (tokens) that attended to everything
+    uint64_t n_sparse;  // decode steps that attended to B tokens while T > B
+    uint64_t n_rows;    // KV rows that decode steps attended to: tokens x KV heads x layers
+    uint64_t n_evicted; // tokens evicted, per KV head and layer
+};
+
+// Counts since the context was created. False where ctx has no sparse attention.
+LLAMA_API bool lil_sparse_get_info(const struct llama_context * ctx, struct lil_sparse_info * info);
+
+// What one KV head of one layer holds, for tests and for looking at a method. Writes up to n entries of
+//   pos    [n]  the position of each token held, in no order
+//   score  [n]  its accumulated score (H2O), 0 otherwise; may be NULL
+// and returns how many tokens are held, or -1 on error. il counts the model's layers. Waits for a decode in progress.
+LLAMA_API int32_t lil_sparse_get_slots(
+        struct llama_context * ctx,
+                llama_seq_id   seq_id,
+                     int32_t   il,
+                     int32_t   i_head_kv,
+                   llama_pos * pos,
+                       float * score,
+                     int32_t   n);
+
+//
+// LZ77
+//
+// The greedy LZ77 factorisation of a text that grows byte by byte: unbounded window, self-overlap allowed; a phrase is
+// the longest earlier match or one literal. Feeding bytes one by one gives the factorisation of the whole text.
+// See src/guardian/lz77.h for the cost model and the bounds.
+//
+
+struct lil_lz77;
+
+LLAMA_API struct lil_lz77 * lil_lz77_init (void);                         // NULL: out of memory
+LLAMA_API struct lil_lz77 * lil_lz77_clone(const struct lil_lz77 * lz);   // NULL: out of memory
+LLAMA_API void              lil_lz77_free (struct lil_lz77 * lz);         // lz may be NULL
+LLAMA_API void              lil_lz77_reset(struct lil_lz77 * lz);         // back to the empty text
+
+// Appends n bytes. Amortised O(1) a byte. False (out of memory, or more than 2^31 - 1 bytes): the text is as before.
+LLAMA_API bool              lil_lz77_feed (struct lil_lz77 * lz, const void * data, size_t n);
+
+LLAMA_API double            lil_lz77_size   (const struct lil_lz77 * lz); // compressed size so far, bytes
+LLAMA_API uint64_t          lil_lz77_phrases(const struct lil_lz77 * lz); // phrases so far, the open one included
+LLAMA_API uint64_t          lil_lz77_bytes  (const struct lil_lz77 * lz); // bytes fed
+LLAMA_API uint64_t          lil_lz77_memory (const struct lil_lz77 * lz); // bytes of memory held
+
+//
+// Guardian (arXiv 2601.03043)
+//
+// A sampler that watches the LZ77-compressed size of the text, prompt included. Every `every` generated tokens: if the
+// size grew by less than `threshold` bytes since the last check, for `patience` checks in a row, it acts.
+//
+
+enum lil_guardian_action {
+    LIL_GUARDIAN_STOP        = 0, // forces the end-of-generation token
+    LIL_GUARDIAN_CLOSE_THINK = 1, // forces the end-of-thinking text, lets the model answer; a second alarm stops
+    LIL_GUARDIAN_FLAG        = 2, // only reports
+};
+
+struct lil_guardian_params {
+    uint32_t every;     // generated tokens between two checks, >= 1
+    double   threshold; // compressed bytes, >= 0
+    uint32_t patience;  // checks in a row, >= 1
+
+    enum lil_guardian_action action;
+
+    // CLOSE_THINK: the text that ends thinking; NULL: "</think>". Copied.
+    const char * think_end;
+};
+
+// The defaults: every 250, threshold 20, patience 1, STOP.
+LLAMA_API struct lil_guardian_params lil_guardian_default_params(void);
+
+// Add it at the end of a chain, after the sampler that picks the token: it replaces that token where it acts. Bytes of a
+// UTF-8 character that has begun are let through first. clone and reset work as for any sampler. NULL: a parameter out
+// of range, or a vocabulary without an end-of-generation token (STOP, CLOSE_THINK).
+LLAMA_API struct llama_sampler * lil_sampler_init_guardian(
+        const struct llama_vocab * vocab,
+        struct lil_guardian_params  params);
+
+// Feeds the prompt: text that counts as earlier text, but not as generated. Call it before the first sampled token.
+// False where smpl is no Guardian or memory ran out.
+LLAMA_API bool lil_guardian_feed_prompt(struct llama_sampler * smpl, const llama_token * tokens, int32_t n_tokens);
+
+struct lil_guardian_report {
+    bool     alarmed;         // whether an alarm was raised
+    bool     stopped;         // whether generation was ended: the end-of-generation token was forced
+    bool     think_closed;    // whether the end-of-thinking text was forced
+    uint64_t n_tokens;        // tokens generated so far
+    uint64_t n_tokens_alarm;  // tokens generated at the first alarm, 0 if none
+    uint64_t n_bytes;         // bytes of text so far, prompt included
+    double   size;            // compressed size so far, bytes
+    double   last_growth;     // growth between the last two checks, bytes; NaN before the first check
+    uint32_t n_checks;        // checks so far
+};
+
+// False where smpl is no Guardian.
+LLAMA_API bool lil_guardian_get_report(const struct llama_sampler * smpl, struct lil_guardian_report * report);
+
+// The size at the start of generation and at every check: up to n entries into size. Returns how many there are
+// (n_checks + 1), 0 where smpl is no Guardian. size may be NULL.
+LLAMA_API size_t lil_guardian_get_curve(const struct llama_sampler * smpl, double * size, size_t n);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif // LIL_H

@@ -1,0 +1,59 @@
+#pragma once
+
+// What the H2O ops of the CPU share.
+
+#include "lil-ops-cpu.h"
+
+#include <cstddef>
+#include <cstdint>
+
+void lil_h2o_evict       (ggml_tensor * dst, int ith, int nth, void * userdata);
+void lil_h2o_score       (ggml_tensor * dst, int ith, int nth, void * userdata);
+void lil_h2o_score_prompt(ggml_tensor * dst, int ith, int nth, void * userdata);
+void lil_h2o_score_add   (ggml_tensor * dst, int ith, int nth, void * userdata);
+void lil_h2o_score_window(ggml_tensor * dst, int ith, int nth, void * userdata);
+
+// one KV head of one sequence
+struct lil_h2o_head {
+    char * k; // slot i at k + i*k_stride, k_size bytes
+    char * v;
+
+    size_t k_stride;
+    size_t v_stride;
+    size_t k_size;
+    size_t v_size;
+
+    float * score; // [capacity]
+    float * pos;   // [capacity]
+};
+
+static inline const int32_t * lil_h2o_step(const ggml_tensor * steps, int64_t i) {
+    return (const int32_t *) ((const char *) steps->data + i*steps->nb[1]);
+}
+
+// v may be null
+static inline lil_h2o_head lil_h2o_get_head(
+        const lil_h2o_layer & layer,
+          const ggml_tensor * k,
+          const ggml_tensor * v,
+          const ggml_tensor * score,
+          const ggml_tensor * pos,
+                    int64_t   strm,
+                    int64_t   i_head) {
+    lil_h2o_head res = {};
+
+    res.k_stride = k->nb[1];
+    res.k_size   = ggml_row_size(k->type, k->ne[0]/layer.n_head_kv);
+    res.k        = (char *) k->data + strm*k->nb[2] + i_head*res.k_size;
+
+    if (v) {
+        res.v_stride = v->nb[1];
+        res.v_size   = ggml_row_size(v->type, v->ne[0]/layer.n_head_kv);
+        res.v        = (char *) v->data + strm*v->nb[2] + i_head*res.v_size;
+    }
+
+    res.score = score ? (float *) ((char *) score->data + strm*score->nb[2] + i_head*score->nb[1]) : nullptr;
+    res.pos   = pos   ? (float *) ((char *) pos  ->data + strm*pos  ->nb[2] + i_head*pos  ->nb[1]) : nullptr;
+
+    return res;
+}

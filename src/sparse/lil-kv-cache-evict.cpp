@@ -1,0 +1,497 @@
+#include "lil-kv-cache-evict.h"
+
+#include "lil-ops.h"
+
+#include "llama-impl.h"
+#include "llama-io.h"
+#include "llama-model.h"
+
+#include <algorithm>
+#include <cassert>
+#include <limits>
+#include <stdexcept>
+
+//
+// lil_kv_cache_evict
+//
+
+lil_kv_cache_evict::lil_kv_cache_evict(const args & a) :
+    llama_kv_cache(a.model, a.hparams, a.type_k, a.type_v,
+            /*.v_trans   =*/ false,
+            /*.offload   =*/ a.offload,
+            /*.unified   =*/ a.n_seq_max == 1,
+            /*.kv_size   =*/ a.params.capacity,
+            /*.n_seq_max =*/ a.n_seq_max,
+            /*.n_pad     =*/ 1,
+            /*.n_swa     =*/ 0, LLAMA_SWA_TYPE_NONE,
+            nullptr, a.filter, nullptr, nullptr),
+    params(a.params), n_ctx(a.n_ctx) {
+    streams.resize(n_stream);
+
+    bool on_cpu = true;
+    for (const auto & layer : layers) {
+        on_cpu = on_cpu && ggml_backend_buffer_is_host(layer.k->buffer);
+    }
+
+    fused = params.form != LIL_FORM_PORTABLE && on_cpu && lil_get_cpu_ops() != nullptr;
+
+    if (params.form == LIL_FORM_FUSED && !fused) {
+        lil_throw("form = LIL_FORM_FUSED: the fused form runs on the CPU only, and %s. Use LIL_FORM_AUTO or LIL_FORM_PORTABLE",
+                on_cpu ? "this CPU backend has none" : "the KV cache is on another device");
+    }
+}
+
+uint32_t lil_kv_cache_evict::n_head_kv(size_t ikv) const {
+    return hparams.n_head_kv(layers[ikv].il);
+}
+
+//
+// tensors beside K and V
+//
+
+ggml_tensor * lil_kv_cache_evict::new_side(size_t ikv, const char * name, int64_t ne0, int64_t ne1, int64_t ne2) {
+    const auto & layer = layers[ikv];
+
+    auto & ctx = side_ctx[ggml_backend_buffer_get_type(layer.k->buffer)];
+    if (!ctx) {
+        ggml_init_params params_ctx = {
+            /*.mem_size   =*/ 4*layers.size()*ggml_tensor_overhead(),
+            /*.mem_buffer =*/ NULL,
+            /*.no_alloc   =*/ true,
+        };
+        ctx.reset(ggml_init(params_ctx));
+    }
+
+    ggml_tensor * t = ggml_new_tensor_3d(ctx.get(), GGML_TYPE_F32, ne0, ne1, ne2);
+    ggml_format_name(t, "cache_%s_l%d", name, (int) layer.il);
+
+    return t;
+}
+
+void lil_kv_cache_evict::alloc_side() {
+    for (auto & [buft, ctx] : side_ctx) {
+        ggml_backend_buffer_t buf = ggml_backend_alloc_ctx_tensors_from_buft(ctx.get(), buft);
+        if (!buf) {
+            lil_throw("failed to allocate the scores and positions of the KV cache");
+        }
+
+        ggml_backend_buffer_clear(buf, 0);
+        ctxs_bufs.emplace_back(std::move(ctx), buf);
+    }
+
+    side_ctx.clear();
+}
+
+void lil_kv_cache_evict::move_row(ggml_tensor * t, uint32_t strm, uint32_t src, uint32_t dst, size_t offs, size_t n_bytes) const {
+    std::vector<uint8_t> row(n_bytes);
+
+    ggml_backend_tensor_get(t, row.data(), strm*t->nb[2] + src*t->nb[1] + offs, n_bytes);
+    ggml_backend_tensor_set(t, row.data(), strm*t->nb[2] + dst*t->nb[1] + offs, n_bytes);
+}
+
+void lil_kv_cache_evict::synchronize() const {
+    if (lctx) {
+        llama_synchronize(lctx);
+    }
+}
+
+//
+// planning
+//
+
+bool lil_kv_cache_evict::plan(const lil_evict_stream & st, uint32_t strm, const llama_pos * pos, uint32_t n_new, lil_evict_step & step) const {
+    // a batch of one token is a decode step, a larger one is part of a prompt
+    const bool decode = n_new == 1;
+
+    step.strm      = strm;
+    step.n_before  = st.n_used;
+    step.n_new     = n_new;
+    step.n_protect = n_protect(decode);
+    step.pos       = pos[0];
+    step.pos_first = st.n_used == 0 ? pos[0] : st.pos_first;
+
+    if (pos[0] < 0 || (uint64_t) pos[0] + n_new > n_ctx) {
+        return false;
+    }
+
+    if (decode) {
+        const uint32_t n_keep = params.budget - 1;
+
+        step.n_evict = st.n_used > n_keep ? st.n_used - n_keep : 0;
+    } else if (st.n_used + n_new > params.capacity) {
+        step.n_evict = st.n_used > params.budget ? st.n_used - params.budget : 0;
+    }
+
+    step.n_gone = st.n_evicted + step.n_evict;
+
+    // prompt queries that wait are counted before the first decode step, and before an eviction
+    step.n_win = decode || step.n_evict > 0 ? st.n_win : 0;
+
+    return step.base() + n_new <= params.capacity;
+}
+
+lil_kv_cache_evict::slot_info_vec_t lil_kv_cache_evict::prepare(const std::vector<llama_ubatch> & ubatches) {
+    slot_info_vec_t res;
+
+    std::map<uint32_t, lil_evict_stream> sim; // the streams as they will be, changed ubatch by ubatch
+
+    for (const auto & ubatch : ubatches) {
+        const uint32_t n_seqs   = ubatch.n_seqs_unq;
+        const uint32_t n_tokens = ubatch.n_tokens/n_seqs;
+
+        slot_info sinfo;
+        sinfo.s0 = LLAMA_MAX_SEQ;
+        sinfo.s1 = 0;
+        sinfo.resize(n_seqs);
+
+        for (uint32_t s = 0; s < n_seqs; ++s) {
+            const uint32_t strm = seq_to_stream[ubatch.seq_id_unq[s]];
+
+            auto & st = sim.try_emplace(strm, streams[strm]).first->second;
+
+            lil_evict_step step;
+            if (!plan(st, strm, ubatch.pos + s*n_tokens, n_tokens, step)) {
+                LLAMA_LOG_ERROR("%s: sequence %d: no room for %u tokens from position %d on (n_ctx = %u, capacity = %u)\n",
+                        __func__, ubatch.seq_id_unq[s], n_tokens, step.pos, n_ctx, params.capacity);
+                return {};
+            }
+
+            sinfo.s0 = std::min(sinfo.s0, strm);
+            sinfo.s1 = std::max(sinfo.s1, strm);
+
+            sinfo.strm[s] = strm;
+            sinfo.idxs[s] = advance(st, step).taken;
+        }
+
+        res.push_back(std::move(sinfo));
+    }
+
+    return res;
+}
+
+void lil_kv_cache_evict::apply_ubatch(const slot_info & sinfo, const llama_ubatch & ubatch) {
+    cur.reserve = false;
+    cur.steps.clear();
+    cur.slots.clear();
+
+    uint64_t n_rows_layers = 0; // KV heads of all layers
+    for (size_t ikv = 0; ikv < layers.size(); ++ikv) {
+        n_rows_layers += n_head_kv(ikv);
+    }
+
+    for (uint32_t s = 0; s < sinfo.n_stream(); ++s) {
+        const uint32_t strm  = sinfo.strm[s];
+        const uint32_t n_new = sinfo.size();
+
+        auto & st    = streams[strm];
+        auto & cells = v_cells[strm];
+
+        lil_evict_step step;
+        const bool ok = plan(st, strm, ubatch.pos + s*n_new, n_new, step);
+        GGML_ASSERT(ok && "apply_ubatch() without prepare()");
+
+        slot_change change = advance(st, step);
+        GGML_ASSERT(change.taken == sinfo.idxs[s]);
+
+        for (const uint32_t i : change.freed) {
+            cells.rm(i);
+        }
+
+        for (const auto & m : change.moved) {
+            const llama_pos    pos = cells.pos_get(m.src);
+            const llama_seq_id seq = cells.seq_get(m.src);
+
+            cells.rm(m.src);
+            cells.pos_set(m.dst, pos);
+            cells.seq_add(m.dst, seq);
+        }
+
+        n_evicted += step.n_evict;
+
+        if (n_new == 1) {
+            (step.n_gone > 0 ? n_sparse : n_dense)++;
+            n_rows += st.n_used*n_rows_layers;
+        }
+
+        cur.steps.push_back(step);
+        cur.slots.push_back(std::move(change));
+    }
+
+    llama_kv_cache::apply_ubatch(sinfo, ubatch);
+}
+
+llama_memory_context_ptr lil_kv_cache_evict::init_full() {
+    cur.reserve = true;
+
+    return llama_kv_cache::init_full();
+}
+
+std::vector<lil_evict_step> lil_kv_cache_evict::get_steps(const llm_graph_context & g) const {
+    if (!cur.reserve) {
+        return cur.steps;
+    }
+
+    // the largest graph: a full cache
+    std::vector<lil_evict_step> steps(n_stream);
+
+    for (uint32_t s = 0; s < n_stream; ++s) {
+        auto & step = steps[s];
+
+        step.strm      = s;
+        step.n_new     = std::max<uint32_t>(1, g.ubatch.n_tokens/n_stream);
+        step.n_before  = step.n_new == 1 ? std::min(params.budget, params.capacity) : params.capacity - std::min(step.n_new, params.capacity);
+        step.n_evict   = step.n_new == 1 ? 1 : 0;
+        step.n_protect = n_protect(step.n_new == 1);
+        step.n_gone    = step.n_evict;
+        step.pos       = step.n_before;
+    }
+
+    return steps;
+}
+
+//
+// llama_memory_i
+//
+
+void lil_kv_cache_evict::clear(bool data) {
+    llama_kv_cache::clear(data);
+
+    for (auto & st : streams) {
+        st = {};
+    }
+}
+
+void lil_kv_cache_evict::free_cells(uint32_t strm, uint32_t n) {
+    auto & cells = v_cells[strm];
+
+    for (uint32_t i = n; i < streams[strm].n_used; ++i) {
+        cells.rm(i);
+    }
+}
+
+void lil_kv_cache_evict::clear_stream(uint32_t strm) {
+    free_cells(strm, 0);
+
+    streams[strm] = {};
+}
+
+bool lil_kv_cache_evict::can_rm(const lil_evict_stream & st, llama_pos p0, llama_pos p1) const {
+    p0 = std::max(p0, st.pos_first);
+    p1 = std::min(p1, st.pos_next);
+
+    if (st.n_used == 0 || p0 >= p1) {
+        return true; // nothing to remove
+    }
+
+    if (p1 < st.pos_next) {
+        return false; // not the tail
+    }
+
+    return p0 == st.pos_first || p0 >= (st.n_evicted == 0 ? st.pos_first : st.pos_whole);
+}
+
+void lil_kv_cache_evict::do_rm(uint32_t strm, llama_pos p0, llama_pos p1) {
+    auto & st = streams[strm];
+
+    if (st.n_used == 0 || p0 >= st.pos_next || p1 <= st.pos_first || p0 >= p1) {
+        return;
+    }
+
+    if (p0 <= st.pos_first) {
+        clear_stream(strm);
+        return;
+    }
+
+    synchronize();
+    remove_tail(strm, p0);
+
+    // the scores that removed queries gave to the tokens kept stay with them; queries not counted yet go
+    const uint32_t n_rm = st.pos_next - p0;
+
+    st.n_win    = st.n_win > n_rm ? st.n_win - n_rm : 0;
+    st.pos_next = p0;
+}
+
+bool lil_kv_cache_evict::seq_rm(llama_seq_id seq_id, llama_pos p0, llama_pos p1) {
+    GGML_ASSERT(seq_id == -1 || (seq_id >= 0 && (size_t) seq_id < seq_to_stream.size()));
+
+    if (p0 < 0) {
+        p0 = 0;
+    }
+    if (p1 < 0) {
+        p1 = std::numeric_limits<llama_pos>::max();
+    }
+
+    const uint32_t s0 = seq_id == -1 ? 0        : seq_to_stream[seq_id];
+    const uint32_t s1 = seq_id == -1 ? n_stream : s0 + 1;
+
+    // all or nothing
+    for (uint32_t s = s0; s < s1; ++s) {
+        if (!can_rm(streams[s], p0, p1)) {
+            return false;
+        }
+    }
+
+    for (uint32_t s = s0; s < s1; ++s) {
+        do_rm(s, p0, p1);
+    }
+
+    return true;
+}
+
+void lil_kv_cache_evict::seq_cp(llama_seq_id seq_id_src, llama_seq_id seq_id_dst, llama_pos p0, llama_pos p1) {
+    GGML_ASSERT(seq_id_src >= 0 && (size_t) seq_id_src < seq_to_stream.size());
+    GGML_ASSERT(seq_id_dst >= 0 && (size_t) seq_id_dst < seq_to_stream.size());
+
+    const uint32_t s0 = seq_to_stream[seq_id_src];
+    const uint32_t s1 = seq_to_stream[seq_id_dst];
+
+    if (s0 == s1) {
+        return;
+    }
+
+    const auto & src = streams[s0];
+
+    if ((p0 > 0 && p0 > src.pos_first) || (p1 >= 0 && p1 < src.pos_next && !can_rm(src, p1, src.pos_next))) {
+        LLAMA_LOG_ERROR("%s: positions [%d, %d) of sequence %d cannot be copied: only a whole sequence, or one less a tail that is held whole\n",
+                __func__, p0, p1, seq_id_src);
+        return;
+    }
+
+    synchronize();
+    clear_stream(s1);
+
+    for (size_t ikv = 0; ikv < layers.size(); ++ikv) {
+        const auto & layer = layers[ikv];
+
+        std::vector<uint8_t> buf;
+
+        const auto copy = [&](ggml_tensor * t, size_t n_bytes) {
+            buf.resize(n_bytes);
+            ggml_backend_tensor_get(t, buf.data(), s0*t->nb[2], n_bytes);
+            ggml_backend_tensor_set(t, buf.data(), s1*t->nb[2], n_bytes);
+        };
+
+        copy(layer.k, src.n_used*layer.k->nb[1]);
+        copy(layer.v, src.n_used*layer.v->nb[1]);
+
+        for (const auto & side : get_side(ikv)) {
+            copy(side.t, side.t->nb[2]);
+        }
+    }
+
+    for (uint32_t i = 0; i < src.n_used; ++i) {
+        v_cells[s1].pos_set(i, v_cells[s0].pos_get(i));
+        v_cells[s1].seq_add(i, seq_id_dst);
+    }
+
+    streams[s1] = src;
+
+    if (p1 >= 0) {
+        do_rm(s1, p1, std::numeric_limits<llama_pos>::max());
+    }
+}
+
+void lil_kv_cache_evict::seq_keep(llama_seq_id seq_id) {
+    GGML_ASSERT(seq_id >= 0 && (size_t) seq_id < seq_to_stream.size());
+
+    for (uint32_t s = 0; s < n_stream; ++s) {
+        if (s != seq_to_stream[seq_id]) {
+            clear_stream(s);
+        }
+    }
+}
+
+void lil_kv_cache_evict::seq_add(llama_seq_id seq_id, llama_pos p0, llama_pos p1, llama_pos shift) {
+    LLAMA_LOG_ERROR("%s: seq_id = %d, [%d, %d) by %d: a bounded cache cannot shift positions (llama_memory_can_shift() is false); nothing was changed\n",
+            __func__, seq_id, p0, p1, shift);
+}
+
+void lil_kv_cache_evict::seq_div(llama_seq_id seq_id, llama_pos p0, llama_pos p1, int d) {
+    LLAMA_LOG_ERROR("%s: seq_id = %d, [%d, %d) by %d: a bounded cache cannot divide positions (llama_memory_can_shift() is false); nothing was changed\n",
+            __func__, seq_id, p0, p1, d);
+}
+
+llama_pos lil_kv_cache_evict::seq_pos_min(llama_seq_id seq_id) const {
+    GGML_ASSERT(seq_id >= 0 && (size_t) seq_id < seq_to_stream.size());
+
+    const auto & st = streams[seq_to_stream[seq_id]];
+
+    return st.n_used == 0 ? -1 : st.n_evicted == 0 ? st.pos_first : std::min(st.pos_whole, st.pos_next - 1);
+}
+
+llama_pos lil_kv_cache_evict::seq_pos_max(llama_seq_id seq_id) const {
+    GGML_ASSERT(seq_id >= 0 && (size_t) seq_id < seq_to_stream.size());
+
+    const auto & st = streams[seq_to_stream[seq_id]];
+
+    return st.n_used == 0 ? -1 : st.pos_next - 1;
+}
+
+//
+// lil
+//
+
+std::vector<llama_seq_id> lil_kv_cache_evict::fail_ubatch() {
+    std::vector<llama_seq_id> res;
+
+    for (const auto & step : cur.steps) {
+        auto & st = streams[step.strm];
+
+        if (step.n_evict > 0 || step.n_win > 0) {
+            res.push_back(step.strm); // a stream holds the sequence of its number
+            continue;
+        }
+
+        // the new tokens are in the last slots of every head
+        free_cells(step.strm, step.n_before);
+
+        st.n_used   = step.n_before;
+        st.n_win    = st.n_win > step.n_new ? st.n_win - step.n_new : 0;
+        st.pos_next = step.pos;
+        st.slot_pos.resize(std::min<size_t>(st.slot_pos.size(), st.n_used));
+    }
+
+    cur.steps.clear();
+    cur.slots.clear();
+
+    return res;
+}
+
+void lil_kv_cache_evict::get_info(lil_sparse_info & info) const {
+    info = {};
+
+    info.method    = params.method;
+    info.budget    = params.budget;
+    info.capacity  = params.capacity;
+    info.n_layer   = layers.size();
+    info.fused     = fused;
+    info.n_dense   = n_dense;
+    info.n_sparse  = n_sparse;
+    info.n_rows    = n_rows;
+    info.n_evicted = n_evicted;
+
+    for (size_t ikv = 0; ikv < layers.size(); ++ikv) {
+        info.kv_bytes += ggml_nbytes(layers[ikv].k) + ggml_nbytes(layers[ikv].v);
+
+        for (const auto & side : get_side(ikv)) {
+            info.kv_bytes += ggml_nbytes(side.t);
+        }
+    }
+}
+
+ggml_tensor * lil_kv_cache_evict::build_attn(
+         const llm_graph_context & g,
+    const llama_kv_cache_context * mctx,
+                     ggml_tensor * q,
+                     ggml_tensor * k,
+                     ggml_tensor * v,
+                     ggml_tensor * kq_mask,
+                           float   kq_scale,
+                             int   il) {
+    GGML_UNUSED(mctx);
+
+    built.insert(il);
+
+    return g.build_attn_mha(q, k, v, nullptr, kq_mask, nullptr, nullptr, 0, kq_scale, il);
+}

@@ -1,0 +1,213 @@
+#pragma once
+
+#include "lil-sparse.h"
+
+// The cache of the evict family: bounded, `capacity` slots per layer and sequence.
+//
+// New tokens take the same slot in every head. Eviction drops tokens per method and keeps the tokens held in the slots
+// [0, n_used): the last ones move into the holes. Their order does not matter: RoPE is applied before a key is stored,
+// and every token held is visible to a decode step. So every head of every layer holds the same number of tokens in the
+// same slots, although not the same tokens, and one set of counts per sequence describes them all.
+//
+// llama_kv_cache's cells are kept such that its attention mask comes out right. Where heads hold different tokens, a
+// cell's position is only an upper bound; what the cache answers to questions comes from lil_evict_stream.
+//
+// Every sequence is a stream of its own (llama_kv_cache's non-unified layout).
+
+// what a sequence holds, the same in every layer and head
+struct lil_evict_stream {
+    uint32_t  n_used    = 0; // slots [0, n_used) hold tokens
+    uint32_t  n_evicted = 0; // tokens gone
+    llama_pos pos_first = 0; // position of the first token the sequence began with
+    llama_pos pos_next  = 0; // position of the next token
+    llama_pos pos_whole = 0; // every head holds every token from this position on
+
+    // prompt queries whose scores are not counted yet: positions [pos_win, pos_next), at most 64 (H2O, window)
+    uint32_t  n_win     = 0;
+
+    // Sink: the position in each slot [n_used]
+    std::vector<llama_pos> slot_pos;
+};
+
+// what one ubatch does to a sequence: evict, then store
+struct lil_evict_step {
+    uint32_t  strm      = 0;
+    uint32_t  n_before  = 0; // slots used before
+    uint32_t  n_evict   = 0; // tokens to drop
+    uint32_t  n_protect = 0; // the last tokens that stay
+    uint32_t  n_new     = 0; // tokens stored
+    uint32_t  n_gone    = 0; // tokens gone so far, these included
+    uint32_t  n_win     = 0; // H2O, window: prompt queries to count before the eviction
+    llama_pos pos       = 0; // position of the first new token
+    llama_pos pos_first = 0;
+
+    uint32_t base() const { return n_before - n_evict; } // slots used when the new tokens are stored
+};
+
+class lil_kv_cache_evict : public llama_kv_cache, public lil_sparse {
+public:
+    struct args {
+        const llama_model   & model;
+        const llama_hparams & hparams;
+        ggml_type type_k;
+        ggml_type type_v;
+        bool      offload;
+        uint32_t  n_ctx;     // positions per sequence
+        uint32_t  n_seq_max;
+        const layer_filter_cb & filter;
+        lil_sparse_params params; // complete: capacity and recent are set
+    };
+
+    explicit lil_kv_cache_evict(const args & a);
+
+    //
+    // llama_memory_i
+    //
+
+    llama_memory_context_ptr init_full() override;
+
+    bool get_can_shift() const override { return false; }
+
+    void clear(bool data) override;
+
+    bool seq_rm  (llama_seq_id seq_id,                              llama_pos p0, llama_pos p1) override;
+    void seq_cp  (llama_seq_id seq_id_src, llama_seq_id seq_id_dst, llama_pos p0, llama_pos p1) override;
+    void seq_keep(llama_seq_id seq_id)                                                          override;
+    void seq_add (llama_seq_id seq_id,                              llama_pos p0, llama_pos p1, llama_pos shift) override;
+    void seq_div (llama_seq_id seq_id,                              llama_pos p0, llama_pos p1, int d) override;
+
+    llama_pos seq_pos_min(llama_seq_id seq_id) const override;
+    llama_pos seq_pos_max(llama_seq_id seq_id) const override;
+
+    void state_write(llama_io_write_i & io, llama_seq_id seq_id = -1, llama_state_seq_flags flags = 0) const override;
+    void state_read (llama_io_read_i  & io, llama_seq_id seq_id = -1, llama_state_seq_flags flags = 0) override;
+
+    //
+    // llama_kv_cache
+    //
+
+    slot_info_vec_t prepare(const std::vector<llama_ubatch> & ubatches) override;
+
+    void apply_ubatch(const slot_info & sinfo, const llama_ubatch & ubatch) override;
+
+    lil_sparse * get_sparse() override { return this; }
+
+    //
+    // lil
+    //
+
+    void get_info(lil_sparse_info & info) const;
+
+    // see lil_sparse_get_slots()
+    virtual int32_t get_slots(llama_seq_id seq_id, int32_t il, int32_t i_head_kv, llama_pos * pos, float * score, int32_t n) const = 0;
+
+    // whether every layer of the cache has passed through build_attn()
+    bool is_built() const { return built.size() == layers.size(); }
+
+    // for waiting until a computation is over
+    void set_context(llama_context * lctx) { this->lctx = lctx; }
+
+    // The computation of the ubatch failed half-way. Takes its tokens back where it evicted nothing, and returns the
+    // sequences that it evicted from: some of their layers did, others did not.
+    std::vector<llama_seq_id> fail_ubatch();
+
+protected:
+    struct slot_move {
+        uint32_t src;
+        uint32_t dst;
+    };
+
+    // what a step does to the slots, the same in every head
+    struct slot_change {
+        std::vector<uint32_t>  freed; // slots whose tokens go
+        std::vector<slot_move> moved; // slots whose tokens move
+        std::vector<uint32_t>  taken; // slots of the new tokens [n_new]
+    };
+
+    // a tensor beside K and V, one part per stream in its last dimension
+    struct side_tensor {
+        ggml_tensor * t;
+        bool          per_slot; // [capacity, n_head_kv, n_stream]; otherwise the stream's part is kept whole
+    };
+
+    const lil_sparse_params params;
+
+    const uint32_t n_ctx; // positions per sequence
+
+    bool fused = false;
+
+    std::vector<lil_evict_stream> streams; // [n_stream]
+
+    // the ubatch being computed, or (reserve) the graph whose size is being measured
+    struct {
+        bool reserve = true;
+
+        std::vector<lil_evict_step> steps; // streams s0, s0 + 1, ...
+        std::vector<slot_change>    slots;
+    } cur;
+
+    llama_context * lctx = nullptr;
+
+    // the steps of the graph being built
+    std::vector<lil_evict_step> get_steps(const llm_graph_context & g) const;
+
+    // the slots of a step, and its effect on the stream's counts and slots
+    virtual slot_change advance(lil_evict_stream & st, const lil_evict_step & step) const = 0;
+
+    // the last tokens that a step must not evict
+    virtual uint32_t n_protect(bool decode) const = 0;
+
+    // drops the tokens from position p0 on, all of which every head holds, and keeps slots [0, n_used) in use
+    virtual void remove_tail(uint32_t strm, llama_pos p0) = 0;
+
+    // tensors beside layer ikv's keys and values
+    virtual std::vector<side_tensor> get_side(size_t ikv) const = 0;
+
+    // new tensors on the device of layer ikv; alloc_side() once after all
+    ggml_tensor * new_side(size_t ikv, const char * name, int64_t ne0, int64_t ne1, int64_t ne2);
+    void alloc_side();
+
+    // copies n_bytes at offset offs of slot src's row to slot dst's row
+    void move_row(ggml_tensor * t, uint32_t strm, uint32_t src, uint32_t dst, size_t offs, size_t n_bytes) const;
+
+    // the cells of slots [n, n_used) become free
+    void free_cells(uint32_t strm, uint32_t n);
+
+    void clear_stream(uint32_t strm);
+    void synchronize() const;
+
+    uint32_t n_head_kv(size_t ikv) const;
+
+    ggml_tensor * build_attn(
+             const llm_graph_context & g,
+        const llama_kv_cache_context * mctx,
+                         ggml_tensor * q,
+                         ggml_tensor * k,
+                         ggml_tensor * v,
+                         ggml_tensor * kq_mask,
+                               float   kq_scale,
+                                 int   il) override;
+
+private:
+    uint64_t n_dense   = 0;
+    uint64_t n_sparse  = 0;
+    uint64_t n_rows    = 0;
+    uint64_t n_evicted = 0;
+
+    std::set<int> built;
+
+    std::map<ggml_backend_buffer_type_t, ggml_context_ptr> side_ctx;
+
+    // false: the tokens do not fit, or their positions are beyond n_ctx
+    bool plan(const lil_evict_stream & st, uint32_t strm, const llama_pos * pos, uint32_t n_new, lil_evict_step & step) const;
+
+    bool can_rm(const lil_evict_stream & st, llama_pos p0, llama_pos p1) const;
+    void do_rm (uint32_t strm, llama_pos p0, llama_pos p1);
+
+    void state_write_stream(llama_io_write_i & io, uint32_t strm) const;
+    void state_read_stream (llama_io_read_i  & io, uint32_t strm);
+};
+
+// one file per method
+lil_kv_cache_evict * lil_new_kv_cache_sink(const lil_kv_cache_evict::args & a);
+lil_kv_cache_evict * lil_new_kv_cache_h2o (const lil_kv_cache_evict::args & a);

@@ -1,0 +1,356 @@
+#include "lil-hooks.h"
+#include "lil-kv-cache-evict.h"
+
+#include "lil-error.h"
+
+#include "llama-arch.h"
+#include "llama-context.h"
+#include "llama-kv-cache-iswa.h"
+#include "llama-model.h"
+
+#include <algorithm>
+#include <cstdarg>
+#include <cstdio>
+#include <stdexcept>
+#include <string>
+
+void lil_throw(const char * fmt, ...) {
+    char buf[1024];
+
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(buf, sizeof(buf), fmt, args);
+    va_end(args);
+
+    lil_set_last_error("%s", buf);
+
+    throw std::runtime_error(buf);
+}
+
+//
+// hooks
+//
+
+// What lil_init_from_model() asks the caches for, while this thread constructs the context: llama_context_params has no
+// room for it, and must not change.
+static thread_local const lil_sparse_params * pending = nullptr;
+
+llama_kv_cache * lil_new_kv_cache(
+                       const llama_model & model,
+                     const llama_hparams & hparams,
+                               ggml_type   type_k,
+                               ggml_type   type_v,
+                                    bool   v_trans,
+                                    bool   offload,
+                                    bool   unified,
+                                uint32_t   kv_size,
+                                uint32_t   n_seq_max,
+                                uint32_t   n_pad,
+                                uint32_t   n_swa,
+                          llama_swa_type   swa_type,
+                          llama_memory_t   mem_other,
+    const llama_memory_i::layer_filter_cb & filter,
+    const llama_memory_i::layer_reuse_cb  & reuse,
+    const llama_memory_i::layer_share_cb  & share) {
+    if (!pending) {
+        return new llama_kv_cache(model, hparams, type_k, type_v, v_trans, offload, unified, kv_size, n_seq_max,
+                n_pad, n_swa, swa_type, mem_other, filter, reuse, share);
+    }
+
+    lil_sparse_params params = *pending;
+
+    if (mem_other || reuse || share) {
+        lil_throw("the architecture %s shares keys and values between layers, which method %d cannot follow yet",
+                llm_arch_name(model.arch), params.method);
+    }
+
+    // kv_size is n_ctx of one sequence, padded
+    params.capacity = params.capacity == 0 ? kv_size : std::min<uint32_t>(GGML_PAD(params.capacity, 256), kv_size);
+    params.recent   = params.recent   == 0 ? params.budget/2 : params.recent;
+
+    const lil_kv_cache_evict::args args = { model, hparams, type_k, type_v, offload, kv_size, n_seq_max, filter, params };
+
+    return params.method == LIL_SPARSE_SINK ? lil_new_kv_cache_sink(args) : lil_new_kv_cache_h2o(args);
+}
+
+void lil_build_before_store(const llm_graph_context & g, const llama_kv_cache_context * mctx, ggml_tensor * k_rot, int il) {
+    if (auto * sparse = mctx->get_sparse()) {
+        sparse->build_before_store(g, mctx, k_rot, il);
+    }
+}
+
+ggml_tensor * lil_build_attn(
+         const llm_graph_context & g,
+    const llama_kv_cache_context * mctx,
+                     ggml_tensor * q,
+                     ggml_tensor * k,
+                     ggml_tensor * v,
+                     ggml_tensor * kq_b,
+                     ggml_tensor * kq_mask,
+                     ggml_tensor * sinks,
+                     ggml_tensor * v_mla,
+                           float   kq_scale,
+                             int   il) {
+    auto * sparse = mctx->get_sparse();
+    if (!sparse) {
+        return g.build_attn_mha(q, k, v, kq_b, kq_mask, sinks, v_mla, 0, kq_scale, il);
+    }
+
+    if (kq_b || sinks || v_mla) {
+        lil_throw("the architecture %s is not covered: its attention has %s", llm_arch_name(g.arch),
+                kq_b ? "a position bias" : sinks ? "learned sinks" : "compressed values");
+    }
+
+    return sparse->build_attn(g, mctx, q, k, v, kq_mask, kq_scale, il);
+}
+
+static lil_kv_cache_evict * get_evict(llama_memory_i * memory) {
+    if (auto * iswa = dynamic_cast<llama_kv_cache_iswa *>(memory)) {
+        memory = iswa->get_base();
+    }
+
+    return dynamic_cast<lil_kv_cache_evict *>(memory);
+}
+
+void lil_ubatch_failed(llama_memory_i & memory, const llama_ubatch & ubatch) {
+    GGML_UNUSED(ubatch);
+
+    auto * kv = get_evict(&memory);
+    if (!kv) {
+        return;
+    }
+
+    for (const llama_seq_id seq_id : kv->fail_ubatch()) {
+        LLAMA_LOG_WARN("%s: sequence %d was left half evicted and is removed\n", __func__, seq_id);
+        memory.seq_rm(seq_id, -1, -1);
+    }
+}
+
+uint32_t lil_graph_max_nodes(llama_memory_i * memory) {
+    const auto * kv = get_evict(memory);
+
+    return kv ? kv->graph_max_nodes() : 0;
+}
+
+//
+// public API
+//
+
+lil_sparse_params lil_sparse_default_params(lil_sparse_method method) {
+    lil_sparse_params res = {};
+
+    res.method        = method;
+    res.budget        = 1024;
+    res.capacity      = 0;
+    res.n_sink        = 4;
+    res.recent        = 0;
+    res.positions     = LIL_POSITIONS_ABSOLUTE;
+    res.prompt_scores = LIL_PROMPT_SCORES_EXACT;
+    res.form          = LIL_FORM_AUTO;
+
+    return res;
+}
+
+// what is wrong with the parameters, or an empty string
+static std::string check_params(const lil_sparse_params & p) {
+    switch (p.method) {
+        case LIL_SPARSE_SINK:
+            if (p.budget < (uint64_t) p.n_sink + 1) {
+                return format("budget = %u is too small for n_sink = %u: at least n_sink + 1 = %llu", p.budget, p.n_sink, p.n_sink + 1ull);
+            }
+            break;
+        case LIL_SPARSE_H2O:
+            if (p.budget < 2) {
+                return format("budget = %u is too small: H2O needs at least 2", p.budget);
+            }
+            if (p.recent >= p.budget) {
+                return format("recent = %u must be below budget = %u", p.recent, p.budget);
+            }
+            if (p.positions != LIL_POSITIONS_ABSOLUTE) {
+                return format("positions = %d: H2O keeps absolute positions only", p.positions);
+            }
+            if (p.prompt_scores != LIL_PROMPT_SCORES_EXACT && p.prompt_scores != LIL_PROMPT_SCORES_WINDOW) {
+                return format("prompt_scores = %d: 0 (exact) or 1 (window)", p.prompt_scores);
+            }
+            if (p.prompt_scores == LIL_PROMPT_SCORES_WINDOW && p.form == LIL_FORM_PORTABLE) {
+                return "prompt_scores = 1 (window) has no portable form: use form AUTO or FUSED, or exact prompt scores";
+            }
+            break;
+        default:
+            return format("method = %d is unknown: 0 (none), 1 (Sink), 2 (H2O)", p.method);
+    }
+
+    if (p.budget > INT32_MAX || p.capacity > INT32_MAX) {
+        return format("budget = %u, capacity = %u: at most %d", p.budget, p.capacity, INT32_MAX);
+    }
+    if (p.positions != LIL_POSITIONS_ABSOLUTE && p.positions != LIL_POSITIONS_CACHE) {
+        return format("positions = %d: 0 (absolute) or 1 (cache)", p.positions);
+    }
+    if (p.form != LIL_FORM_AUTO && p.form != LIL_FORM_PORTABLE && p.form != LIL_FORM_FUSED) {
+        return format("form = %d: 0 (auto), 1 (portable) or 2 (fused)", p.form);
+    }
+
+    return "";
+}
+
+static std::string check_model(const llama_model & model, const lil_sparse_params & p) {
+    const auto & hparams = model.hparams;
+
+    const char * name = llm_arch_name(model.arch);
+
+    if (llm_arch_is_recurrent(model.arch) || llm_arch_is_hybrid(model.arch)) {
+        return format("the architecture %s is not covered: it is recurrent or hybrid", name);
+    }
+    if (llama_model_has_encoder(&model)) {
+        return format("the architecture %s is not covered: it has an encoder", name);
+    }
+    if (hparams.is_mla()) {
+        return format("the architecture %s is not covered: its keys and values are compressed (MLA)", name);
+    }
+    if (hparams.use_alibi) {
+        return format("the architecture %s is not covered: its attention depends on positions through ALiBi", name);
+    }
+    if (hparams.n_pos_per_embd() != 1) {
+        return format("the architecture %s is not covered: its positions have several dimensions (M-RoPE)", name);
+    }
+    if (p.positions == LIL_POSITIONS_CACHE && hparams.rope_type != LLAMA_ROPE_TYPE_NORM && hparams.rope_type != LLAMA_ROPE_TYPE_NEOX) {
+        return format("positions = 1 (cache) needs ordinary RoPE, which the architecture %s does not have", name);
+    }
+
+    return "";
+}
+
+static std::string check_context(const llama_model & model, const llama_context_params & cparams, const lil_sparse_params & p) {
+    if (cparams.embeddings) {
+        return "embeddings = true: embeddings need every token's attention; create a context without sparse attention for them";
+    }
+    if (cparams.attention_type == LLAMA_ATTENTION_TYPE_NON_CAUSAL || !model.hparams.causal_attn) {
+        return "sparse attention needs causal attention";
+    }
+    if (cparams.ctx_type != LLAMA_CONTEXT_TYPE_DEFAULT) {
+        return "sparse attention needs an ordinary context, not a draft head's";
+    }
+    if (cparams.flash_attn_type == LLAMA_FLASH_ATTN_TYPE_DISABLED) {
+        return "flash_attn_type = disabled: sparse attention needs FlashAttention; use auto or enabled";
+    }
+
+    const uint32_t n_seq_max = std::max(1u, cparams.n_seq_max);
+
+    if (n_seq_max > 1 && cparams.kv_unified) {
+        return format("n_seq_max = %u with kv_unified = true: every sequence has a budget and slots of its own; use kv_unified = false", n_seq_max);
+    }
+
+    // as llama_context computes them
+    const uint32_t n_ctx    = cparams.n_ctx == 0 ? model.hparams.n_ctx_train : cparams.n_ctx;
+    const uint32_t n_batch  = std::min(n_ctx, cparams.n_batch);
+    const uint32_t n_ubatch = std::min(n_batch, cparams.n_ubatch == 0 ? cparams.n_batch : cparams.n_ubatch);
+    const uint64_t n_ctx_seq = GGML_PAD(n_ctx/n_seq_max, 256);
+
+    if (p.capacity != 0 && GGML_PAD((uint64_t) p.capacity, 256) < n_ctx_seq && p.capacity < (uint64_t) p.budget + n_ubatch) {
+        return format("capacity = %u is too small: at least budget + n_ubatch = %u + %u = %llu (or n_ctx)", p.capacity, p.budget, n_ubatch,
+                (unsigned long long) p.budget + n_ubatch);
+    }
+    if (n_ctx_seq > (1u << 24)) {
+        return format("n_ctx = %llu: at most %u positions with sparse attention", (unsigned long long) n_ctx_seq, 1u << 24);
+    }
+
+    return "";
+}
+
+llama_context * lil_init_from_model(llama_model * model, llama_context_params cparams, lil_sparse_params sparse) {
+    lil_set_last_error("%s", "");
+
+    if (!model) {
+        lil_set_last_error("model is NULL");
+        return nullptr;
+    }
+
+    if (sparse.method != LIL_SPARSE_NONE) {
+        std::string err = check_params(sparse);
+        if (err.empty()) {
+            err = check_model(*model, sparse);
+        }
+        if (err.empty()) {
+            err = check_context(*model, cparams, sparse);
+        }
+        if (!err.empty()) {
+            lil_set_last_error("%s", err.c_str());
+            return nullptr;
+        }
+
+        cparams.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_ENABLED;
+        cparams.kv_unified      = false; // of one sequence: the same, but no other sequence may share its cells
+        pending = &sparse;
+    }
+
+    llama_context * ctx = llama_init_from_model(model, cparams);
+
+    pending = nullptr;
+
+    if (!ctx) {
+        if (*lil_last_error() == '\0') {
+            lil_set_last_error("llama_init_from_model() failed: its log says why");
+        }
+        return nullptr;
+    }
+
+    if (sparse.method != LIL_SPARSE_NONE) {
+        auto * kv = get_evict(llama_get_memory(ctx));
+
+        // a layer that went past the hooks would silently run dense
+        if (!kv || !kv->is_built()) {
+            lil_set_last_error("the architecture %s is not covered: it does not build its attention through the ordinary KV cache",
+                    llm_arch_name(model->arch));
+            llama_free(ctx);
+            return nullptr;
+        }
+
+        kv->set_context(ctx);
+    }
+
+    return ctx;
+}
+
+bool lil_sparse_get_info(const llama_context * ctx, lil_sparse_info * info) {
+    const auto * kv = ctx && info ? get_evict(llama_get_memory(ctx)) : nullptr;
+    if (!kv) {
+        lil_set_last_error("the context has no sparse attention");
+        return false;
+    }
+
+    kv->get_info(*info);
+
+    return true;
+}
+
+int32_t lil_sparse_get_slots(llama_context * ctx, llama_seq_id seq_id, int32_t il, int32_t i_head_kv, llama_pos * pos, float * score, int32_t n) {
+    const auto * kv = ctx ? get_evict(llama_get_memory(ctx)) : nullptr;
+    if (!kv) {
+        lil_set_last_error("the context has no sparse attention");
+        return -1;
+    }
+
+    if (seq_id < 0 || seq_id >= (llama_seq_id) llama_n_seq_max(ctx)) {
+        lil_set_last_error("seq_id = %d: 0 to %u", seq_id, llama_n_seq_max(ctx) - 1);
+        return -1;
+    }
+
+    const auto ids = kv->get_layer_ids();
+    if (std::find(ids.begin(), ids.end(), (uint32_t) il) == ids.end()) {
+        lil_set_last_error("il = %d is no layer that the method acts on", il);
+        return -1;
+    }
+
+    const int32_t n_head_kv = llama_get_model(ctx)->hparams.n_head_kv(il);
+    if (i_head_kv < 0 || i_head_kv >= n_head_kv) {
+        lil_set_last_error("i_head_kv = %d: 0 to %d", i_head_kv, n_head_kv - 1);
+        return -1;
+    }
+
+    if (n < 0 || (n > 0 && !pos)) {
+        lil_set_last_error("n = %d: the size of pos, 0 or more", n);
+        return -1;
+    }
+
+    return kv->get_slots(seq_id, il, i_head_kv, pos, score, n);
+}
