@@ -1,0 +1,47 @@
+"""One tree of exceptions: everything that this package raises on purpose is a `LilError`.
+
+Each class is also the built-in exception that the bindings raise in the same place, so that code written for them
+keeps working.
+"""
+
+from __future__ import annotations
+
+
+class LilError(Exception):
+    """The root."""
+
+
+class ConfigError(LilError, ValueError):
+    """A parameter that is out of range, an unknown name, or a combination that cannot work."""
+
+
+class ConfigTypeError(ConfigError, TypeError):
+    """A parameter of the wrong type."""
+
+
+class ModelError(LilError, ValueError):
+    """A model file that is missing or cannot be loaded."""
+
+
+class ContextError(LilError, ValueError):
+    """The native library refused to make a context; the message is its own."""
+
+
+class PromptError(LilError, ValueError):
+    """A prompt without tokens."""
+
+
+class ContextFullError(LilError, ValueError, RuntimeError):
+    """More tokens than the context has positions."""
+
+
+class ClosedError(LilError, RuntimeError):
+    """The model was closed, before the call or by another thread during it."""
+
+
+class NativeError(LilError, RuntimeError):
+    """A call into the native library failed."""
+
+
+class InstallError(LilError, RuntimeError):
+    """`install_as_llama_cpp` came too late: the name is taken."""

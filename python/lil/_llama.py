@@ -1,0 +1,412 @@
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+import os
+import warnings
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+from ._context import SparseContext, full_info
+from ._errors import ConfigError, ContextFullError, ModelError, PromptError
+from ._gate import Gate
+from ._guardian import Guardian
+from ._resolve import resolve_guardian, resolve_sparse
+from ._sparse import Evict, SparseInfo
+from ._watch import Watch, WatchedSampler
+from .llama_cpp import _internals as internals
+from .llama_cpp import llama as bindings
+from .llama_cpp import llama_cpp as native
+
+_STOCK = inspect.signature(bindings.Llama.__init__).parameters
+# Keywords that the bindings' own server still passes and that no version reads.
+_OBSOLETE = {"mul_mat_q", "rpc_servers"}
+
+
+@dataclass
+class _Request:
+    """One completion: what was asked of Guardian, and the Guardian that follows it once generation has begun."""
+
+    llama: Llama
+    guardian: Guardian | None
+    watch: Watch | None = None
+
+    def annotate(self, result: dict[str, Any]) -> None:
+        """Writes `stop_reason` and `guardian` into the choices that are at their end."""
+        if self.watch is None:
+            return
+        for choice in result.get("choices", ()):
+            if choice.get("finish_reason") is not None:
+                report = self.watch.report()
+                choice["stop_reason"] = "guardian" if report["stopped"] else None
+                choice["guardian"] = report
+
+
+@dataclass
+class _Scope:
+    """One call of a user, which may make several completions (a chat handler that first picks a tool)."""
+
+    llama: Llama
+    guardian: Guardian | None
+    requests: list[_Request] = field(default_factory=list)
+
+    def annotate(self, result: Any) -> None:
+        watched = [request for request in self.requests if request.watch is not None]
+        if watched and isinstance(result, dict):
+            stopped = [request for request in watched if request.watch and request.watch.stopped]
+            (stopped or watched)[-1].annotate(result)
+
+
+# What the code below the bindings' own methods needs to know, and they do not pass on.
+_scope: ContextVar[_Scope | None] = ContextVar("lil_scope", default=None)
+_request: ContextVar[_Request | None] = ContextVar("lil_request", default=None)
+
+
+@contextmanager
+def _set(variable: ContextVar[Any], value: object) -> Iterator[None]:
+    token = variable.set(value)
+    try:
+        yield
+    finally:
+        variable.reset(token)
+
+
+def _with_keywords(stock: Callable[..., Any], **added: inspect.Parameter) -> Callable[..., Any]:
+    """Gives a method that takes `**kwargs` the signature of the stock method, and the keywords it adds."""
+
+    def decorate(method: Callable[..., Any]) -> Callable[..., Any]:
+        signature = inspect.signature(stock)
+        parameters = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+        method.__signature__ = signature.replace(parameters=[*parameters, *added.values()])  # type: ignore[attr-defined]
+        return method
+
+    return decorate
+
+
+def _keyword(name: str) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None)
+
+
+def _one_at_a_time(stock: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(stock)
+    def method(self: Llama, *args: Any, **kwargs: Any) -> Any:
+        with self._gate:
+            return stock(self, *args, **kwargs)
+
+    return method
+
+
+class Llama(bindings.Llama):
+    """`llama_cpp.Llama` with sparse attention and an early stop.
+
+    Takes everything that `llama_cpp.Llama` takes, and
+
+    Args:
+        model_path: Path to the GGUF file.
+        sparse: None for full attention; "sink" or "h2o" for the method with its defaults; `Sink(...)` or `H2O(...)`.
+            A method needs FlashAttention, which is then on whatever `flash_attn` says.
+        guardian: None or False; True for `Guardian()`; `Guardian(...)`. Completions take `guardian=` too, which then
+            holds for that request: None as said here, False for none. With Guardian on, a result's choice carries
+            `stop_reason` ("guardian" or None) and `guardian` (a report) next to `finish_reason`; in a stream, the last
+            chunk does. `eval` and `sample`, called one by one, know nothing of it.
+
+    A keyword that nobody knows is ignored with a warning.
+
+    Calls from several threads wait for each other. `close()` may come at any time: a generation in progress raises
+    `ClosedError`.
+
+    Raises:
+        ConfigError: A parameter out of range, an unknown name, or a combination that cannot work.
+        ConfigTypeError: A parameter of the wrong type.
+        ModelError: The file is missing, or cannot be loaded.
+        ContextError: The native library cannot give this model such a context.
+
+    Examples:
+        >>> llama = Llama("model.gguf", n_ctx=8192, sparse=H2O(budget=512, capacity=1024), guardian=True)
+        >>> choice = llama.create_completion("Once upon a time", max_tokens=4000)["choices"][0]
+        >>> choice["finish_reason"], choice["stop_reason"]
+        ('stop', 'guardian')
+    """
+
+    sparse: Evict | None
+    guardian: Guardian | None
+
+    @_with_keywords(bindings.Llama.__init__, sparse=_keyword("sparse"), guardian=_keyword("guardian"))
+    def __init__(
+        self,
+        model_path: str | os.PathLike[str],
+        *,
+        sparse: str | Evict | None = None,
+        guardian: bool | Guardian | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.sparse = resolve_sparse(sparse)
+        self.guardian = resolve_guardian(guardian)
+        if self.sparse is not None:
+            _refuse_combinations(self.sparse, kwargs)
+            kwargs["flash_attn"] = True
+        _warn_unknown(kwargs)
+
+        path = os.fspath(model_path)
+        if not os.path.exists(path):
+            raise ModelError(f"Model path does not exist: {path}")
+        self._gate = Gate(path)
+        self._pending: _Request | None = None
+        self._steps = 0  # decode steps, and the tokens that they attended to: full attention only
+        self._tokens_read = 0
+        try:
+            super().__init__(path, **kwargs)
+        except ValueError as error:
+            if "Failed to load model" in str(error):
+                raise ModelError(f"Failed to load model from file: {path} ({_what_is_wrong(path)})") from None
+            raise
+        self._n_ctx = min(self._n_ctx, len(self.input_ids))  # the native one is padded, the bindings' arrays are not
+        if self.guardian is not None:
+            Watch(self._model.vocab, self.guardian).close()
+
+    def _new_context(self) -> internals.LlamaContext:
+        if self.sparse is None:
+            return super()._new_context()
+        self.sparse.check_context(n_ctx=self.context_params.n_ctx, n_ubatch=self.context_params.n_ubatch)
+        return SparseContext(model=self._model, params=self.context_params, method=self.sparse, verbose=self.verbose)
+
+    def sparse_info(self) -> SparseInfo:
+        """What this model's context has done so far, and the memory of its cache."""
+        with self._gate:
+            if isinstance(self._ctx, SparseContext):
+                return self._ctx.info()
+            return full_info(self._ctx, self.metadata, steps=self._steps, tokens_read=self._tokens_read)
+
+    def close(self) -> None:
+        """Frees the model and its context. Calls that come later, and a generation in progress, raise `ClosedError`."""
+        gate = self.__dict__.get("_gate")
+        if gate is None or "_stack" not in self.__dict__:  # __init__ refused before there was anything to free
+            return
+        gate.close(self._free)
+
+    def _free(self) -> None:
+        self._sampler = None
+        super().close()
+
+    # Generation
+
+    def eval(self, tokens: Sequence[int]) -> None:
+        """Evaluates tokens after those that are there already.
+
+        Raises:
+            ContextFullError: More tokens than positions are left. Nothing was evaluated.
+            ClosedError: The model was closed.
+            RuntimeError: The native library could not.
+        """
+        with self._gate:
+            if len(tokens) > self._n_ctx - self.n_tokens:
+                raise ContextFullError(
+                    f"{len(tokens)} tokens after {self.n_tokens} exceed context window of {self._n_ctx}; "
+                    "shorten the prompt, lower max_tokens, or make the Llama with a larger n_ctx"
+                )
+            for start in range(0, len(tokens), self.n_batch):
+                self._gate.check()
+                batch = tokens[start : start + self.n_batch]
+                try:
+                    super().eval(batch)
+                except RuntimeError:
+                    if (
+                        self.sparse is not None
+                    ):  # part of the batch may have been taken, and other tokens evicted for it
+                        self._ctx.kv_cache_clear()
+                        self.reset()
+                    raise
+                if len(batch) == 1:
+                    self._steps += 1
+                    self._tokens_read += self.n_tokens
+
+    def _init_sampler(self, *args: Any, **kwargs: Any) -> Any:
+        chain = super()._init_sampler(*args, **kwargs)
+        pending, self._pending = self._pending, None
+        if pending is None or pending.watch is None:
+            return chain
+        return WatchedSampler(chain, pending.watch)
+
+    @_with_keywords(bindings.Llama.generate, guardian=_keyword("guardian"))
+    def generate(
+        self, tokens: Sequence[int], *args: Any, guardian: bool | Guardian | None = None, **kwargs: Any
+    ) -> Generator[int, Sequence[int] | None, None]:
+        """`llama_cpp.Llama.generate`. Where Guardian stops, the last token is the end-of-generation token.
+
+        Raises:
+            PromptError: No tokens, and none from before.
+            ContextFullError: More tokens than positions.
+            ClosedError: The model was closed.
+        """
+        request = _request.get()
+        if request is None or request.llama is not self:
+            request = _Request(self, self.guardian if guardian is None else resolve_guardian(guardian))
+        return self._generate(request, list(tokens), args, kwargs)
+
+    def _generate(
+        self, request: _Request, tokens: list[int], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Generator[int, Sequence[int] | None, None]:
+        stream = super().generate(tokens, *args, **kwargs)
+        fresh = kwargs.get("reset", True)
+        sent: Sequence[int] | None = None
+        with self._gate:
+            if not tokens and (fresh or self.n_tokens == 0):
+                raise PromptError("the prompt has no tokens, and this model adds none of its own; give at least one")
+            if request.guardian is not None:
+                config = request.guardian
+                if kwargs.get("grammar") is not None and config.action == "close_think":
+                    config = Guardian(every=config.every, threshold=config.threshold, patience=config.patience)
+                request.watch = Watch(self._model.vocab, config)
+                request.watch.feed(tokens if fresh else [*self._input_ids.tolist(), *tokens])
+        try:
+            while True:
+                with self._gate:
+                    self._pending = request
+                    try:
+                        token = stream.send(sent)
+                    except StopIteration:
+                        return
+                    finally:
+                        self._pending = None
+                    over = request.watch is not None and self._is_end(token) and request.watch.stopped
+                sent = yield token
+                if over:
+                    return
+        finally:
+            stream.close()
+
+    def _is_end(self, token: int) -> bool:
+        return native.llama_vocab_is_eog(self._model.vocab, token)
+
+    # Completions
+
+    def _create_completion(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        scope = _scope.get()
+        if scope is not None and scope.llama is self:
+            request = _Request(self, scope.guardian)
+            scope.requests.append(request)
+        else:
+            request = _Request(self, self.guardian)
+        return self._run(request, super()._create_completion(*args, **kwargs))
+
+    def _run(self, request: _Request, chunks: Iterator[Any]) -> Iterator[Any]:
+        while True:
+            with self._gate:
+                with _set(_request, request):
+                    chunk = next(chunks, None)
+                if chunk is None:
+                    return
+                request.annotate(chunk)
+            yield chunk
+
+    def _in_scope(self, guardian: bool | Guardian | None) -> _Scope:
+        self._gate.check()
+        outer = _scope.get()
+        if guardian is None and outer is not None and outer.llama is self:
+            return outer
+        return _Scope(self, self.guardian if guardian is None else resolve_guardian(guardian))
+
+    @_with_keywords(bindings.Llama.create_completion, guardian=_keyword("guardian"))
+    def create_completion(self, *args: Any, guardian: bool | Guardian | None = None, **kwargs: Any) -> Any:
+        """`llama_cpp.Llama.create_completion`, with `guardian` for this request.
+
+        Raises:
+            ConfigError: `guardian` is nothing of the kind.
+            PromptError: The prompt has no tokens.
+            ValueError: The prompt is longer than the context.
+            ClosedError: The model was closed, before or meanwhile.
+        """
+        with _set(_scope, self._in_scope(guardian)):
+            return super().create_completion(*args, **kwargs)
+
+    @_with_keywords(bindings.Llama.__call__, guardian=_keyword("guardian"))
+    def __call__(self, *args: Any, guardian: bool | Guardian | None = None, **kwargs: Any) -> Any:
+        """As `create_completion`."""
+        with _set(_scope, self._in_scope(guardian)):
+            return super().__call__(*args, **kwargs)
+
+    @_with_keywords(bindings.Llama.create_chat_completion, guardian=_keyword("guardian"))
+    def create_chat_completion(self, *args: Any, guardian: bool | Guardian | None = None, **kwargs: Any) -> Any:
+        """`llama_cpp.Llama.create_chat_completion`, with `guardian` for this request. Raises as `create_completion`."""
+        scope = self._in_scope(guardian)
+        with _set(_scope, scope):
+            result = super().create_chat_completion(*args, **kwargs)
+        if isinstance(result, dict):
+            scope.annotate(result)
+            return result
+        return self._chat_chunks(scope, iter(result))
+
+    @staticmethod
+    def _chat_chunks(scope: _Scope, chunks: Iterator[Any]) -> Iterator[Any]:
+        while True:
+            with _set(_scope, scope):
+                chunk = next(chunks, None)
+            if chunk is None:
+                return
+            scope.annotate(chunk)
+            yield chunk
+
+    # Pickling
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "sparse": self.sparse, "guardian": self.guardian}
+
+
+# These touch native memory and are otherwise the bindings' own.
+for _name in (
+    "create_embedding",
+    "detokenize",
+    "embed",
+    "load_state",
+    "n_ctx",
+    "n_embd",
+    "n_vocab",
+    "pooling_type",
+    "reset",
+    "sample",
+    "save_state",
+    "token_bos",
+    "token_eos",
+    "token_nl",
+    "tokenize",
+):
+    setattr(Llama, _name, _one_at_a_time(getattr(bindings.Llama, _name)))
+
+
+def _refuse_combinations(sparse: Evict, kwargs: dict[str, Any]) -> None:
+    reasons = {
+        "embedding": "an embedding model decodes nothing; drop one of the two",
+        "vocab_only": "there is no cache without a model; drop one of the two",
+        "draft_model": "drafts that are rejected must be taken back from the cache, and others were evicted for them; "
+        "drop one of the two",
+    }
+    for name, reason in reasons.items():
+        if kwargs.get(name):
+            raise ConfigError(f"sparse={sparse} cannot work with {name}={kwargs[name]!r}: {reason}")
+
+
+def _warn_unknown(kwargs: dict[str, Any]) -> None:
+    for name, value in kwargs.items():
+        if name in _STOCK or name in _OBSOLETE:
+            continue
+        near = difflib.get_close_matches(name, [*_STOCK, "sparse", "guardian"], n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        warnings.warn(f"Llama: unknown keyword {name}={value!r} is ignored{hint}", stacklevel=3)
+
+
+def _what_is_wrong(path: str) -> str:
+    if os.path.isdir(path):
+        return "it is a directory; give the .gguf file in it"
+    size = os.path.getsize(path)
+    with open(path, "rb") as file:
+        magic = file.read(4)
+    if magic != b"GGUF":
+        return f"it is not a GGUF file: it begins with {magic!r}, and has {size} bytes"
+    return (
+        f"a GGUF file of {size} bytes; it may be cut short, so compare its size with the original's, or of an "
+        "architecture that this llama.cpp does not know; verbose=True prints llama.cpp's own words"
+    )

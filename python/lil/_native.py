@@ -1,0 +1,129 @@
+"""lil.h through ctypes, over the library that the bindings have loaded. Names and fields are the header's."""
+
+from __future__ import annotations
+
+import ctypes
+from ctypes import POINTER, c_bool, c_char_p, c_double, c_int, c_int32, c_size_t, c_uint32, c_uint64, c_void_p
+
+from .llama_cpp import llama_cpp as _bindings
+
+lib = _bindings._lib
+
+
+class SparseParams(ctypes.Structure):
+    """struct lil_sparse_params"""
+
+    _fields_ = [
+        ("method", c_int),
+        ("budget", c_uint32),
+        ("capacity", c_uint32),
+        ("n_sink", c_uint32),
+        ("recent", c_uint32),
+        ("positions", c_int),
+        ("prompt_scores", c_int),
+        ("form", c_int),
+    ]
+
+
+class SparseInfo(ctypes.Structure):
+    """struct lil_sparse_info"""
+
+    _fields_ = [
+        ("method", c_int),
+        ("budget", c_uint32),
+        ("capacity", c_uint32),
+        ("n_layer", c_uint32),
+        ("fused", c_bool),
+        ("kv_bytes", c_uint64),
+        ("n_dense", c_uint64),
+        ("n_sparse", c_uint64),
+        ("n_rows", c_uint64),
+        ("n_evicted", c_uint64),
+    ]
+
+
+class GuardianParams(ctypes.Structure):
+    """struct lil_guardian_params"""
+
+    _fields_ = [
+        ("every", c_uint32),
+        ("threshold", c_double),
+        ("patience", c_uint32),
+        ("action", c_int),
+        ("think_end", c_char_p),
+    ]
+
+
+class GuardianReport(ctypes.Structure):
+    """struct lil_guardian_report"""
+
+    _fields_ = [
+        ("alarmed", c_bool),
+        ("stopped", c_bool),
+        ("think_closed", c_bool),
+        ("n_tokens", c_uint64),
+        ("n_tokens_alarm", c_uint64),
+        ("n_bytes", c_uint64),
+        ("size", c_double),
+        ("last_growth", c_double),
+        ("n_checks", c_uint32),
+    ]
+
+
+_PROTOTYPES: dict[str, tuple[object, list[object]]] = {
+    "lil_last_error": (c_char_p, []),
+    "lil_sparse_default_params": (SparseParams, [c_int]),
+    "lil_init_from_model": (
+        c_void_p,
+        [_bindings.llama_model_p_ctypes, _bindings.llama_context_params, SparseParams],
+    ),
+    "lil_sparse_get_info": (c_bool, [_bindings.llama_context_p_ctypes, POINTER(SparseInfo)]),
+    "lil_sparse_get_slots": (
+        c_int32,
+        [
+            _bindings.llama_context_p_ctypes,
+            c_int32,
+            c_int32,
+            c_int32,
+            POINTER(c_int32),
+            POINTER(ctypes.c_float),
+            c_int32,
+        ],
+    ),
+    "lil_lz77_init": (c_void_p, []),
+    "lil_lz77_clone": (c_void_p, [c_void_p]),
+    "lil_lz77_free": (None, [c_void_p]),
+    "lil_lz77_reset": (None, [c_void_p]),
+    "lil_lz77_feed": (c_bool, [c_void_p, c_char_p, c_size_t]),
+    "lil_lz77_size": (c_double, [c_void_p]),
+    "lil_lz77_phrases": (c_uint64, [c_void_p]),
+    "lil_lz77_bytes": (c_uint64, [c_void_p]),
+    "lil_lz77_memory": (c_uint64, [c_void_p]),
+    "lil_guardian_default_params": (GuardianParams, []),
+    "lil_sampler_init_guardian": (
+        _bindings.llama_sampler_p_ctypes,
+        [_bindings.llama_vocab_p_ctypes, GuardianParams],
+    ),
+    "lil_guardian_feed_prompt": (
+        c_bool,
+        [_bindings.llama_sampler_p_ctypes, POINTER(_bindings.llama_token), c_int32],
+    ),
+    "lil_guardian_get_report": (c_bool, [_bindings.llama_sampler_p_ctypes, POINTER(GuardianReport)]),
+    "lil_guardian_get_curve": (c_size_t, [_bindings.llama_sampler_p_ctypes, POINTER(c_double), c_size_t]),
+}
+
+for _name, (_restype, _argtypes) in _PROTOTYPES.items():
+    try:
+        _function = getattr(lib, _name)
+    except AttributeError:
+        raise ImportError(
+            f"{lib._name} has no {_name}: it is not the library that lil was built with. "
+            "If LIL_LLAMA_CPP_LIB_PATH is set, unset it"
+        ) from None
+    _function.restype = _restype
+    _function.argtypes = _argtypes
+
+
+def last_error() -> str:
+    """Why this thread's last call failed."""
+    return lib.lil_last_error().decode("utf-8", "replace") or "no reason given"
