@@ -1,0 +1,669 @@
+// Tests the Guardian sampler with a real vocabulary and made-up token streams; no model is run.
+//
+//     test-guardian MODEL.gguf [ANSWERS_DIR] [--stock]
+//
+// Only the vocabulary of the file is loaded. ANSWERS_DIR (tests/data/answers) holds answers that must raise no alarm.
+// --stock: the library lacks vendor/patches/0007, without which the grammar test would abort.
+
+#undef NDEBUG
+
+#include "lil.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <limits>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#define CHECK(x) \
+    do { \
+        if (!(x)) { \
+            fprintf(stderr, "%s:%d: failed: %s (last error: %s)\n", __FILE__, __LINE__, #x, lil_last_error()); \
+            exit(1); \
+        } \
+    } while (0)
+
+static const llama_vocab * vocab = nullptr;
+
+//
+// helpers
+//
+
+static std::vector<llama_token> tokenize(const std::string & text, bool special = false) {
+    std::vector<llama_token> tokens(text.size() + 8);
+    const int32_t n = llama_tokenize(vocab, text.data(), (int32_t) text.size(), tokens.data(), (int32_t) tokens.size(), false, special);
+    CHECK(n >= 0);
+    tokens.resize((size_t) n);
+    return tokens;
+}
+
+static std::string get_piece(llama_token token) {
+    char buf[256];
+    const int32_t n = llama_token_to_piece(vocab, token, buf, sizeof(buf), 0, true);
+    CHECK(n >= 0);
+    return std::string(buf, (size_t) n);
+}
+
+static std::string repeat(const std::string & text, size_t n) {
+    std::string result;
+    while (n-- > 0) {
+        result += text;
+    }
+    return result;
+}
+
+// text that says something new all the time
+static std::string make_prose(size_t n_words, uint32_t seed) {
+    static const char * const words[] = {
+        "river", "stone", "quickly", "under", "seven", "garden", "because", "window", "yellow", "answer", "never", "music", "clock",
+        "ladder", "through", "winter", "doubt", "paper", "along", "bright", "question", "market", "whisper", "almost", "copper",
+        "island", "between", "harvest", "silent", "travel", "orange", "number", "castle", "except", "feather", "morning",
+    };
+
+    std::string text;
+    for (size_t i = 0; i < n_words; i++) {
+        seed = seed*1664525u + 1013904223u;
+        text += words[(seed >> 16)%(sizeof(words)/sizeof(words[0]))];
+        text += i%11 == 10 ? ". " : " ";
+    }
+    return text;
+}
+
+static lil_guardian_params make_params(lil_guardian_action action, uint32_t every, double threshold, uint32_t patience) {
+    lil_guardian_params params = lil_guardian_default_params();
+    params.action    = action;
+    params.every     = every;
+    params.threshold = threshold;
+    params.patience  = patience;
+    return params;
+}
+
+static llama_sampler * make_guardian(lil_guardian_action action, uint32_t every, double threshold, uint32_t patience) {
+    llama_sampler * smpl = lil_sampler_init_guardian(vocab, make_params(action, every, threshold, patience));
+    CHECK(smpl != nullptr);
+    CHECK(strcmp(llama_sampler_name(smpl), "guardian") == 0);
+    return smpl;
+}
+
+static lil_guardian_report get_report(const llama_sampler * smpl) {
+    lil_guardian_report report;
+    CHECK(lil_guardian_get_report(smpl, &report));
+    return report;
+}
+
+static std::vector<double> get_curve(const llama_sampler * smpl) {
+    std::vector<double> curve(lil_guardian_get_curve(smpl, nullptr, 0));
+    CHECK(lil_guardian_get_curve(smpl, curve.data(), curve.size()) == curve.size());
+    return curve;
+}
+
+// what the sampler makes of four candidates of which none, or the third, is selected
+static llama_token apply(llama_sampler * smpl, int64_t selected = -1) {
+    llama_token_data data[4] = { { 10, 1.0f, 0.0f }, { 11, 2.0f, 0.0f }, { 12, 3.0f, 0.0f }, { 13, 0.5f, 0.0f } };
+    llama_token_data_array cur_p = { data, 4, selected, false };
+
+    llama_sampler_apply(smpl, &cur_p);
+
+    if (cur_p.size == 4) {
+        // left alone
+        CHECK(cur_p.selected == selected && data[0].id == 10 && data[3].id == 13 && data[2].logit == 3.0f && !cur_p.sorted);
+        return LLAMA_TOKEN_NULL;
+    }
+
+    CHECK(cur_p.size == 1 && cur_p.selected == 0);
+    CHECK(data[0].logit == 0.0f && data[0].p == 1.0f);
+    return data[0].id;
+}
+
+// accepts tokens until the Guardian forces one; returns how many it let through
+static size_t accept_until_forced(llama_sampler * smpl, const std::vector<llama_token> & tokens) {
+    for (size_t i = 0; i < tokens.size(); i++) {
+        if (apply(smpl) != LLAMA_TOKEN_NULL) {
+            return i;
+        }
+        llama_sampler_accept(smpl, tokens[i]);
+    }
+    return tokens.size();
+}
+
+static bool is_eog(llama_token token) {
+    return token != LLAMA_TOKEN_NULL && llama_vocab_is_eog(vocab, token);
+}
+
+//
+// tests
+//
+
+// the rule, simulated: the curve from the LZ77 sizes, the alarm from the curve
+static void test_rule() {
+    const std::string text = make_prose(300, 1) + repeat("All work and no play makes a dull page. ", 80) + make_prose(300, 2) +
+        repeat("one two ", 400);
+    const auto prompt = tokenize("Write a novel, please.\n");
+    const auto tokens = tokenize(text);
+
+    for (uint32_t every : { 1u, 7u, 50u, 250u }) {
+        for (uint32_t patience : { 1u, 2u, 3u }) {
+            const double threshold = 20.0*every/250.0 + 1.0;
+
+            llama_sampler * smpl = make_guardian(LIL_GUARDIAN_FLAG, every, threshold, patience);
+            lil_lz77 * lz = lil_lz77_init();
+
+            std::vector<double> curve;
+            uint64_t n_alarm = 0;
+            uint32_t streak  = 0;
+
+            for (llama_token token : prompt) {
+                const std::string piece = get_piece(token);
+                CHECK(lil_lz77_feed(lz, piece.data(), piece.size()));
+            }
+            CHECK(lil_guardian_feed_prompt(smpl, prompt.data(), (int32_t) prompt.size()));
+            CHECK(std::isnan(get_report(smpl).last_growth));
+            curve.push_back(lil_lz77_size(lz));
+
+            for (size_t i = 0; i < tokens.size(); i++) {
+                const std::string piece = get_piece(tokens[i]);
+                CHECK(lil_lz77_feed(lz, piece.data(), piece.size()));
+
+                CHECK(apply(smpl) == LLAMA_TOKEN_NULL); // FLAG
+                llama_sampler_accept(smpl, tokens[i]);
+
+                if ((i + 1)%every == 0) {
+                    const double growth = lil_lz77_size(lz) - curve.back();
+                    curve.push_back(lil_lz77_size(lz));
+                    streak = growth < threshold ? streak + 1 : 0;
+                    if (streak >= patience && n_alarm == 0) {
+                        n_alarm = i + 1;
+                    }
+                    CHECK(get_report(smpl).last_growth == growth);
+                }
+            }
+
+            const auto report = get_report(smpl);
+            CHECK(report.n_tokens == tokens.size() && report.n_bytes == lil_lz77_bytes(lz) && report.size == lil_lz77_size(lz));
+            CHECK(report.n_checks == tokens.size()/every && report.n_checks + 1 == curve.size());
+            CHECK(n_alarm > 0 && report.alarmed && report.n_tokens_alarm == n_alarm);
+            CHECK(!report.stopped && !report.think_closed);
+            CHECK(get_curve(smpl) == curve);
+
+            double first = -1.0;
+            CHECK(lil_guardian_get_curve(smpl, &first, 1) == curve.size() && first == curve[0]);
+            CHECK(lil_guardian_get_curve(smpl, &first, 0) == curve.size());
+
+            lil_lz77_free(lz);
+            llama_sampler_free(smpl);
+        }
+    }
+}
+
+static void test_stop() {
+    const auto prose = tokenize(make_prose(400, 3));
+    const auto loop  = tokenize(repeat("Wait, let me think about that again. ", 300));
+
+    llama_sampler * smpl = lil_sampler_init_guardian(vocab, lil_guardian_default_params());
+    CHECK(smpl != nullptr);
+
+    CHECK(accept_until_forced(smpl, prose) == prose.size());
+    CHECK(!get_report(smpl).alarmed);
+
+    // from the first whole check interval of the loop on, at the latest
+    const size_t n_loop  = accept_until_forced(smpl, loop);
+    const size_t n_total = prose.size() + n_loop;
+    CHECK(n_total%250 == 0 && n_loop < 500);
+
+    auto report = get_report(smpl);
+    CHECK(report.alarmed && report.stopped && report.n_tokens == n_total && report.n_tokens_alarm == n_total);
+    CHECK(report.last_growth < 20.0 && report.n_checks == n_total/250);
+
+    // the same again, wherever it is in the chain
+    const llama_token eog = apply(smpl, 2);
+    CHECK(is_eog(eog) && apply(smpl) == eog);
+    const llama_token eos = llama_vocab_eos(vocab);
+    CHECK(eog == eos || !is_eog(eos));
+
+    // ends the text and adds nothing
+    llama_sampler_accept(smpl, eog);
+    report = get_report(smpl);
+    CHECK(report.stopped && report.n_tokens == n_total && report.n_checks == n_total/250);
+
+    // a host that goes on gets the same answer
+    llama_sampler_accept(smpl, loop[0]);
+    CHECK(apply(smpl) == eog && get_report(smpl).n_tokens == n_total + 1 && get_report(smpl).n_tokens_alarm == n_total);
+
+    // reset clears everything, the prompt included
+    llama_sampler_reset(smpl);
+    report = get_report(smpl);
+    CHECK(!report.alarmed && !report.stopped && report.n_tokens == 0 && report.n_bytes == 0 && report.size == 0.0);
+    CHECK(report.n_checks == 0 && report.n_tokens_alarm == 0 && std::isnan(report.last_growth));
+    CHECK(get_curve(smpl) == std::vector<double>(1, 0.0));
+    CHECK(accept_until_forced(smpl, prose) == prose.size());
+    CHECK(accept_until_forced(smpl, loop) == n_loop);
+
+    llama_sampler_free(smpl);
+
+    // the model's own end of generation on a check boundary is no check
+    smpl = make_guardian(LIL_GUARDIAN_STOP, 1, 1e9, 1);
+    llama_sampler_accept(smpl, eog);
+    CHECK(apply(smpl) == LLAMA_TOKEN_NULL && get_report(smpl).n_checks == 0 && !get_report(smpl).alarmed);
+    llama_sampler_free(smpl);
+}
+
+static void test_patience() {
+    const auto loop = tokenize(repeat("Wait, let me think about that again. ", 300));
+
+    size_t n_prev = 0;
+    for (uint32_t patience = 1; patience <= 4; patience++) {
+        llama_sampler * smpl = make_guardian(LIL_GUARDIAN_STOP, 50, 10.0, patience);
+        const size_t n = accept_until_forced(smpl, loop);
+        CHECK(n%50 == 0 && (patience == 1 || n == n_prev + 50));
+        n_prev = n;
+        llama_sampler_free(smpl);
+    }
+
+    // something new in between ends the streak
+    llama_sampler * smpl = make_guardian(LIL_GUARDIAN_STOP, 50, 10.0, 2);
+    auto tokens = std::vector<llama_token>(loop.begin(), loop.begin() + 100);
+    const auto prose = tokenize(make_prose(200, 4));
+    tokens.insert(tokens.end(), prose.begin(), prose.begin() + 50);
+    tokens.insert(tokens.end(), loop.begin(), loop.begin() + 50);
+    CHECK(accept_until_forced(smpl, tokens) == tokens.size());
+    CHECK(!get_report(smpl).alarmed && get_report(smpl).n_checks == 4);
+    CHECK(apply(smpl) == LLAMA_TOKEN_NULL);
+    llama_sampler_free(smpl);
+
+    // growth is never below 0
+    smpl = make_guardian(LIL_GUARDIAN_STOP, 10, 0.0, 1);
+    CHECK(accept_until_forced(smpl, loop) == loop.size());
+    llama_sampler_free(smpl);
+}
+
+static void test_close_think() {
+    const auto loop   = tokenize(repeat("Wait, let me think about that again. ", 300));
+    const auto answer = tokenize(make_prose(120, 5));
+
+    for (const char * think_end : { (const char *) nullptr, "</think>", "\n<|end of my thoughts|>\n\n", "\xe2\x9c\x93 fertig" }) {
+        auto params = make_params(LIL_GUARDIAN_CLOSE_THINK, 50, 10.0, 1);
+        std::string copy = think_end ? think_end : "";
+        params.think_end = think_end ? copy.c_str() : nullptr;
+
+        llama_sampler * smpl = lil_sampler_init_guardian(vocab, params);
+        CHECK(smpl != nullptr);
+        std::fill(copy.begin(), copy.end(), '?'); // copied
+
+        const auto forced = tokenize(think_end ? think_end : "</think>", true);
+
+        const size_t n_loop = accept_until_forced(smpl, loop);
+        CHECK(n_loop%50 == 0);
+
+        for (llama_token token : forced) {
+            CHECK(!get_report(smpl).think_closed);
+            CHECK(apply(smpl) == token && apply(smpl, 1) == token);
+            llama_sampler_accept(smpl, token);
+        }
+
+        auto report = get_report(smpl);
+        CHECK(report.alarmed && report.think_closed && !report.stopped);
+        CHECK(report.n_tokens == n_loop + forced.size() && report.n_tokens_alarm == n_loop && report.n_checks == n_loop/50);
+        CHECK(apply(smpl) == LLAMA_TOKEN_NULL);
+
+        // the answer is let through, with a whole interval to the next check
+        CHECK(accept_until_forced(smpl, { answer.begin(), answer.begin() + 100 }) == 100);
+        CHECK(get_report(smpl).n_checks == n_loop/50 + 2);
+
+        // and a loop in it stops
+        const size_t n_again = accept_until_forced(smpl, loop);
+        CHECK(n_again%50 == 0 && is_eog(apply(smpl)));
+        report = get_report(smpl);
+        CHECK(report.stopped && report.think_closed && report.n_tokens_alarm == n_loop);
+
+        llama_sampler_free(smpl);
+    }
+
+    // thinking is over already, whatever the tokens: the alarm stops
+    for (const char * text : { "so that is it</think>\n\n", "a </", "no think>" }) {
+        llama_sampler * smpl = make_guardian(LIL_GUARDIAN_CLOSE_THINK, 50, 10.0, 1);
+        std::vector<llama_token> tokens;
+        for (char c : std::string(text)) {
+            const auto t = tokenize(std::string(1, c));
+            tokens.insert(tokens.end(), t.begin(), t.end());
+        }
+        CHECK(accept_until_forced(smpl, tokens) == tokens.size());
+        accept_until_forced(smpl, loop);
+        CHECK(is_eog(apply(smpl)) == (strstr(text, "</think>") != nullptr));
+        llama_sampler_free(smpl);
+    }
+
+    // one in the prompt, of an earlier turn, does not count
+    llama_sampler * smpl = make_guardian(LIL_GUARDIAN_CLOSE_THINK, 50, 10.0, 1);
+    const auto prompt = tokenize("<think>easy</think>4<think>", true);
+    CHECK(lil_guardian_feed_prompt(smpl, prompt.data(), (int32_t) prompt.size()));
+    accept_until_forced(smpl, loop);
+    CHECK(apply(smpl) == tokenize("</think>", true)[0]);
+
+    // a token that the host puts in place of the forced one does not count for it
+    llama_sampler_accept(smpl, loop[0]);
+    CHECK(apply(smpl) == tokenize("</think>", true)[0]);
+    llama_sampler_free(smpl);
+}
+
+static void test_clone() {
+    const auto loop  = tokenize(repeat("Wait, let me think about that again. ", 300));
+    const auto prose = tokenize(make_prose(400, 6));
+
+    // in the middle of an interval
+    llama_sampler * a = make_guardian(LIL_GUARDIAN_STOP, 100, 15.0, 2);
+    CHECK(lil_guardian_feed_prompt(a, prose.data(), 20));
+    CHECK(accept_until_forced(a, { loop.begin(), loop.begin() + 130 }) == 130);
+
+    llama_sampler * b = llama_sampler_clone(a);
+    const auto ra = get_report(a);
+    const auto rb = get_report(b);
+    CHECK(ra.n_tokens == rb.n_tokens && ra.n_bytes == rb.n_bytes && ra.size == rb.size && ra.n_checks == rb.n_checks);
+    CHECK(get_curve(a) == get_curve(b));
+
+    CHECK(accept_until_forced(b, prose) == prose.size());
+    CHECK(get_report(a).n_tokens == 130);
+    const size_t n_a = accept_until_forced(a, { loop.begin() + 130, loop.end() });
+    CHECK((130 + n_a)%100 == 0 && get_report(a).stopped && !get_report(b).alarmed);
+
+    // of a stopped one
+    llama_sampler * c = llama_sampler_clone(a);
+    llama_sampler_free(a);
+    CHECK(get_report(c).stopped && is_eog(apply(c)));
+
+    // the copy function of upstream
+    llama_sampler_copy(c, b);
+    CHECK(get_report(b).stopped && is_eog(apply(b)) && get_curve(b) == get_curve(c));
+    llama_sampler_free(b);
+    llama_sampler_free(c);
+
+    // in the middle of forcing, within a chain
+    llama_sampler * chain = llama_sampler_chain_init(llama_sampler_chain_default_params());
+    auto params = make_params(LIL_GUARDIAN_CLOSE_THINK, 50, 10.0, 1);
+    params.think_end = "that will have to do";
+    llama_sampler_chain_add(chain, llama_sampler_init_greedy());
+    llama_sampler_chain_add(chain, lil_sampler_init_guardian(vocab, params));
+
+    const auto forced = tokenize(params.think_end, true);
+    CHECK(forced.size() > 2);
+    for (llama_token token : loop) {
+        llama_sampler_accept(chain, token);
+        if (get_report(llama_sampler_chain_get(chain, 1)).alarmed) {
+            break;
+        }
+    }
+    llama_sampler_accept(chain, forced[0]);
+
+    llama_sampler * other = llama_sampler_clone(chain);
+    for (llama_sampler * smpl : { chain, other }) {
+        for (size_t i = 1; i < forced.size(); i++) {
+            CHECK(apply(smpl) == forced[i]);
+            llama_sampler_accept(smpl, forced[i]);
+        }
+        CHECK(get_report(llama_sampler_chain_get(smpl, 1)).think_closed);
+        llama_sampler_free(smpl);
+    }
+}
+
+// the token of one byte; LLAMA_TOKEN_NULL: the vocabulary has none
+static llama_token find_byte(unsigned char byte) {
+    for (llama_token token = 0; token < llama_vocab_n_tokens(vocab); token++) {
+        if (get_piece(token) == std::string(1, (char) byte)) {
+            return token;
+        }
+    }
+    return LLAMA_TOKEN_NULL;
+}
+
+static void test_utf8() {
+    struct {
+        std::string bytes; // accepted one by one; every one is a check that raises the alarm
+        size_t n_pass;     // how many go through before the action
+    } cases[] = {
+        { "a",                1 },
+        { "\xc3\xa9",         2 },
+        { "\xe2\x82\xac",     3 },
+        { "\xf0\x9f\x98\x80", 4 },
+        { "\xf0\x9f" "aa",    3 }, // broken off
+        { "\xe2\xe2\xe2\xe2", 4 }, // never complete: three more at most
+        { "\xf0\xf0\xf0\xf0\xf0", 4 },
+        { "\x80",             1 }, // no beginning
+    };
+
+    for (const auto & c : cases) {
+        std::vector<llama_token> tokens;
+        for (char byte : c.bytes) {
+            tokens.push_back(find_byte((unsigned char) byte));
+        }
+        if (std::count(tokens.begin(), tokens.end(), LLAMA_TOKEN_NULL) > 0) {
+            printf("  no token for a byte of this vocabulary: one UTF-8 case skipped\n");
+            continue;
+        }
+
+        for (auto action : { LIL_GUARDIAN_STOP, LIL_GUARDIAN_CLOSE_THINK }) {
+            llama_sampler * smpl = make_guardian(action, 1, 1e6, 1);
+            const size_t n_pass = accept_until_forced(smpl, tokens);
+            CHECK(n_pass == c.n_pass);
+            CHECK(apply(smpl) != LLAMA_TOKEN_NULL);
+            CHECK(get_report(smpl).n_tokens_alarm == 1 && get_report(smpl).n_checks == 1);
+            CHECK(get_report(smpl).stopped == (action == LIL_GUARDIAN_STOP));
+            llama_sampler_free(smpl);
+        }
+
+        // the model ends by itself while the action waits
+        if (c.n_pass > 1) {
+            llama_sampler * smpl = make_guardian(LIL_GUARDIAN_STOP, 1, 1e6, 1);
+            llama_sampler_accept(smpl, tokens[0]);
+            CHECK(apply(smpl) == LLAMA_TOKEN_NULL);
+            llama_sampler_accept(smpl, llama_vocab_eos(vocab));
+            CHECK(get_report(smpl).alarmed && !get_report(smpl).stopped);
+            llama_sampler_free(smpl);
+        }
+    }
+}
+
+static void check_refused(const lil_guardian_params & params, const char * word) {
+    CHECK(lil_sampler_init_guardian(vocab, params) == nullptr);
+    CHECK(strstr(lil_last_error(), word) != nullptr);
+}
+
+static void test_errors() {
+    const auto params = lil_guardian_default_params();
+    CHECK(params.every == 250 && params.threshold == 20.0 && params.patience == 1 && params.action == LIL_GUARDIAN_STOP);
+    CHECK(params.think_end == nullptr);
+
+    auto p = params;
+    p.every = 0;
+    check_refused(p, "every is 0");
+    p = params;
+    p.patience = 0;
+    check_refused(p, "patience is 0");
+    for (double threshold : { -1.0, (double) NAN, std::numeric_limits<double>::infinity() }) {
+        p = params;
+        p.threshold = threshold;
+        check_refused(p, "threshold is");
+    }
+    p = params;
+    const int action = 3;
+    memcpy(&p.action, &action, sizeof(action));
+    check_refused(p, "action is 3");
+    p = params;
+    p.action    = LIL_GUARDIAN_CLOSE_THINK;
+    p.think_end = "";
+    check_refused(p, "think_end is empty");
+
+    CHECK(lil_sampler_init_guardian(nullptr, params) == nullptr);
+    CHECK(strstr(lil_last_error(), "vocabulary") != nullptr);
+
+    // no Guardian
+    llama_sampler * greedy = llama_sampler_init_greedy();
+    llama_sampler * chain  = llama_sampler_chain_init(llama_sampler_chain_default_params());
+    llama_sampler_chain_add(chain, lil_sampler_init_guardian(vocab, params));
+
+    lil_guardian_report report;
+    for (llama_sampler * smpl : { greedy, chain, (llama_sampler *) nullptr }) {
+        CHECK(!lil_guardian_feed_prompt(smpl, nullptr, 0));
+        CHECK(!lil_guardian_get_report(smpl, &report));
+        CHECK(lil_guardian_get_curve(smpl, nullptr, 0) == 0);
+        CHECK(strstr(lil_last_error(), "not a Guardian") != nullptr);
+    }
+
+    // prompts
+    llama_sampler * smpl = llama_sampler_chain_get(chain, 0);
+    const llama_token bad[] = { 1, llama_vocab_n_tokens(vocab) };
+    CHECK(lil_guardian_feed_prompt(smpl, nullptr, 0));
+    CHECK(!lil_guardian_feed_prompt(smpl, nullptr, 1));
+    CHECK(!lil_guardian_feed_prompt(smpl, bad, -1));
+    CHECK(!lil_guardian_feed_prompt(smpl, bad, 2));
+    CHECK(strstr(lil_last_error(), "token 1 of the prompt") != nullptr);
+    CHECK(get_report(smpl).n_bytes == 0);
+
+    // a token that no vocabulary has counts, and harms nothing
+    llama_sampler_accept(smpl, LLAMA_TOKEN_NULL);
+    llama_sampler_accept(smpl, bad[1]);
+    CHECK(get_report(smpl).n_tokens == 2 && get_report(smpl).n_bytes == 0);
+
+    llama_sampler_free(greedy);
+    llama_sampler_free(chain);
+}
+
+static void test_prompt() {
+    const auto prose = tokenize(make_prose(400, 7));
+    const auto loop  = tokenize(repeat("Wait, let me think about that again. ", 300));
+
+    // the model copies its prompt: that is repetition
+    llama_sampler * smpl = make_guardian(LIL_GUARDIAN_STOP, 100, 20.0, 1);
+    CHECK(lil_guardian_feed_prompt(smpl, prose.data(), (int32_t) prose.size()));
+    CHECK(get_report(smpl).n_tokens == 0 && get_curve(smpl)[0] > 100.0);
+    CHECK(accept_until_forced(smpl, prose) == 100);
+    llama_sampler_free(smpl);
+
+    // what is fed in the middle adds nothing to the growth
+    llama_sampler * a = make_guardian(LIL_GUARDIAN_FLAG, 100, 15.0, 1);
+    CHECK(accept_until_forced(a, { loop.begin(), loop.begin() + 250 }) == 250);
+    const auto before = get_report(a);
+    CHECK(lil_guardian_feed_prompt(a, prose.data(), (int32_t) prose.size()));
+    CHECK(get_report(a).size > before.size + 100.0 && get_report(a).n_tokens == 250);
+    CHECK(accept_until_forced(a, { loop.begin() + 250, loop.begin() + 300 }) == 50);
+    CHECK(get_report(a).n_checks == 3 && get_report(a).last_growth < 15.0);
+    llama_sampler_free(a);
+}
+
+// a chain whose grammar does not allow the end takes the forced one
+static void test_grammar() {
+    llama_sampler * chain = llama_sampler_chain_init(llama_sampler_chain_default_params());
+    llama_sampler_chain_add(chain, llama_sampler_init_grammar(vocab, "root ::= [a-z ,.A-Z]* \"!\"", "root"));
+    llama_sampler_chain_add(chain, llama_sampler_init_greedy());
+    llama_sampler_chain_add(chain, make_guardian(LIL_GUARDIAN_STOP, 50, 10.0, 1));
+
+    llama_token forced = LLAMA_TOKEN_NULL;
+
+    for (llama_token token : tokenize(repeat("Wait, let me think about that again. ", 30))) {
+        llama_token_data data[2] = { { token, 1.0f, 0.0f }, { llama_vocab_eos(vocab), 2.0f, 0.0f } };
+        llama_token_data_array cur_p = { data, 2, -1, false };
+        llama_sampler_apply(chain, &cur_p);
+
+        const llama_token id = cur_p.data[cur_p.selected].id;
+        llama_sampler_accept(chain, id);
+        if (id != token) {
+            forced = id;
+            break;
+        }
+    }
+
+    CHECK(is_eog(forced));
+    CHECK(get_report(llama_sampler_chain_get(chain, 2)).stopped);
+
+    llama_sampler_free(chain);
+}
+
+static void test_answers(const std::string & dir) {
+    static const char * const names[] = { "table-12", "table-60", "json-60", "list", "python", "math", "ascii-box", "csv" };
+
+    for (const char * name : names) {
+        std::ifstream file(dir + "/" + name + ".txt", std::ios::binary);
+        CHECK(file.good());
+        std::stringstream text;
+        text << file.rdbuf();
+
+        const auto tokens = tokenize(text.str());
+
+        // with the default parameters, and with the check at another place of the text
+        for (size_t skip : { 0, 60, 125, 190 }) {
+            llama_sampler * smpl = lil_sampler_init_guardian(vocab, lil_guardian_default_params());
+            CHECK(lil_guardian_feed_prompt(smpl, tokens.data(), (int32_t) skip));
+            for (size_t i = skip; i < tokens.size(); i++) {
+                llama_sampler_accept(smpl, tokens[i]);
+                CHECK(apply(smpl) == LLAMA_TOKEN_NULL);
+            }
+
+            const auto report = get_report(smpl);
+            const auto curve  = get_curve(smpl);
+            CHECK(!report.alarmed && report.n_checks > 0);
+
+            double least = std::numeric_limits<double>::infinity();
+            for (size_t i = 1; i < curve.size(); i++) {
+                least = std::min(least, curve[i] - curve[i - 1]);
+            }
+            if (skip == 0) {
+                printf("  %-10s %5zu tokens, %2u checks, least growth %.1f\n", name, tokens.size(), report.n_checks, least);
+            }
+
+            llama_sampler_free(smpl);
+        }
+    }
+}
+
+int main(int argc, char ** argv) {
+    std::vector<std::string> args(argv + 1, argv + argc);
+
+    const auto stock = std::find(args.begin(), args.end(), "--stock");
+    const bool patched = stock == args.end();
+    if (!patched) {
+        args.erase(stock);
+    }
+
+    if (args.empty() || args.size() > 2) {
+        fprintf(stderr, "usage: test-guardian MODEL.gguf [ANSWERS_DIR] [--stock]\n");
+        return 2;
+    }
+
+    llama_log_set([](ggml_log_level level, const char * text, void *) {
+        if (level >= GGML_LOG_LEVEL_ERROR) {
+            fputs(text, stderr);
+        }
+    }, nullptr);
+
+    llama_backend_init();
+
+    llama_model_params params = llama_model_default_params();
+    params.vocab_only = true;
+
+    llama_model * model = llama_model_load_from_file(args[0].c_str(), params);
+    CHECK(model != nullptr);
+    vocab = llama_model_get_vocab(model);
+
+    printf("rule\n");        test_rule();
+    printf("stop\n");        test_stop();
+    printf("patience\n");    test_patience();
+    printf("close_think\n"); test_close_think();
+    printf("clone\n");       test_clone();
+    printf("utf8\n");        test_utf8();
+    printf("errors\n");      test_errors();
+    printf("prompt\n");      test_prompt();
+    if (patched) {
+        printf("grammar\n"); test_grammar();
+    }
+    printf("answers\n");     test_answers(args.size() > 1 ? args[1] : "tests/data/answers");
+
+    llama_model_free(model);
+    llama_backend_free();
+
+    printf("ok\n");
+
+    return 0;
+}

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# Greedy, SmolLM2-135M-Instruct repeats four lines of this poem without end.
+LOOP = [{"role": "user", "content": "Write a poem about the sea that has one hundred lines."}]
+
+
+@pytest.fixture(scope="session")
+def model_path() -> str:
+    """SmolLM2-135M-Instruct, from LIL_TEST_MODEL or the repository's cache."""
+    path = os.environ.get("LIL_TEST_MODEL") or ROOT / ".cache/models/SmolLM2-135M-Instruct.Q4_1.gguf"
+    if not os.path.exists(path):
+        pytest.skip(f"no model at {path}; set LIL_TEST_MODEL")
+    return str(path)
+
+
+@pytest.fixture
+def make_llama(model_path: str) -> Iterator[Callable[..., Any]]:
+    """Makes `lil.Llama`s of the test model that are closed after the test."""
+    import lil
+
+    made = []
+
+    def make(**kwargs: Any) -> lil.Llama:
+        made.append(lil.Llama(**{"model_path": model_path, "n_ctx": 1024, "verbose": False, **kwargs}))
+        return made[-1]
+
+    yield make
+    for llama in made:
+        llama.close()
+
+
+@pytest.fixture(scope="session")
+def shared_llama(model_path: str) -> Iterator[Any]:
+    """One model with full attention and no Guardian for tests that leave no trace in it."""
+    import lil
+
+    llama = lil.Llama(model_path, n_ctx=2048, verbose=False)
+    yield llama
+    llama.close()

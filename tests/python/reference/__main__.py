@@ -1,0 +1,16 @@
+"""Writes the tiny random models that the C tests use: python -m reference FOLDER (from tests/python)."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from .gguf_models import ARCHITECTURES, write_tiny
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    folder.mkdir(parents=True, exist_ok=True)
+    for arch in ARCHITECTURES:
+        path = folder / f"tiny-{arch}.gguf"
+        if not path.exists():
+            write_tiny(path, arch)

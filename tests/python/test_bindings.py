@@ -1,0 +1,197 @@
+"""What the bindings' patches and `install_as_llama_cpp` promise, and the bindings as they are."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import os
+import subprocess
+import sys
+import tarfile
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import lil
+import pytest
+from conftest import LOOP, ROOT
+from lil import Guardian
+
+
+def run(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=False)
+
+
+def test_the_class_of_the_bindings_is_ours() -> None:
+    assert lil.llama_cpp.Llama is lil.Llama
+    assert issubclass(lil.Llama, lil.llama_cpp.llama.Llama)
+
+
+def test_nothing_imports_the_stock_name() -> None:
+    done = run("""
+        import sys, lil
+        assert not [name for name in sys.modules if name.split(".")[0] == "llama_cpp"]
+    """)
+    assert done.returncode == 0, done.stderr
+
+
+def test_install() -> None:
+    done = run("""
+        import warnings
+        warnings.simplefilter("error", ImportWarning)
+        import lil
+        lil.install_as_llama_cpp()
+        lil.install_as_llama_cpp()
+        import llama_cpp, sys
+        from llama_cpp import Llama, LlamaGrammar
+        import llama_cpp.llama_cpp as low
+        import llama_cpp.llama_chat_format as formats
+        from llama_cpp.llama_speculative import LlamaPromptLookupDecoding
+        from llama_cpp.llama import Llama as stock
+        assert Llama is lil.Llama and llama_cpp is lil.llama_cpp
+        assert low is lil.llama_cpp.llama_cpp and formats is lil.llama_cpp.llama_chat_format
+        assert sys.modules["llama_cpp.llama_speculative"] is sys.modules["lil.llama_cpp.llama_speculative"]
+        assert formats.__spec__.name == "lil.llama_cpp.llama_chat_format"
+        import importlib
+        try:
+            importlib.import_module("llama_cpp.no_such_module")
+        except ModuleNotFoundError:
+            pass
+        else:
+            raise AssertionError
+    """)
+    assert done.returncode == 0, done.stderr
+
+
+def test_install_too_late() -> None:
+    done = run("""
+        import sys, types
+        sys.modules["llama_cpp"] = types.ModuleType("llama_cpp")
+        import lil
+        try:
+            lil.install_as_llama_cpp()
+        except lil.InstallError as error:
+            assert "already imported" in str(error) and "before" in str(error)
+        else:
+            raise AssertionError
+    """)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("variable", "code"), [("LLAMA_CPP_LIB_PATH", 0), ("LIL_LLAMA_CPP_LIB_PATH", 1)])
+def test_where_the_libraries_are(tmp_path: Path, variable: str, code: int) -> None:
+    """A variable that was set for an installed llama-cpp-python does not matter."""
+    done = run(f"""
+        import os
+        os.environ[{variable!r}] = {str(tmp_path)!r}
+        import lil
+    """)
+    assert done.returncode == code, done.stderr
+    assert code == 0 or "Error" in done.stderr
+
+
+def test_their_own_tests_pass(tmp_path: Path) -> None:
+    """Those of the source distribution that need no download, with `llama_cpp` being ours."""
+    pytest.importorskip("pydantic")
+    named = os.environ.get("LIL_LLAMA_CPP_PYTHON_SDIST")
+    archives = [Path(named)] if named else sorted((ROOT / ".cache/upstream").glob("llama_cpp_python-*.tar.gz"))
+    if not archives:
+        pytest.skip("no source distribution in .cache/upstream")
+    with tarfile.open(archives[-1]) as archive:
+        for member in archive:
+            inside = member.name.partition("/")[2]
+            if inside.startswith("tests/") or inside == "vendor/llama.cpp/models/ggml-vocab-llama-spm.gguf":
+                target = tmp_path / inside
+                target.parent.mkdir(parents=True, exist_ok=True)
+                source = archive.extractfile(member)
+                if source is not None:
+                    target.write_bytes(source.read())
+    tests = [f"tests/test_llama_{name}.py" for name in ("chat_format", "grammar", "speculative")]
+    if all(importlib.util.find_spec(name) for name in ("scipy", "huggingface_hub")):  # test_llama.py imports them
+        tests += [f"tests/test_llama.py::test_llama_cpp_{name}" for name in ("version", "tokenization")]
+    code = "import lil, pytest, sys; lil.install_as_llama_cpp(); sys.exit(pytest.main(sys.argv[1:]))"
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        "-q",
+        "-pno:cacheprovider",
+        f"--rootdir={tmp_path}",
+        "-c",
+        os.devnull,
+        *tests,
+    ]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_grammar_embeddings_and_logits(model_path: str) -> None:
+    llama = lil.Llama(model_path, n_ctx=256, logits_all=True, verbose=False)
+    grammar = lil.llama_cpp.LlamaGrammar.from_string('root ::= "yes" | "no"', verbose=False)
+    assert llama("Is it?", grammar=grammar, max_tokens=8)["choices"][0]["text"] in ("yes", "no")
+    choice = llama("The sea", max_tokens=5, temperature=0, logprobs=2)["choices"][0]
+    assert len(choice["logprobs"]["tokens"]) == 5
+    assert "".join(choice["logprobs"]["tokens"]) == choice["text"]
+    offsets = choice["logprobs"]["text_offset"]
+    assert offsets[0] == len("The sea") and offsets == sorted(offsets)
+    llama.close()
+    llama = lil.Llama(model_path, n_ctx=256, embedding=True, verbose=False)
+    assert len(llama.embed("The sea")) > 0
+    llama.close()
+
+
+@pytest.fixture
+def server(model_path: str) -> Any:
+    pytest.importorskip("fastapi")
+    pytest.importorskip("httpx")
+    for name in ("pydantic_settings", "sse_starlette", "starlette_context"):
+        pytest.importorskip(name)
+    from lil.llama_cpp.server.app import create_app
+    from lil.llama_cpp.server.settings import ModelSettings, ServerSettings
+
+    settings = ModelSettings(
+        model=model_path, n_ctx=1024, n_ubatch=128, verbose=False, sparse="sink", sparse_budget=256
+    )
+    return create_app(server_settings=ServerSettings(), model_settings=[settings])
+
+
+def test_server_carries_the_keys(server: Any) -> None:
+    import httpx
+
+    async def post(path: str, body: dict[str, Any]) -> dict[str, Any]:
+        transport = httpx.ASGITransport(app=server)
+        async with httpx.AsyncClient(transport=transport, base_url="http://lil", timeout=120) as client:
+            reply = await client.post(path, json=body)
+            assert reply.status_code == 200, reply.text
+            return reply.json()
+
+    chat = {"messages": LOOP, "temperature": 0, "max_tokens": 600, "guardian": True}
+    choice = asyncio.run(post("/v1/chat/completions", chat))["choices"][0]
+    assert choice["stop_reason"] in (None, "guardian")
+    assert choice["guardian"]["tokens"] > 0
+    text = {"prompt": "one two one two", "temperature": 0, "max_tokens": 9, "guardian": True}
+    assert asyncio.run(post("/v1/completions", text))["choices"][0]["guardian"]["tokens"] == 9
+    text["guardian"] = False
+    assert "guardian" not in asyncio.run(post("/v1/completions", text))["choices"][0]
+
+
+def test_server_settings_reach_the_model(server: Any) -> None:
+    from lil.llama_cpp.server import app
+
+    proxy = app._llama_proxy if hasattr(app, "_llama_proxy") else None
+    if proxy is None:
+        pytest.skip("the proxy has another name")
+    assert proxy().sparse == lil.Sink(budget=256)
+    assert proxy().sparse_info().method == "sink"
+
+
+def test_guardian_setting() -> None:
+    from types import SimpleNamespace
+
+    from lil._server import server_keywords
+
+    settings = SimpleNamespace(sparse="h2o", sparse_budget=64, sparse_capacity=None, guardian=True)
+    assert server_keywords(settings) == {"sparse": lil.H2O(budget=64), "guardian": True}
+    settings.sparse = None
+    assert server_keywords(settings)["sparse"] is None
+    assert Guardian() == Guardian(every=250)
