@@ -373,12 +373,14 @@ static bool lil_guardian_check_params(const llama_vocab * vocab, const lil_guard
 }
 
 static std::vector<llama_token> lil_guardian_tokenize(const llama_vocab * vocab, const std::string & text) {
+    const int32_t n_text = (int32_t) text.size();
+
     std::vector<llama_token> tokens(text.size() + 2);
 
-    int32_t n = llama_tokenize(vocab, text.data(), (int32_t) text.size(), tokens.data(), (int32_t) tokens.size(), false, true);
+    int32_t n = llama_tokenize(vocab, text.data(), n_text, tokens.data(), (int32_t) tokens.size(), false, true);
     if (n < 0 && n > std::numeric_limits<int32_t>::min()) {
         tokens.resize((size_t) -n);
-        n = llama_tokenize(vocab, text.data(), (int32_t) text.size(), tokens.data(), (int32_t) tokens.size(), false, true);
+        n = llama_tokenize(vocab, text.data(), n_text, tokens.data(), (int32_t) tokens.size(), false, true);
     }
 
     tokens.resize(n > 0 ? (size_t) n : 0);
@@ -409,7 +411,8 @@ llama_sampler * lil_sampler_init_guardian(const llama_vocab * vocab, lil_guardia
         const bool forces = params.action != LIL_GUARDIAN_FLAG;
 
         if (forces && g->eog == LLAMA_TOKEN_NULL) {
-            lil_set_last_error("guardian: the vocabulary has no end-of-generation token to force; LIL_GUARDIAN_FLAG needs none");
+            lil_set_last_error("guardian: the vocabulary has no end-of-generation token to force; "
+                    "LIL_GUARDIAN_FLAG needs none");
         } else if (params.action == LIL_GUARDIAN_CLOSE_THINK && g->think_tokens.empty()) {
             lil_set_last_error("guardian: think_end \"%s\" gives no tokens in this vocabulary; pass the text that ends the "
                     "model's thinking", g->think_end.c_str());

@@ -37,8 +37,8 @@
 //
 // Grammars
 //
-//   A forced EOG token ends a text that a grammar holds to be incomplete (vendor/patches/0007 keeps upstream from
-//   aborting on it). think_end cannot be forced where a grammar that is active while the model thinks does not allow it:
+//   A forced EOG token ends a text that a grammar holds to be incomplete (vendor/patches/llama.cpp/0007 keeps upstream
+//   from aborting on it). think_end cannot be forced where a grammar that is active while the model thinks does not allow it:
 //   upstream throws. Use a lazy grammar, or STOP.
 //
 // Backend sampling

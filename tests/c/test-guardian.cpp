@@ -3,7 +3,7 @@
 //     test-guardian MODEL.gguf [ANSWERS_DIR] [--stock]
 //
 // Only the vocabulary of the file is loaded. ANSWERS_DIR (tests/data/answers) holds answers that must raise no alarm.
-// --stock: the library lacks vendor/patches/0007, without which the grammar test would abort.
+// --stock: the library lacks vendor/patches/llama.cpp/0007, without which the grammar test would abort.
 
 #undef NDEBUG
 

@@ -131,9 +131,10 @@ def test_names_of_their_own() -> None:
     if libs[0].read_bytes()[:6] != b"\x7fELF\x02\x01":
         pytest.skip("not 64-bit little-endian ELF")
     for path in libs:
-        assert path.name.startswith("liblil-") and not path.is_symlink()
         tags = dynamic(path)
-        assert tags["soname"] in ([path.name], [])
+        assert not path.is_symlink()
+        # a backend that is loaded at run time (GGML_BACKEND_DL) keeps its file name, and has no soname
+        assert tags["soname"] == ([path.name] if path.name.startswith("liblil-") else [])
         assert [n for n in tags["needed"] if re.match(r"lib(llama|ggml|mtmd)", n)] == []
         if any(n.startswith("liblil-") for n in tags["needed"]):
             assert tags["runpath"] + tags["rpath"] == ["$ORIGIN"]
