@@ -1,9 +1,8 @@
 // Tests the Guardian sampler with a real vocabulary and made-up token streams; no model is run.
 //
-//     test-guardian MODEL.gguf [ANSWERS_DIR] [--stock]
+//     test-guardian model.gguf answers
 //
-// Only the vocabulary of the file is loaded. ANSWERS_DIR (tests/data/answers) holds answers that must raise no alarm.
-// --stock: the library lacks vendor/patches/llama.cpp/0007, without which the grammar test would abort.
+// Only the vocabulary of the file is loaded. The folder answers (tests/data/answers) holds answers that must raise no alarm.
 
 #undef NDEBUG
 
@@ -619,16 +618,8 @@ static void test_answers(const std::string & dir) {
 }
 
 int main(int argc, char ** argv) {
-    std::vector<std::string> args(argv + 1, argv + argc);
-
-    const auto stock = std::find(args.begin(), args.end(), "--stock");
-    const bool patched = stock == args.end();
-    if (!patched) {
-        args.erase(stock);
-    }
-
-    if (args.empty() || args.size() > 2) {
-        fprintf(stderr, "usage: test-guardian MODEL.gguf [ANSWERS_DIR] [--stock]\n");
+    if (argc != 3) {
+        fprintf(stderr, "usage: %s model.gguf answers\n", argv[0]);
         return 2;
     }
 
@@ -643,7 +634,7 @@ int main(int argc, char ** argv) {
     llama_model_params params = llama_model_default_params();
     params.vocab_only = true;
 
-    llama_model * model = llama_model_load_from_file(args[0].c_str(), params);
+    llama_model * model = llama_model_load_from_file(argv[1], params);
     CHECK(model != nullptr);
     vocab = llama_model_get_vocab(model);
 
@@ -655,10 +646,8 @@ int main(int argc, char ** argv) {
     printf("utf8\n");        test_utf8();
     printf("errors\n");      test_errors();
     printf("prompt\n");      test_prompt();
-    if (patched) {
-        printf("grammar\n"); test_grammar();
-    }
-    printf("answers\n");     test_answers(args.size() > 1 ? args[1] : "tests/data/answers");
+    printf("grammar\n");     test_grammar();
+    printf("answers\n");     test_answers(argv[2]);
 
     llama_model_free(model);
     llama_backend_free();
