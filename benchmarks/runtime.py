@@ -2,9 +2,10 @@
 
     python benchmarks/runtime.py MODEL.gguf [--context 16384] [--budget 1024] [--threads 2] [--rounds 5]
 
-Needs stock `llama-cpp-python` of the pinned version beside `lil-cpp`. The measurements take turns, a few steps each, so
-that a machine that slows down slows all of them. Only ratios of medians mean anything; the range of the single rounds'
-ratios stands beside each.
+Needs stock `llama-cpp-python` of the pinned version beside `lil-cpp`. The measurements take turns, so that a machine that
+slows down slows all of them: decoding in one process, a few steps each; prompts in a process each, because of several
+models in one process the first to be loaded lies better in memory (by up to 6 % here). Only ratios of medians mean anything;
+the range of the single rounds' ratios stands beside each.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -102,6 +104,27 @@ class Ratios:
         return table
 
 
+def make_runner(name: str, model: str, n_ctx: int, threads: int, budget: int) -> Runner:
+    options = {"stock": {}, "none": {}, "sink": {"sparse": lil.Sink(budget=budget)}, "h2o": {"sparse": lil.H2O(budget=budget)}}[name]
+    return Runner(name, llama_cpp if name == "stock" else lil, model, n_ctx, threads, **options)
+
+
+def prompt_in_process(name: str, args: argparse.Namespace) -> float:
+    """Seconds of a prompt of args.prompt tokens, in a process of its own."""
+    command = [sys.executable, __file__, args.model, "--worker", name]
+    for option in ("prompt", "budget", "threads"):
+        command += [f"--{option}", str(getattr(args, option))]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def work(args: argparse.Namespace) -> int:
+    runner = make_runner(args.worker, args.model, args.prompt, args.threads, args.budget)
+    tokens = runner.llm.tokenize(make_text(args.prompt * 2).encode())[: args.prompt]
+    runner.prompt(tokens[:N_BATCH])  # warm up
+    print(runner.prompt(tokens))
+    return 0
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model")
@@ -112,24 +135,24 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=8, help="decode steps of a round")
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.worker:
+        return work(args)
 
     console = Console()
     ratios = Ratios()
     n_short, room = 1024, 2 * args.rounds * args.steps + 256
 
-    def sparse(kind: type) -> object:
-        return kind(budget=args.budget)
-
     with Progress(console=console) as progress:
         # decode: stock at 1k, everything at the long context
-        runners = [
-            (Runner("stock 1k", llama_cpp, args.model, n_short + room, args.threads), n_short),
-            (Runner("none 1k", lil, args.model, n_short + room, args.threads), n_short),
-            (Runner("stock", llama_cpp, args.model, args.context + room, args.threads), args.context),
-            (Runner("sink", lil, args.model, args.context + room, args.threads, sparse=sparse(lil.Sink)), args.context),
-            (Runner("h2o", lil, args.model, args.context + room, args.threads, sparse=sparse(lil.H2O)), args.context),
-        ]
+        def new(name: str, n: int) -> tuple[Runner, int]:
+            return make_runner(name, args.model, n + room, args.threads, args.budget), n
+
+        short = [new("stock", n_short), new("none", n_short)]
+        for runner, _ in short:
+            runner.name += " 1k"
+        runners = [*short, *(new(name, args.context) for name in ("stock", "sink", "h2o"))]
         tokens = runners[0][0].llm.tokenize(make_text(args.context * 2).encode())
         assert len(tokens) >= args.context, "the text is too short for this tokenizer"
 
@@ -152,27 +175,22 @@ def main() -> int:
         ratios.add(f"decode: stock at {k} / Sink at {k}", times["stock"], times["sink"], ">= 2.5")
         ratios.add(f"decode: stock at {k} / H2O at {k}", times["stock"], times["h2o"], ">= 2.5")
         ratios.add("decode: sparse=None at 1k / stock at 1k", times["none 1k"], times["stock 1k"], "<= 1.02")
-        del runners
+        del runners, short
 
         # prompts
-        runners = [
-            (Runner("stock", llama_cpp, args.model, args.prompt, args.threads), args.prompt),
-            (Runner("none", lil, args.model, args.prompt, args.threads), args.prompt),
-            (Runner("sink", lil, args.model, args.prompt, args.threads, sparse=sparse(lil.Sink)), args.prompt),
-            (Runner("h2o", lil, args.model, args.prompt, args.threads, sparse=sparse(lil.H2O)), args.prompt),
-        ]
+        names = ("stock", "none", "sink", "h2o")
         rounds = max(3, args.rounds // 2 + 1)
-        times = {runner.name: [] for runner, _ in runners}
-        task = progress.add_task("prompts", total=rounds * len(runners) * args.prompt)
+        times = {name: [] for name in names}
+        task = progress.add_task("prompts", total=rounds * len(names))
         for _ in range(rounds):
-            for runner, n in runners:
-                times[runner.name].append(runner.prompt(tokens[:n], lambda k: progress.advance(task, k)))
+            for name in names:
+                times[name].append(prompt_in_process(name, args))
+                progress.advance(task)
 
         k = f"{args.prompt // 1024}k"
         ratios.add(f"prompt of {k}: H2O / stock", times["h2o"], times["stock"], "<= 1.5")
         ratios.add(f"prompt of {k}: Sink / stock", times["sink"], times["stock"], "<= 1.05")
         ratios.add(f"prompt of {k}: sparse=None / stock", times["none"], times["stock"], "<= 1.02")
-        del runners
 
         # memory
         for kind in (lil.Sink, lil.H2O):
