@@ -15,10 +15,9 @@ import time
 import zlib
 from pathlib import Path
 
+import lil
 from rich.console import Console
 from rich.table import Table
-
-import lil
 
 BYTES_PER_TOKEN = 4
 

@@ -19,19 +19,18 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import lil
 import llama_cpp
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
-
-import lil
 
 N_BATCH = 512
 
 
 def make_text(n_words: int) -> str:
     """Words in an order that does not repeat itself soon; what they say does not matter for speed."""
-    words = "the sea was calm and every ship went home before night fell on a quiet harbour town of stone".split()
+    words = ["the", "sea", "was", "calm", "and", "every", "ship", "went", "home", "before", "night", "fell", "on", "a", "quiet", "harbour", "town", "of", "stone"]
     return " ".join(words[(i * i + i // 17) % len(words)] for i in range(n_words))
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 COUNTER = re.compile(r"^\s*\[(\d+)/(\d+)\] ")
 OURS = re.compile(r"^\s*lil: |^\s*(Downloading|Collecting) |^\s*\*\*\* ")
-ERROR = re.compile(r"(^|\s)(fatal )?error\b|CMake Error|ERROR:|FAILED:", re.I)
+ERROR = re.compile(r"(^|\s)(fatal )?error\b|CMake Error|ERROR:|FAILED:", re.IGNORECASE)
 
 
 def main() -> int:

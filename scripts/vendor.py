@@ -439,7 +439,7 @@ def diff_text(old: str | None, new: str, path: str) -> str:
     if "\n@@ " not in out:
         raise VendorError(f"{path} does not change")
     # without the name of the function that git shows beside a hunk: it is not part of the change
-    body = re.sub(r"^(@@ [^@]* @@).*$", r"\1", out[out.index("\n@@ ") + 1 :], flags=re.M)
+    body = re.sub(r"^(@@ [^@]* @@).*$", r"\1", out[out.index("\n@@ ") + 1 :], flags=re.MULTILINE)
     return f"--- {'a/' + path if old is not None else '/dev/null'}\n+++ b/{path}\n{body}"
 
 
@@ -457,7 +457,7 @@ def render(tree: Path) -> dict[str, str]:
             raise VendorError(f"commit {title!r} changes {' and '.join(sorted(groups)) or 'nothing'}; one patch, one group")
         group = groups.pop()
         count[group] += 1
-        trailer = re.search(r"^Patch: (\S+)/(\S+\.patch)\s*\Z", message, flags=re.M)
+        trailer = re.search(r"^Patch: (\S+)/(\S+\.patch)\s*\Z", message, flags=re.MULTILINE)
         slug = re.sub(r"^\d+-", "", trailer[2]) if trailer else re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-") + ".patch"
         header = message[: trailer.start()].strip() if trailer else message
         text = header + "\n\n"
@@ -527,7 +527,7 @@ def cut(tree: Path, spec: Path, base: str) -> None:
     spec may be left out with a section [-] that only has a files: line.
     """
     sections: list[tuple[str, str, list[tuple[str, set[int] | None]]]] = []
-    for match in re.finditer(r"^\[([^\]\n]+)\]\n(.*?)^files:((?:.*\n?)(?:[ \t]+\S.*\n?)*)", spec.read_text(), flags=re.M | re.S):
+    for match in re.finditer(r"^\[([^\]\n]+)\]\n(.*?)^files:((?:.*\n?)(?:[ \t]+\S.*\n?)*)", spec.read_text(), flags=re.MULTILINE | re.DOTALL):
         files = []
         for item in match[3].split():
             path, _, numbers = item.partition("#")

@@ -9,9 +9,8 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 import lil
+import pytest
 from lil import llama_cpp as ours
 
 LIBS = Path(ours.__file__).parent / "lib"

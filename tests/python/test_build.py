@@ -16,9 +16,8 @@ from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 
-import pytest
-
 import lil
+import pytest
 
 REPO = Path(__file__).resolve().parents[2]
 PACKAGE = Path(lil.__file__).parent
