@@ -23,7 +23,8 @@ def absolute_imports(tree: ast.AST) -> list[ast.Import | ast.ImportFrom]:
     """The import statements that name the old package."""
     found: list[ast.Import | ast.ImportFrom] = []
     for node in ast.walk(tree):
-        if isinstance(node, ast.Import) and any(is_old(a.name) for a in node.names) or isinstance(node, ast.ImportFrom) and node.level == 0 and is_old(node.module):
+        plain = isinstance(node, ast.Import) and any(is_old(a.name) for a in node.names)
+        if plain or (isinstance(node, ast.ImportFrom) and node.level == 0 and is_old(node.module)):
             found.append(node)
     return found
 

@@ -2,6 +2,8 @@
 
 #include "llama-io.h"
 
+#include <cstring>
+#include <functional>
 #include <stdexcept>
 
 // The state of an evict cache, as llama_state_* saves it:
@@ -9,7 +11,7 @@
 //   header                            method and shapes, for refusing what does not fit
 //   per stream (all, or one sequence's)
 //     counts
-//     per layer: K rows, V rows [n_used], side tensors (per slot: [n_used] of each KV head; others whole)
+//     per layer: K rows, V rows [n_used], side tensors (per slot: [n_used] of each KV head; others whole), each with its size
 //
 // All numbers in the machine's byte order, as the rest of llama.cpp's state.
 
@@ -61,6 +63,27 @@ static state_header make_header(const lil_sparse_params & p, const llama_kv_cach
     return h;
 }
 
+void lil_kv_cache_evict::for_each_part(uint32_t strm, uint32_t n_used, const std::function<void(ggml_tensor *, size_t, uint64_t)> & f) const {
+    for (size_t ikv = 0; ikv < layers.size(); ++ikv) {
+        for (ggml_tensor * t : { layers[ikv].k, layers[ikv].v }) {
+            f(t, strm*t->nb[2], n_used*t->nb[1]);
+        }
+
+        for (const auto & side : get_side(ikv)) {
+            ggml_tensor * t = side.t;
+
+            if (!side.per_slot) {
+                f(t, strm*t->nb[2], t->nb[2]);
+                continue;
+            }
+
+            for (int64_t h = 0; h < t->ne[1]; ++h) {
+                f(t, strm*t->nb[2] + h*t->nb[1], n_used*t->nb[0]);
+            }
+        }
+    }
+}
+
 void lil_kv_cache_evict::state_write(llama_io_write_i & io, llama_seq_id seq_id, llama_state_seq_flags flags) const {
     GGML_UNUSED(flags);
 
@@ -96,23 +119,10 @@ void lil_kv_cache_evict::state_write_stream(llama_io_write_i & io, uint32_t strm
         return;
     }
 
-    for (size_t ikv = 0; ikv < layers.size(); ++ikv) {
-        for (ggml_tensor * t : { layers[ikv].k, layers[ikv].v }) {
-            const uint64_t n_bytes = st.n_used*t->nb[1];
-            io.write(&n_bytes, sizeof(n_bytes));
-            io.write_tensor(t, strm*t->nb[2], n_bytes);
-        }
-
-        for (const auto & side : get_side(ikv)) {
-            if (side.per_slot) {
-                for (int64_t h = 0; h < side.t->ne[1]; ++h) {
-                    io.write_tensor(side.t, strm*side.t->nb[2] + h*side.t->nb[1], st.n_used*sizeof(float));
-                }
-            } else {
-                io.write_tensor(side.t, strm*side.t->nb[2], side.t->nb[2]);
-            }
-        }
-    }
+    for_each_part(strm, st.n_used, [&](ggml_tensor * t, size_t offs, uint64_t n_bytes) {
+        io.write(&n_bytes, sizeof(n_bytes));
+        io.write_tensor(t, offs, n_bytes);
+    });
 }
 
 void lil_kv_cache_evict::state_read(llama_io_read_i & io, llama_seq_id seq_id, llama_state_seq_flags flags) {
@@ -173,26 +183,14 @@ void lil_kv_cache_evict::state_read_stream(llama_io_read_i & io, uint32_t strm) 
         return;
     }
 
-    for (size_t ikv = 0; ikv < layers.size(); ++ikv) {
-        for (ggml_tensor * t : { layers[ikv].k, layers[ikv].v }) {
-            uint64_t n_bytes;
-            io.read(&n_bytes, sizeof(n_bytes));
-            if (n_bytes != st.n_used*t->nb[1]) {
-                throw std::runtime_error("the state's rows have another size than this model's");
-            }
-            io.read_tensor(t, strm*t->nb[2], n_bytes);
+    for_each_part(strm, st.n_used, [&](ggml_tensor * t, size_t offs, uint64_t n_bytes) {
+        uint64_t n_saved;
+        io.read(&n_saved, sizeof(n_saved));
+        if (n_saved != n_bytes) {
+            throw std::runtime_error("the state's rows have another size than this model's");
         }
-
-        for (const auto & side : get_side(ikv)) {
-            if (side.per_slot) {
-                for (int64_t i = 0; i < side.t->ne[1]; ++i) {
-                    io.read_tensor(side.t, strm*side.t->nb[2] + i*side.t->nb[1], st.n_used*sizeof(float));
-                }
-            } else {
-                io.read_tensor(side.t, strm*side.t->nb[2], side.t->nb[2]);
-            }
-        }
-    }
+        io.read_tensor(t, offs, n_bytes);
+    });
 
     // where heads hold different tokens, any positions below pos_next do: see the class
     auto & cells = v_cells[strm];

@@ -361,24 +361,12 @@ void lil_kv_cache_evict::seq_cp(llama_seq_id seq_id_src, llama_seq_id seq_id_dst
     synchronize();
     clear_stream(s1);
 
-    for (size_t ikv = 0; ikv < layers.size(); ++ikv) {
-        const auto & layer = layers[ikv];
-
-        std::vector<uint8_t> buf;
-
-        const auto copy = [&](ggml_tensor * t, size_t n_bytes) {
-            buf.resize(n_bytes);
-            ggml_backend_tensor_get(t, buf.data(), s0*t->nb[2], n_bytes);
-            ggml_backend_tensor_set(t, buf.data(), s1*t->nb[2], n_bytes);
-        };
-
-        copy(layer.k, src.n_used*layer.k->nb[1]);
-        copy(layer.v, src.n_used*layer.v->nb[1]);
-
-        for (const auto & side : get_side(ikv)) {
-            copy(side.t, side.t->nb[2]);
-        }
-    }
+    std::vector<uint8_t> buf;
+    for_each_part(s0, src.n_used, [&](ggml_tensor * t, size_t offs, uint64_t n_bytes) {
+        buf.resize(n_bytes);
+        ggml_backend_tensor_get(t, buf.data(), offs, n_bytes);
+        ggml_backend_tensor_set(t, buf.data(), offs - s0*t->nb[2] + s1*t->nb[2], n_bytes);
+    });
 
     for (uint32_t i = 0; i < src.n_used; ++i) {
         v_cells[s1].pos_set(i, v_cells[s0].pos_get(i));

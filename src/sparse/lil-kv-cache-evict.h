@@ -204,6 +204,9 @@ private:
     bool can_rm(const lil_evict_stream & st, llama_pos p0, llama_pos p1) const;
     void do_rm (uint32_t strm, llama_pos p0, llama_pos p1);
 
+    // the parts of a stream's tensors that hold its tokens: f(tensor, offset, bytes)
+    void for_each_part(uint32_t strm, uint32_t n_used, const std::function<void(ggml_tensor *, size_t, uint64_t)> & f) const;
+
     void state_write_stream(llama_io_write_i & io, uint32_t strm) const;
     void state_read_stream (llama_io_read_i  & io, uint32_t strm);
 };
