@@ -581,7 +581,8 @@ static void test_grammar() {
 }
 
 static void test_answers(const std::string & dir) {
-    static const char * const names[] = { "table-12", "table-60", "json-60", "list", "python", "math", "ascii-box", "csv" };
+    static const char * const names[] = { "table-12", "table-60", "json-60", "list", "python", "math", "ascii-box", "csv",
+                                          "model-table", "model-json", "model-list", "model-code" };
 
     for (const char * name : names) {
         std::ifstream file(dir + "/" + name + ".txt", std::ios::binary);
@@ -609,7 +610,7 @@ static void test_answers(const std::string & dir) {
                 least = std::min(least, curve[i] - curve[i - 1]);
             }
             if (skip == 0) {
-                printf("  %-10s %5zu tokens, %2u checks, least growth %.1f\n", name, tokens.size(), report.n_checks, least);
+                printf("  %-11s %5zu tokens, %2u checks, least growth %.1f\n", name, tokens.size(), report.n_checks, least);
             }
 
             llama_sampler_free(smpl);
