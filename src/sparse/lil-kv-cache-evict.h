@@ -22,7 +22,7 @@ struct lil_evict_stream {
     llama_pos pos_next  = 0; // position of the next token
     llama_pos pos_whole = 0; // every head holds every token from this position on
 
-    // prompt queries whose scores are not counted yet: positions [pos_win, pos_next), at most 64 (H2O, window)
+    // the last prompt queries, at most 64, whose scores are not counted yet (H2O, window)
     uint32_t  n_win     = 0;
 
     // Sink: the position in each slot [n_used]

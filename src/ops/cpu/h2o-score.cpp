@@ -33,7 +33,6 @@ struct score_job {
     size_t       q_stride_head;
     size_t       q_stride_token;
     int64_t      n_group;  // G
-    int64_t      n_query;
     int64_t      ring_pos; // >= 0: the queries are a ring, query i in row (ring_pos + i) % LIL_H2O_WINDOW
 
     // which keys a query sees. pos: those with pos[slot] <= pos0 + query; otherwise slots [0, base + query]
@@ -278,7 +277,6 @@ void lil_h2o_score(ggml_tensor * dst, int ith, int nth, void * userdata) {
         job.q_stride_head  = q->nb[1];
         job.q_stride_token = q->nb[2];
         job.n_group        = n_group;
-        job.n_query        = 1;
 
         score_rows(job, 0, n_group, head.score);
     }
@@ -322,7 +320,6 @@ void lil_h2o_score_prompt(ggml_tensor * dst, int ith, int nth, void * userdata) 
         job.q_stride_head  = q->nb[1];
         job.q_stride_token = q->nb[2];
         job.n_group        = n_group;
-        job.n_query        = n_query;
 
         const int64_t r0 = i_block*BLOCK_ROWS;
 
@@ -395,7 +392,6 @@ void lil_h2o_score_window(ggml_tensor * dst, int ith, int nth, void * userdata) 
         job.q_stride_head  = n_embd*sizeof(float);
         job.q_stride_token = win->nb[1];
         job.n_group        = n_group;
-        job.n_query        = n_win;
         job.ring_pos       = step[LIL_STEP_POS] - n_win;
         job.pos            = head.pos;
         job.pos0           = step[LIL_STEP_POS] - n_win;
