@@ -13,4 +13,5 @@ if __name__ == "__main__":
     for arch in ARCHITECTURES:
         path = folder / f"tiny-{arch}.gguf"
         if not path.exists():
-            write_tiny(path, arch)
+            # as many full-attention layers as re-selection needs: gemma3's are every second one
+            write_tiny(path, arch, n_layer=12 if arch == "gemma3" else 6)

@@ -17,6 +17,7 @@ from gguf.quants import dequantize, quantize
 from numpy.typing import NDArray
 
 from .evict import Dense, Policy, Positions
+from .select import Select
 
 __all__ = ["HParams", "Reference", "Weights", "round_kv"]
 
@@ -192,13 +193,16 @@ class _Layer:
     def keys(self, head: int, positions: Sequence[int]) -> F32:
         return self.k[list(positions), head]
 
+    def far_keys(self, head: int, positions: Sequence[int]) -> F32:
+        return self.raw[list(positions), head]  # RoPE to position 0 changes nothing
+
 
 class Reference:
     """A model with a cache. Feed it tokens, read logits.
 
     Args:
         model: A GGUF file, or Weights already loaded.
-        policy: What a full-attention layer holds. None: everything. Layers with a sliding window keep that.
+        policy: What a full-attention layer holds or reads. None: everything. Layers with a sliding window keep that.
         n_ubatch: Tokens of one batch. What is longer is cut into such pieces, as the library does; a piece of exactly one
             token counts as a decode step.
         type_k, type_v: How the cache rounds, see round_kv.
@@ -221,6 +225,8 @@ class Reference:
         self.weights = model if isinstance(model, Weights) else Weights.load(model)
         self.hp = self.weights.hp
         self.policy: Policy = Dense() if policy is None else policy
+        if isinstance(policy, Select) and policy.far and self.hp.rope_mscale != 1:
+            raise ValueError(f"rope_mscale = {self.hp.rope_mscale}: clipped positions are known for 1 only")
         self.n_ubatch = n_ubatch
         self.type_k, self.type_v, self.type_q = type_k, type_v, type_q
         self.n_ctx = n_ctx or self.hp.n_ctx_train
@@ -324,6 +330,13 @@ class Reference:
         y[..., b] = x[..., a] * sin + x[..., b] * cos
         return y
 
+    def _turn(self, q: F32, at: NDArray[np.int64], il: int) -> F32:
+        """Queries [n, n_head, d] at positions `at` as attention uses them, [n_head_kv, G, n, d]."""
+        q = self._rope(q, at, il)
+        if self.type_q is not None:
+            q = round_kv(q, self.type_q, block=self._block_k)
+        return q.reshape(len(q), self.hp.n_head_kv, -1, self.hp.head_dim).transpose(1, 2, 0, 3)
+
     def _attention(self, x: F32, il: int) -> F32:
         """[n, n_embd] -> [n, n_embd], and appends to the layer's cache."""
         hp, w = self.hp, self.weights
@@ -337,8 +350,14 @@ class Reference:
         layer.v = np.concatenate([layer.v, round_kv(v, self.type_v, block=self._block_v)])
 
         full = hp.window[il] == 0
+        select = self.policy if full and isinstance(self.policy, Select) else None
+        far = select.far if select is not None else 0
+        q_at = self._turn(q, at, il)
+        q_far = self._turn(q, np.full(n, far), il) if far else None
         seen: Positions
-        if full:
+        if select is not None and n == 1:
+            seen = select.select(il, pos, q_at[:, :, 0], layer, None if q_far is None else q_far[:, :, 0])
+        elif full:
             seen = self.policy.before(il, pos, n, layer)
         else:
             seen = [list(range(max(0, pos - hp.window[il] + 1), pos))] * hp.n_head_kv
@@ -349,23 +368,24 @@ class Reference:
             # Slots are in order of position, the same number in each head: row j is slot j.
             slots = np.arange(rows.shape[1])
             keys = np.stack([self._rope(layer.raw[rows[h], h : h + 1], slots, il)[:, 0] for h in range(hp.n_head_kv)])
-            q = self._rope(q, slots[-n:], il)
+            q_at = self._turn(q, slots[-n:], il)
         else:
             keys = layer.k[rows, heads]  # [n_head_kv, n_kv, d]
-            q = self._rope(q, at, il)
-        if self.type_q is not None:
-            q = round_kv(q, self.type_q, block=self._block_k)
         values = layer.v[rows, heads]  # [n_head_kv, n_kv, d]
 
-        q = q.reshape(n, hp.n_head_kv, -1, hp.head_dim).transpose(1, 2, 0, 3)  # [n_head_kv, G, n, d]
-        logits = (q @ keys[:, None].swapaxes(-1, -2)) * np.float32(hp.attn_scale)  # [n_head_kv, G, n, n_kv]
+        logits = (q_at @ keys[:, None].swapaxes(-1, -2)) * np.float32(hp.attn_scale)  # [n_head_kv, G, n, n_kv]
         ahead = rows[:, None, None, :] - at[None, None, :, None]  # how far a key is ahead of a query
+        if select is not None and q_far is not None:
+            # What is farther away than `far` is seen at that distance: the query there, the key at 0.
+            keys = np.stack([layer.far_keys(h, rows[h]) for h in range(hp.n_head_kv)])
+            clipped = (q_far @ keys[:, None].swapaxes(-1, -2)) * np.float32(hp.attn_scale)
+            logits = np.where(select.clips(pos, n)[:, None] & (ahead <= -far), clipped, logits)
         hidden = ahead > 0 if full else (ahead > 0) | (ahead <= -hp.window[il])
         logits = np.where(hidden, np.float32(-np.inf), logits)
         probs = np.exp(logits - logits.max(axis=-1, keepdims=True))
         probs /= probs.sum(axis=-1, keepdims=True)
         if full:
-            self.policy.after(il, pos, q, seen, probs)
+            self.policy.after(il, pos, q_at, seen, probs)
         y = probs @ values[:, None]  # [n_head_kv, G, n, d]
         y = y.transpose(2, 0, 1, 3).reshape(n, hp.n_head * hp.head_dim)
         return _linear(y, w[f"blk.{il}.attn_output.weight"], w.get("attn_output.bias", il))
