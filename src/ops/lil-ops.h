@@ -7,8 +7,13 @@
 //   K, V       [n_embd_head*n_head_kv, capacity, n_stream]  any type of a KV cache
 //   score, pos [capacity, n_head_kv, n_stream]              F32; positions are exact up to 2^24
 //   steps      [LIL_STEP_COUNT, n_steps]                    I32; what the ubatch does to each of its sequences
+//
+// The select ops stand behind the evict ops.
 
 #include "ggml.h"
+
+#include <stdbool.h>
+#include <stdint.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -36,6 +41,80 @@ struct lil_h2o_layer {
     float   softcap;  // 0: none
 };
 
+//
+// The select ops: a decode step of each of n_steps sequences reads a part of the cache.
+//
+// Tensors of a graph:
+//   q      F32 [n_embd_head, n_head, n_steps]        (prompts: [n_embd_head, n_head, n_new*n_steps])
+//   steps  I32 [LIL_SEL_COUNT, n_steps]
+//   list   I32 [1 + n_max, n_head_kv or 1, n_steps]  how many cells, then the cells, by ascending position; the last one is
+//                                                    the current token's. With one head: every KV head reads the same
+//   cells  I32 [1 + n_max, 1, n_steps]               the list of all tokens that a step sees; an index into it is a rank
+//   pages  I32 [n_pages_max + 1, n_steps]            the rank of the first token of each page, and behind the last page T
+//   dirty  I32 [LIL_DIRTY_HEAD + n, n_dirty]         pages (blocks) whose metadata are to be computed
+// Tensors of a layer:
+//   bounds F16 or F32 [2*n_embd_head, n_head_kv, n_pages_max, n_tables]  per channel the keys' maximum, then their minimum
+//   repr   F32 [n_embd_head*n_head_kv, n_blocks_max, n_tables]           the sum of each block's representative keys
+//   score  F32 [n_cells, n_head_kv, n_stream]                            InfLLM: attention received in the window
+//   stamp  F32 [n_cells, n_head_kv, n_stream]                            RaaS: time stamps of the tokens
+//
+
+enum lil_sel_field {
+    LIL_SEL_STREAM, // stream of the sequence
+    LIL_SEL_TABLE,  // its table of page metadata
+    LIL_SEL_SPARSE, // 0: this step is dense, it attends to all of `cells`
+    LIL_SEL_N,      // T: tokens that it sees, the current one included; prompts: all tokens, the new ones included
+    LIL_SEL_NEW,    // new tokens: the last ones of `cells`
+    LIL_SEL_PAGES,  // Quest, RaaS: pages, the current one included; InfLLM: blocks that may be chosen
+    LIL_SEL_NOW,    // RaaS: decode steps so far, this one included
+    LIL_SEL_COUNT = 8,
+};
+
+enum lil_dirty_field {
+    LIL_DIRTY_STREAM,
+    LIL_DIRTY_TABLE,
+    LIL_DIRTY_PAGE,
+    LIL_DIRTY_N,    // tokens, at least 1; their cells follow
+    LIL_DIRTY_HEAD,
+};
+
+// list entries that one partial result of an attention covers
+#define LIL_ATTN_CHUNK 256
+
+// the stamp of a prompt's tokens
+#define LIL_RAAS_NEVER ((float) (1 << 30))
+
+// the constants of one layer, kept by the cache as long as it lives
+struct lil_select_layer {
+    int32_t n_head_kv;
+    float   scale;      // of q.k
+    float   softcap;    // 0: none
+
+    int32_t budget;     // B
+    int32_t n_pages;    // Quest, RaaS: pages attended to, the current one included; InfLLM: blocks
+    bool    first_page; // Quest
+    int32_t n_sink;     // LessIsMore: first tokens; InfLLM: n_init
+    int32_t n_recent;   // LessIsMore: last tokens, the current one included; InfLLM: the widened window w
+    int32_t block;      // InfLLM
+    int32_t n_repr;     // InfLLM
+    float   ratio;      // RaaS: share of the pages that are stamped
+    int32_t n_part;     // InfLLM: partial sums of infllm_score_prompt, at least 1
+};
+
+// The work of lil_cpu_ops::attn: [n_embd_head_v + 2, n_head, n_chunk, n_steps] partial results (the sum of exp(x - max)*v,
+// max, the sum of exp(x - max)), then, where kq is asked for, the logits x [n_max, n_head, n_steps]: scaled and capped.
+static inline int64_t lil_attn_n_chunk(int64_t n_max) {
+    return (n_max + LIL_ATTN_CHUNK - 1)/LIL_ATTN_CHUNK;
+}
+
+static inline int64_t lil_attn_kq_offset(int64_t n_embd_v, int64_t n_head, int64_t n_max, int64_t n_steps) {
+    return (n_embd_v + 2)*n_head*lil_attn_n_chunk(n_max)*n_steps;
+}
+
+static inline int64_t lil_attn_n_work(int64_t n_embd_v, int64_t n_head, int64_t n_max, int64_t n_steps, bool kq) {
+    return lil_attn_kq_offset(n_embd_v, n_head, n_max, n_steps) + (kq ? n_max*n_head*n_steps : 0);
+}
+
 // all run with any number of threads and hold no state
 struct lil_cpu_ops {
     // Before a step: drops LIL_STEP_EVICT tokens of each KV head, those with the lowest scores among the unprotected (of
@@ -58,6 +137,68 @@ struct lil_cpu_ops {
     // p % LIL_H2O_WINDOW: adds their attention over the slots used to the scores.
     //   dst = score (in place), src = { score, win, K, pos, steps }
     ggml_custom_op_t h2o_score_window;
+
+    //
+    // select; userdata is a lil_select_layer. Ties go to the newer token, page or block.
+    //
+
+    // Attention over a list. Every K and V row is read once for all query heads of its group.
+    //   dst = work F32 [lil_attn_n_work()], src = { q, K, V, list, steps }
+    //   dst = F32 [n_embd_head_v, n_head, n_steps], src = { work, list }
+    ggml_custom_op_t attn;
+    ggml_custom_op_t attn_join;
+
+    // Per channel the maximum and the minimum of a page's keys, as attention reads them.
+    //   dst = bounds (in place), src = { bounds, K, dirty }
+    ggml_custom_op_t page_bounds;
+
+    // Upper bounds on q.k: sum_i max(q_i*m_i, q_i*M_i), the maximum over the group, for pages [0, LIL_SEL_PAGES).
+    //   dst = F32 [n_pages_max, n_head_kv, n_steps], src = { q, bounds, steps }
+    ggml_custom_op_t page_scores;
+
+    // Quest: the tokens of the current page and of the best n_pages - 1 others. A dense step: all.
+    //   dst = list I32 [1 + n_max, n_head_kv, n_steps], src = { scores, steps, cells, pages }
+    ggml_custom_op_t page_select;
+
+    // TidalDecode, per KV head: the current token and the budget - 1 others with the largest logit (the maximum over the
+    // group). LessIsMore, all heads alike: the first n_sink, the last n_recent, and the best of those between, ranked by
+    // every query head, merged rank by rank. A dense step: all.
+    //   dst = list I32 [1 + n_max, n_head_kv (tidal) or 1, n_steps], src = { work with kq over cells, steps, cells }
+    ggml_custom_op_t tidal_select;
+    ggml_custom_op_t lessismore_select;
+
+    // InfLLM: the probabilities of a step, summed over the group, are added to the scores of the tokens in the window: the
+    // last n_recent of the list. The current token's score begins at 0.
+    //   dst = score (in place), src = { score, work with kq over list, list, steps }
+    ggml_custom_op_t infllm_score;
+
+    // The same for prompts of LIL_SEL_NEW tokens, in two ops. Query i of the new ones, of rank r = T - NEW + i, sees ranks
+    // [0, r]; what it gives to ranks (r - n_recent, r] counts. part begins at rank max(0, T - NEW - n_recent + 1).
+    //   dst = part F32 [n_recent + n_new, n_head_kv, n_part, n_steps], src = { q, K, cells, steps }
+    //   dst = score (in place), src = { score, part, cells, steps }
+    ggml_custom_op_t infllm_score_prompt;
+    ggml_custom_op_t infllm_score_add;
+
+    // Per KV head the sum of a block's n_repr keys with the highest scores.
+    //   dst = repr (in place), src = { repr, K, score, dirty }
+    ggml_custom_op_t block_repr;
+
+    // Sum over all query heads and representatives of q.k, for blocks [0, LIL_SEL_PAGES).
+    //   dst = F32 [n_blocks_max, n_steps], src = { q, repr, steps }
+    ggml_custom_op_t block_scores;
+
+    // InfLLM: the first n_sink tokens, the best n_pages blocks (block b is the ranks from n_sink + b*block on), the tokens
+    // from rank n_sink + LIL_SEL_PAGES*block on: those in no block that may be chosen. A dense step: all.
+    //   dst = list I32 [1 + n_max, 1, n_steps], src = { scores, steps, cells }
+    ggml_custom_op_t block_select;
+
+    // RaaS. A page's stamp is the highest of its tokens'. The n_pages pages with the highest (stamp, page) are alive, the
+    // current one among them (all are in a dense step). stamp: the current token's stamp is LIL_SEL_NOW, and of the alive
+    // pages the ceil(ratio*n) best by score get LIL_SEL_NOW where theirs is lower. select: the tokens of the alive pages.
+    //   dst = stamp (in place), src = { stamp, scores, steps, cells, pages }
+    //   dst = list I32 [1 + n_max, n_head_kv, n_steps], src = { stamp, steps, cells, pages }
+    ggml_custom_op_t raas_stamp;
+    ggml_custom_op_t raas_select;
 };
 
 // null where the CPU backend was built without ours

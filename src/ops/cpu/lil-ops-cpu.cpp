@@ -1,14 +1,30 @@
 #include "lil-ops-cpu.h"
 
 #include "h2o.h"
+#include "select.h"
 
 const lil_cpu_ops * lil_ops_cpu(void) {
     static const lil_cpu_ops ops = {
-        /*.h2o_evict        =*/ lil_h2o_evict,
-        /*.h2o_score        =*/ lil_h2o_score,
-        /*.h2o_score_prompt =*/ lil_h2o_score_prompt,
-        /*.h2o_score_add    =*/ lil_h2o_score_add,
-        /*.h2o_score_window =*/ lil_h2o_score_window,
+        /*.h2o_evict           =*/ lil_h2o_evict,
+        /*.h2o_score           =*/ lil_h2o_score,
+        /*.h2o_score_prompt    =*/ lil_h2o_score_prompt,
+        /*.h2o_score_add       =*/ lil_h2o_score_add,
+        /*.h2o_score_window    =*/ lil_h2o_score_window,
+        /*.attn                =*/ lil_attn,
+        /*.attn_join           =*/ lil_attn_join,
+        /*.page_bounds         =*/ lil_page_bounds,
+        /*.page_scores         =*/ lil_page_scores,
+        /*.page_select         =*/ lil_page_select,
+        /*.tidal_select        =*/ lil_tidal_select,
+        /*.lessismore_select   =*/ lil_lessismore_select,
+        /*.infllm_score        =*/ lil_infllm_score,
+        /*.infllm_score_prompt =*/ lil_infllm_score_prompt,
+        /*.infllm_score_add    =*/ lil_infllm_score_add,
+        /*.block_repr          =*/ lil_block_repr,
+        /*.block_scores        =*/ lil_block_scores,
+        /*.block_select        =*/ lil_block_select,
+        /*.raas_stamp          =*/ lil_raas_stamp,
+        /*.raas_select         =*/ lil_raas_select,
     };
 
     return &ops;
