@@ -32,19 +32,36 @@ LLAMA_API const char * lil_last_error(void);
 // Notation: B budget, T tokens so far of a sequence, G query heads per KV head. A method changes what a decode step (one
 // new token of a sequence) attends to; prompts are processed with full causal attention. While T <= B a step is dense.
 //
-// Both methods here belong to the evict family: tokens outside the budget are gone, and the cache is bounded. It holds
-// `capacity` slots per layer and sequence instead of n_ctx; n_ctx then only limits positions.
+// Two families:
+//   evict   tokens outside the budget are gone, and the cache is bounded: it holds `capacity` slots per layer and sequence
+//           instead of n_ctx, which then only limits positions
+//   select  everything is kept, and each step reads a part. The cache is llama.cpp's own, with all it can do
 //
 
 enum lil_sparse_method {
-    LIL_SPARSE_NONE = 0, // full attention, the stock cache
-    LIL_SPARSE_SINK = 1, // StreamingLLM, arXiv 2309.17453: the first n_sink tokens and the last B - n_sink
-    LIL_SPARSE_H2O  = 2, // arXiv 2306.14048: the last `recent` tokens and those with the most accumulated attention
+    LIL_SPARSE_NONE       = 0, // full attention, the stock cache
+
+    // evict
+    LIL_SPARSE_SINK       = 1, // StreamingLLM, arXiv 2309.17453: the first n_sink tokens and the last B - n_sink
+    LIL_SPARSE_H2O        = 2, // arXiv 2306.14048: the last `recent` tokens and those with the most accumulated attention
+    LIL_SPARSE_TOVA       = 7, // arXiv 2401.06104: the tokens that the last query attended to most, one set for all heads
+    LIL_SPARSE_RKV        = 8, // arXiv 2505.24133: tokens that are attended to and do not repeat others, cut every `buffer`
+
+    // select
+    LIL_SPARSE_QUEST      = 3, // arXiv 2406.10774: pages of 16 by a bound on q.k
+    LIL_SPARSE_INFLLM     = 4, // arXiv 2402.04617: first tokens, a local window, blocks by representative keys
+    LIL_SPARSE_TIDAL      = 5, // TidalDecode, arXiv 2410.05076: tokens by q.k of two layers, per KV head
+    LIL_SPARSE_LESSISMORE = 6, // arXiv 2508.07101: tokens by q.k of two layers, one set for all heads
+    LIL_SPARSE_RAAS       = 9, // arXiv 2502.11147: pages of 16 with time stamps; a page once left out stays out
+
+    LIL_SPARSE_DENSE      = 10, // full attention through the fused op: every step reads everything
+    LIL_SPARSE_PROBE      = 11, // full attention that measures re-selection layers, see lil_probe_get()
 };
 
 enum lil_positions {
     LIL_POSITIONS_ABSOLUTE = 0, // keys keep the RoPE position they were written with
     LIL_POSITIONS_CACHE    = 1, // Sink: keys take the position of their slot, for texts beyond the training length
+    LIL_POSITIONS_CLIPPED  = 2, // InfLLM: once T > B, tokens outside the window are seen at the window's distance
 };
 
 enum lil_prompt_scores {
@@ -64,28 +81,50 @@ struct lil_sparse_params {
     enum lil_sparse_method method;
 
     uint32_t budget;   // B: tokens that one KV head of one layer attends to in a decode step, the current one included
-    uint32_t capacity; // slots per layer and sequence, rounded up to 256; 0: n_ctx. Otherwise at least budget + n_ubatch
+    uint32_t capacity; // evict: slots per layer and sequence, rounded up to 256; 0: n_ctx. Otherwise at least budget + n_ubatch
 
-    uint32_t n_sink;   // Sink: first tokens that are always kept
+    uint32_t n_sink;   // Sink, LessIsMore: first tokens that are always kept
     uint32_t recent;   // H2O: last tokens that are always kept, the current one included; 0: budget/2
 
-    enum lil_positions     positions;     // Sink
+    enum lil_positions     positions;     // Sink, InfLLM
     enum lil_prompt_scores prompt_scores; // H2O
     enum lil_form          form;
+
+    // select
+    uint32_t min_ctx;     // while T < min_ctx a step is dense
+    bool     fused_dense; // dense steps run through the fused op too: faster, equal to llama.cpp's within rounding
+
+    bool     first_page;  // Quest: the first page is always attended to
+    uint32_t n_init;      // InfLLM: first tokens that are always attended to
+    uint32_t block;       // InfLLM: tokens per block; 0: 16, or 8 where B < 128
+    uint32_t n_repr;      // InfLLM: representative keys per block
+    uint32_t reselect;    // TidalDecode, LessIsMore: the re-selection layer c, counted among the full-attention layers,
+                          // 2 < c < L; 0: floor(0.55*L + 0.5)
+    float    ratio;       // LessIsMore: share of the budget for the last tokens. RaaS: share of the pages that a step stamps
+
+    // R-KV
+    uint32_t buffer;      // decode steps between two cuts: a cut leaves budget - buffer
+    uint32_t n_obs;       // last queries that importance is taken from; as many last tokens stay
+    float    lambda;      // weight of importance against redundancy, 0 to 1
+    float    threshold;   // cosine similarity above which a key repeats another
 };
 
-// The defaults: budget 1024, capacity 0, n_sink 4, recent 0, absolute positions, exact prompt scores, form AUTO.
+// The defaults: budget 1024, form AUTO, absolute positions, min_ctx 0, and those of each method's paper:
+//   n_sink 4; recent 0, exact prompt scores; first_page false; n_init 4, block 0, n_repr 4; reselect 0;
+//   ratio 0.25 (LessIsMore), 0.5 (RaaS); buffer 128, n_obs 8, lambda 0.1, threshold 0.5
 LLAMA_API struct lil_sparse_params lil_sparse_default_params(enum lil_sparse_method method);
 
 // llama_init_from_model() with sparse attention. With LIL_SPARSE_NONE it is the same as llama_init_from_model().
 //
-// FlashAttention is needed: cparams.flash_attn_type AUTO is taken as ENABLED, DISABLED is an error. Several sequences
-// (n_seq_max > 1) need kv_unified = false, since every sequence has a budget and slots of its own.
+// FlashAttention is needed: cparams.flash_attn_type AUTO is taken as ENABLED, DISABLED is an error. The evict family needs
+// kv_unified = false where there are several sequences (n_seq_max > 1): every sequence has slots of its own.
 //
 // Returns NULL where the parameters are out of range or cannot work together, where the model's architecture is not
 // covered (no ordinary KV cache: MLA, recurrent, hybrid, encoder-only), and where llama_init_from_model() would.
 //
-// The cache's calls keep llama.h's contract and answer truthfully:
+// A batch that holds one token of a sequence is a decode step of it, a longer one a part of a prompt.
+//
+// The calls of an evicting cache keep llama.h's contract and answer truthfully:
 //   llama_memory_seq_rm       removes a whole sequence, a tail that no head has evicted from, or nothing; otherwise it
 //                             returns false and leaves the cache as it was
 //   llama_memory_seq_pos_min  the first position from which on every head holds every token
@@ -102,12 +141,13 @@ struct lil_sparse_info {
 
     uint32_t budget;
     uint32_t capacity;  // slots per layer and sequence, as allocated
+    uint32_t reselect;  // TidalDecode, LessIsMore: the re-selection layer, counted among the full-attention layers
     uint32_t n_layer;   // layers that the method acts on (the full-attention layers)
     bool     fused;     // whether the fused form runs
 
-    uint64_t kv_bytes;  // bytes allocated for keys, values, scores and positions of those layers, all sequences
+    uint64_t kv_bytes;  // bytes allocated for those layers: keys, values, scores, positions, page metadata, all sequences
     uint64_t n_dense;   // decode steps (tokens) that attended to everything
-    uint64_t n_sparse;  // decode steps that attended to B tokens while T > B
+    uint64_t n_sparse;  // decode steps that attended to a part
     uint64_t n_rows;    // KV rows that decode steps attended to: tokens x KV heads x layers
     uint64_t n_evicted; // tokens evicted, per KV head and layer
 };
@@ -115,10 +155,11 @@ struct lil_sparse_info {
 // Counts since the context was created. False where ctx has no sparse attention.
 LLAMA_API bool lil_sparse_get_info(const struct llama_context * ctx, struct lil_sparse_info * info);
 
-// What one KV head of one layer holds, for tests and for looking at a method. Writes up to n entries of
-//   pos    [n]  the position of each token held, in no order
-//   score  [n]  its accumulated score (H2O), 0 otherwise; may be NULL
-// and returns how many tokens are held, or -1 on error. il counts the model's layers. Waits for a decode in progress.
+// What one KV head of one layer holds (evict) or attended to in the last decode step (select), for tests and for looking
+// at a method. Writes up to n entries of
+//   pos    [n]  the position of each token, in no order
+//   score  [n]  its accumulated score (H2O, InfLLM), 0 otherwise; may be NULL
+// and returns how many tokens there are, or -1 on error. il counts the model's layers. Waits for a decode in progress.
 LLAMA_API int32_t lil_sparse_get_slots(
         struct llama_context * ctx,
                 llama_seq_id   seq_id,
@@ -127,6 +168,14 @@ LLAMA_API int32_t lil_sparse_get_slots(
                    llama_pos * pos,
                        float * score,
                      int32_t   n);
+
+// LIL_SPARSE_PROBE: what re-selection layers are worth. Each decode step, with full attention, takes the sets that
+// TidalDecode and LessIsMore (budget, n_sink, ratio) would take at every layer, and sums the share of the later layers'
+// softmax mass that they hold. Layers are counted among the full-attention layers, L of them.
+//   mass [L*L]  [c*L + l]: mean share of layer l's mass in the set of layer c, over decode steps with T > B and heads; 0
+//               where l <= c
+// Returns L, or -1 on error: ctx is no probe, method is not TIDAL or LESSISMORE, n < L*L.
+LLAMA_API int32_t lil_probe_get(struct llama_context * ctx, enum lil_sparse_method method, float * mass, int32_t n);
 
 //
 // LZ77

@@ -1,5 +1,7 @@
 #include "lil-kv-cache-evict.h"
 
+#include "lil-rope.h"
+
 #include "llama-context.h"
 #include "llama-model.h"
 
@@ -238,7 +240,7 @@ protected:
             ggml_tensor * pos = ggml_view_1d(ctx0, inp->turn_pos, n_sink, i*inp->turn_pos->nb[1]);
             ggml_tensor * dst = ggml_view_1d(ctx0, inp->turn_dst, n_sink, i*inp->turn_dst->nb[1]);
 
-            ggml_tensor * cur = build_rope(g, ggml_reshape_3d(ctx0, copy, n_embd, n_head, n_sink), pos, il);
+            ggml_tensor * cur = lil_build_turn(g, model, hparams, ggml_reshape_3d(ctx0, copy, n_embd, n_head, n_sink), pos, il);
             if (k_rot) {
                 cur = llama_mul_mat_hadamard(ctx0, cur, k_rot);
             }
@@ -253,20 +255,6 @@ private:
 
     bool turns_sinks() const {
         return !sink_k.empty();
-    }
-
-    // turns x [n_embd_head, n_head, n] on by pos positions, as the model's RoPE does, but with no change of magnitude
-    ggml_tensor * build_rope(const llm_graph_context & g, ggml_tensor * x, ggml_tensor * pos, int il) const {
-        const auto & cparams = g.cparams;
-
-        // the RoPE op scales by attn_factor, and under YaRN by 1 + 0.1 ln(1/freq_scale) besides; the keys already are
-        const float freq_scale  = model.get_rope_freq_scale(cparams, il);
-        const float attn_factor = cparams.yarn_ext_factor != 0.0f ? 1.0f/(1.0f + 0.1f*logf(1.0f/freq_scale)) : 1.0f;
-
-        return ggml_rope_ext(g.ctx0, x, pos, model.get_rope_factors(cparams, il),
-                hparams.n_rot(il), hparams.rope_type, cparams.n_ctx_orig_yarn,
-                model.get_rope_freq_base(cparams, il), freq_scale,
-                cparams.yarn_ext_factor, attn_factor, cparams.yarn_beta_fast, cparams.yarn_beta_slow);
     }
 
     std::vector<graph_input_sink::turn> get_turns(const std::vector<lil_evict_step> & steps) const {

@@ -1,5 +1,8 @@
 #include "lil-hooks.h"
 #include "lil-kv-cache-evict.h"
+#include "lil-kv-cache-select.h"
+#include "lil-params.h"
+#include "lil-probe.h"
 
 #include "lil-error.h"
 
@@ -64,6 +67,22 @@ llama_kv_cache * lil_new_kv_cache(
                 llm_arch_name(model.arch), params.method);
     }
 
+    if (lil_is_select(params.method)) {
+        const lil_kv_cache_select::args args = {
+            model, hparams, type_k, type_v, v_trans, offload, unified, kv_size, n_seq_max, n_pad, filter, params,
+        };
+
+        switch (params.method) {
+            case LIL_SPARSE_QUEST:      return lil_new_kv_cache_quest     (args);
+            case LIL_SPARSE_INFLLM:     return lil_new_kv_cache_infllm    (args);
+            case LIL_SPARSE_TIDAL:      return lil_new_kv_cache_tidal     (args);
+            case LIL_SPARSE_LESSISMORE: return lil_new_kv_cache_lessismore(args);
+            case LIL_SPARSE_RAAS:       return lil_new_kv_cache_raas      (args);
+            case LIL_SPARSE_PROBE:      return lil_new_kv_cache_probe     (args);
+            default:                    return lil_new_kv_cache_dense     (args);
+        }
+    }
+
     // kv_size is n_ctx of one sequence, padded
     params.capacity = params.capacity == 0 ? kv_size : std::min<uint32_t>(GGML_PAD(params.capacity, 256), kv_size);
     params.recent   = params.recent   == 0 ? params.budget/2 : params.recent;
@@ -104,30 +123,37 @@ ggml_tensor * lil_build_attn(
     return sparse->build_attn(g, mctx, q, k, v, kq_mask, kq_scale, il);
 }
 
-static lil_kv_cache_evict * get_evict(llama_memory_i * memory) {
+// the cache of the full-attention layers
+static llama_kv_cache * get_kv(llama_memory_i * memory) {
     if (auto * iswa = dynamic_cast<llama_kv_cache_iswa *>(memory)) {
         memory = iswa->get_base();
     }
 
-    return dynamic_cast<lil_kv_cache_evict *>(memory);
+    return dynamic_cast<llama_kv_cache *>(memory);
+}
+
+static lil_sparse * get_sparse(llama_memory_i * memory) {
+    auto * kv = get_kv(memory);
+
+    return kv ? kv->get_sparse() : nullptr;
 }
 
 void lil_ubatch_failed(llama_memory_i & memory, const llama_ubatch & ubatch) {
     GGML_UNUSED(ubatch);
 
-    auto * kv = get_evict(&memory);
+    auto * kv = get_sparse(&memory);
     if (!kv) {
         return;
     }
 
     for (const llama_seq_id seq_id : kv->fail_ubatch()) {
-        LLAMA_LOG_WARN("%s: sequence %d was left half evicted and is removed\n", __func__, seq_id);
+        LLAMA_LOG_WARN("%s: sequence %d was left half changed and is removed\n", __func__, seq_id);
         memory.seq_rm(seq_id, -1, -1);
     }
 }
 
 uint32_t lil_graph_max_nodes(llama_memory_i * memory) {
-    const auto * kv = get_evict(memory);
+    const auto * kv = get_sparse(memory);
 
     return kv ? kv->graph_max_nodes() : 0;
 }
@@ -135,63 +161,6 @@ uint32_t lil_graph_max_nodes(llama_memory_i * memory) {
 //
 // public API
 //
-
-lil_sparse_params lil_sparse_default_params(lil_sparse_method method) {
-    lil_sparse_params res = {};
-
-    res.method        = method;
-    res.budget        = 1024;
-    res.capacity      = 0;
-    res.n_sink        = 4;
-    res.recent        = 0;
-    res.positions     = LIL_POSITIONS_ABSOLUTE;
-    res.prompt_scores = LIL_PROMPT_SCORES_EXACT;
-    res.form          = LIL_FORM_AUTO;
-
-    return res;
-}
-
-// what is wrong with the parameters, or an empty string
-static std::string check_params(const lil_sparse_params & p) {
-    switch (p.method) {
-        case LIL_SPARSE_SINK:
-            if (p.budget < (uint64_t) p.n_sink + 1) {
-                return format("budget = %u is too small for n_sink = %u: at least n_sink + 1 = %llu", p.budget, p.n_sink, p.n_sink + 1ull);
-            }
-            break;
-        case LIL_SPARSE_H2O:
-            if (p.budget < 2) {
-                return format("budget = %u is too small: H2O needs at least 2", p.budget);
-            }
-            if (p.recent >= p.budget) {
-                return format("recent = %u must be below budget = %u", p.recent, p.budget);
-            }
-            if (p.positions != LIL_POSITIONS_ABSOLUTE) {
-                return format("positions = %d: H2O keeps absolute positions only", p.positions);
-            }
-            if (p.prompt_scores != LIL_PROMPT_SCORES_EXACT && p.prompt_scores != LIL_PROMPT_SCORES_WINDOW) {
-                return format("prompt_scores = %d: 0 (exact) or 1 (window)", p.prompt_scores);
-            }
-            if (p.prompt_scores == LIL_PROMPT_SCORES_WINDOW && p.form == LIL_FORM_PORTABLE) {
-                return "prompt_scores = 1 (window) has no portable form: use form AUTO or FUSED, or exact prompt scores";
-            }
-            break;
-        default:
-            return format("method = %d is unknown: 0 (none), 1 (Sink), 2 (H2O)", p.method);
-    }
-
-    if (p.budget > INT32_MAX || p.capacity > INT32_MAX) {
-        return format("budget = %u, capacity = %u: at most %d", p.budget, p.capacity, INT32_MAX);
-    }
-    if (p.positions != LIL_POSITIONS_ABSOLUTE && p.positions != LIL_POSITIONS_CACHE) {
-        return format("positions = %d: 0 (absolute) or 1 (cache)", p.positions);
-    }
-    if (p.form != LIL_FORM_AUTO && p.form != LIL_FORM_PORTABLE && p.form != LIL_FORM_FUSED) {
-        return format("form = %d: 0 (auto), 1 (portable) or 2 (fused)", p.form);
-    }
-
-    return "";
-}
 
 static std::string check_model(const llama_model & model, const lil_sparse_params & p) {
     const auto & hparams = model.hparams;
@@ -213,8 +182,8 @@ static std::string check_model(const llama_model & model, const lil_sparse_param
     if (hparams.n_pos_per_embd() != 1) {
         return format("the architecture %s is not covered: its positions have several dimensions (M-RoPE)", name);
     }
-    if (p.positions == LIL_POSITIONS_CACHE && hparams.rope_type != LLAMA_ROPE_TYPE_NORM && hparams.rope_type != LLAMA_ROPE_TYPE_NEOX) {
-        return format("positions = 1 (cache) needs ordinary RoPE, which the architecture %s does not have", name);
+    if (p.positions != LIL_POSITIONS_ABSOLUTE && hparams.rope_type != LLAMA_ROPE_TYPE_NORM && hparams.rope_type != LLAMA_ROPE_TYPE_NEOX) {
+        return format("positions = %d needs ordinary RoPE, which the architecture %s does not have", p.positions, name);
     }
 
     return "";
@@ -236,7 +205,7 @@ static std::string check_context(const llama_model & model, const llama_context_
 
     const uint32_t n_seq_max = std::max(1u, cparams.n_seq_max);
 
-    if (n_seq_max > 1 && cparams.kv_unified) {
+    if (!lil_is_select(p.method) && n_seq_max > 1 && cparams.kv_unified) {
         return format("n_seq_max = %u with kv_unified = true: every sequence has a budget and slots of its own; use kv_unified = false", n_seq_max);
     }
 
@@ -246,9 +215,12 @@ static std::string check_context(const llama_model & model, const llama_context_
     const uint32_t n_ubatch = std::min(n_batch, cparams.n_ubatch == 0 ? cparams.n_batch : cparams.n_ubatch);
     const uint64_t n_ctx_seq = GGML_PAD(n_ctx/n_seq_max, 256);
 
-    if (p.capacity != 0 && GGML_PAD((uint64_t) p.capacity, 256) < n_ctx_seq && p.capacity < (uint64_t) p.budget + n_ubatch) {
+    if (!lil_is_select(p.method) && p.capacity != 0 && GGML_PAD((uint64_t) p.capacity, 256) < n_ctx_seq && p.capacity < (uint64_t) p.budget + n_ubatch) {
         return format("capacity = %u is too small: at least budget + n_ubatch = %u + %u = %llu (or n_ctx)", p.capacity, p.budget, n_ubatch,
                 (unsigned long long) p.budget + n_ubatch);
+    }
+    if (p.positions == LIL_POSITIONS_CLIPPED && ggml_is_quantized(cparams.type_k)) {
+        return format("positions = 2 (clipped) turns keys, which a cache of type %s does not allow: use f16, bf16 or f32", ggml_type_name(cparams.type_k));
     }
     if (n_ctx_seq > (1u << 24)) {
         return format("n_ctx = %llu: at most %u positions with sparse attention", (unsigned long long) n_ctx_seq, 1u << 24);
@@ -266,7 +238,7 @@ llama_context * lil_init_from_model(llama_model * model, llama_context_params cp
     }
 
     if (sparse.method != LIL_SPARSE_NONE) {
-        std::string err = check_params(sparse);
+        std::string err = lil_check_params(sparse);
         if (err.empty()) {
             err = check_model(*model, sparse);
         }
@@ -279,7 +251,9 @@ llama_context * lil_init_from_model(llama_model * model, llama_context_params cp
         }
 
         cparams.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_ENABLED;
-        cparams.kv_unified      = false; // of one sequence: the same, but no other sequence may share its cells
+        if (!lil_is_select(sparse.method)) {
+            cparams.kv_unified  = false; // of one sequence: the same, but no other sequence may share its cells
+        }
         pending = &sparse;
     }
 
@@ -295,7 +269,7 @@ llama_context * lil_init_from_model(llama_model * model, llama_context_params cp
     }
 
     if (sparse.method != LIL_SPARSE_NONE) {
-        auto * kv = get_evict(llama_get_memory(ctx));
+        auto * kv = get_sparse(llama_get_memory(ctx));
 
         // a layer that went past the hooks would silently run dense
         if (!kv || !kv->is_built()) {
@@ -312,7 +286,7 @@ llama_context * lil_init_from_model(llama_model * model, llama_context_params cp
 }
 
 bool lil_sparse_get_info(const llama_context * ctx, lil_sparse_info * info) {
-    const auto * kv = ctx && info ? get_evict(llama_get_memory(ctx)) : nullptr;
+    const auto * kv = ctx && info ? get_sparse(llama_get_memory(ctx)) : nullptr;
     if (!kv) {
         lil_set_last_error("the context has no sparse attention");
         return false;
@@ -324,7 +298,7 @@ bool lil_sparse_get_info(const llama_context * ctx, lil_sparse_info * info) {
 }
 
 int32_t lil_sparse_get_slots(llama_context * ctx, llama_seq_id seq_id, int32_t il, int32_t i_head_kv, llama_pos * pos, float * score, int32_t n) {
-    const auto * kv = ctx ? get_evict(llama_get_memory(ctx)) : nullptr;
+    const auto * kv = ctx ? get_sparse(llama_get_memory(ctx)) : nullptr;
     if (!kv) {
         lil_set_last_error("the context has no sparse attention");
         return -1;
@@ -335,7 +309,7 @@ int32_t lil_sparse_get_slots(llama_context * ctx, llama_seq_id seq_id, int32_t i
         return -1;
     }
 
-    const auto ids = kv->get_layer_ids();
+    const auto ids = get_kv(llama_get_memory(ctx))->get_layer_ids();
     if (std::find(ids.begin(), ids.end(), (uint32_t) il) == ids.end()) {
         lil_set_last_error("il = %d is no layer that the method acts on", il);
         return -1;
@@ -353,4 +327,24 @@ int32_t lil_sparse_get_slots(llama_context * ctx, llama_seq_id seq_id, int32_t i
     }
 
     return kv->get_slots(seq_id, il, i_head_kv, pos, score, n);
+}
+
+int32_t lil_probe_get(llama_context * ctx, lil_sparse_method method, float * mass, int32_t n) {
+    const auto * probe = ctx ? dynamic_cast<const lil_probe *>(get_sparse(llama_get_memory(ctx))) : nullptr;
+    if (!probe) {
+        lil_set_last_error("the context is no probe: create it with method LIL_SPARSE_PROBE");
+        return -1;
+    }
+
+    if (method != LIL_SPARSE_TIDAL && method != LIL_SPARSE_LESSISMORE) {
+        lil_set_last_error("method = %d: %d (TidalDecode) or %d (LessIsMore)", method, LIL_SPARSE_TIDAL, LIL_SPARSE_LESSISMORE);
+        return -1;
+    }
+
+    const int32_t res = mass ? probe->get(method, mass, n) : -1;
+    if (res < 0) {
+        lil_set_last_error("n = %d: mass needs room for L*L numbers", n);
+    }
+
+    return res;
 }

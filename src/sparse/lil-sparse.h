@@ -5,7 +5,9 @@
 #include "llama-graph.h"
 #include "llama-kv-cache.h"
 
-// the hook of a cache into the graph, see lil-hooks.h
+#include <vector>
+
+// A cache with a sparse method: its hooks into the graph, see lil-hooks.h, and what lil.h asks it.
 struct lil_sparse {
     virtual ~lil_sparse() = default;
 
@@ -27,6 +29,20 @@ struct lil_sparse {
 
     // nodes that a graph gets in addition, at most
     virtual uint32_t graph_max_nodes() const = 0;
+
+    // whether every layer of the cache has passed through build_attn()
+    virtual bool is_built() const = 0;
+
+    // for waiting until a computation is over
+    virtual void set_context(llama_context * lctx) = 0;
+
+    // The computation of the ubatch failed half-way. Returns the sequences that cannot be kept.
+    virtual std::vector<llama_seq_id> fail_ubatch() = 0;
+
+    virtual void get_info(lil_sparse_info & info) const = 0;
+
+    // see lil_sparse_get_slots()
+    virtual int32_t get_slots(llama_seq_id seq_id, int32_t il, int32_t i_head_kv, llama_pos * pos, float * score, int32_t n) const = 0;
 };
 
 // records the message for lil_last_error() and throws it

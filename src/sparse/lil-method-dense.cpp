@@ -1,0 +1,27 @@
+#include "lil-kv-cache-select.h"
+
+// Full attention through the fused op, which reads each key and value once for all query heads of its group.
+
+namespace {
+
+class lil_kv_cache_dense : public lil_kv_cache_select {
+public:
+    explicit lil_kv_cache_dense(const args & a) : lil_kv_cache_select(a) {}
+
+protected:
+    bool is_dense_layer(size_t ikv) const override {
+        GGML_UNUSED(ikv);
+
+        return true;
+    }
+
+    ggml_tensor * build_list(const layer_graph & lg) override { return input_cells(lg); }
+
+    lil_select_rows build_rows(const layer_graph &, size_t) override { return {}; }
+};
+
+}
+
+lil_kv_cache_select * lil_new_kv_cache_dense(const lil_kv_cache_select::args & a) {
+    return new lil_kv_cache_dense(a);
+}

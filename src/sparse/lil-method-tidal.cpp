@@ -1,0 +1,31 @@
+#include "lil-kv-cache-reselect.h"
+
+// TidalDecode (arXiv 2410.05076): per KV head the current token and the budget - 1 others with the largest q.k, the maximum
+// over the group.
+
+namespace {
+
+class lil_kv_cache_tidal : public lil_kv_cache_reselect {
+public:
+    explicit lil_kv_cache_tidal(const args & a) : lil_kv_cache_reselect(a) {}
+
+protected:
+    ggml_tensor * build_select(const layer_graph & lg, ggml_tensor * work) override {
+        return custom(lg, GGML_TYPE_I32, 1 + n_list(lg.steps), lg.n_head_kv, lg.steps.size(), 1,
+                { work, input_steps(lg), input_cells(lg) }, ops->tidal_select);
+    }
+
+    ggml_tensor * build_select(const layer_graph & lg, ggml_tensor * kq, size_t i) override {
+        ggml_tensor * best = ggml_reshape_2d(lg.ctx, max_over(lg, kq), lg.n_kv, lg.n_head_kv);
+
+        ggml_tensor * bias = cell_bias(lg, "tidal_bias", i, -1e30f, [](uint32_t rank, uint32_t n) { return rank + 1 == n ? 1e30f : 0.0f; });
+
+        return ggml_cast(lg.ctx, ggml_top_k(lg.ctx, ggml_add(lg.ctx, best, bias), params.budget), GGML_TYPE_F32);
+    }
+};
+
+}
+
+lil_kv_cache_select * lil_new_kv_cache_tidal(const lil_kv_cache_select::args & a) {
+    return new lil_kv_cache_tidal(a);
+}
