@@ -1,7 +1,7 @@
 """llama.cpp with less attention, and without more tokens.
 
-`Llama` is llama-cpp-python's class with two more keywords: `sparse` (`Sink`, `H2O`) and `guardian` (`Guardian`).
-The bindings themselves are `lil.llama_cpp`.
+`Llama` is llama-cpp-python's class with three more keywords: `sparse` (`Quest`, `H2O`, ...), `fused_dense` and
+`guardian` (`Guardian`). The bindings themselves are `lil.llama_cpp`, measuring is `lil.eval`, the command line `lil.cli`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from importlib import metadata as _metadata
 
 from . import llama_cpp
 from ._errors import (
+    CalibrationWarning,
     ClosedError,
     ConfigError,
     ConfigTypeError,
@@ -23,29 +24,44 @@ from ._errors import (
 )
 from ._guardian import Guardian
 from ._h2o import H2O
+from ._infllm import InfLLM
 from ._install import install_as_llama_cpp
+from ._lessismore import LessIsMore
 from ._llama import Llama
 from ._lz77 import LZ77
+from ._quest import Quest
+from ._raas import RaaS
+from ._rkv import RKV
 from ._sink import Sink
 from ._sparse import SparseInfo
+from ._tidal import TidalDecode
+from ._tova import TOVA
 
 __all__ = [
     "H2O",
     "LZ77",
+    "RKV",
+    "TOVA",
+    "CalibrationWarning",
     "ClosedError",
     "ConfigError",
     "ConfigTypeError",
     "ContextError",
     "ContextFullError",
     "Guardian",
+    "InfLLM",
     "InstallError",
+    "LessIsMore",
     "LilError",
     "Llama",
     "ModelError",
     "NativeError",
     "PromptError",
+    "Quest",
+    "RaaS",
     "Sink",
     "SparseInfo",
+    "TidalDecode",
     "__version__",
     "install_as_llama_cpp",
     "llama_cpp",

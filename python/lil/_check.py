@@ -31,8 +31,8 @@ def check_int(owner: str, name: str, value: object, *, least: int, most: int = _
     return number
 
 
-def check_float(owner: str, name: str, value: object, *, least: float) -> float:
-    """`value` as a finite float of at least `least`."""
+def check_float(owner: str, name: str, value: object, *, least: float, most: float = math.inf) -> float:
+    """`value` as a finite float between `least` and `most`."""
     if isinstance(value, (bool, str, bytes)):
         raise ConfigTypeError(f"{owner}: {name}={value!r} is a {type(value).__name__}; give a number")
     try:
@@ -41,7 +41,15 @@ def check_float(owner: str, name: str, value: object, *, least: float) -> float:
         raise ConfigTypeError(f"{owner}: {name}={value!r} is a {type(value).__name__}; give a number") from None
     if not math.isfinite(number) or number < least:
         raise ConfigError(f"{owner}: {name}={value!r} must be a finite number of at least {least:g}")
+    if number > most:
+        raise ConfigError(f"{owner}: {name}={value!r} must be at most {most:g}")
     return number
+
+
+def check_bool(owner: str, name: str, value: object) -> None:
+    """`value` is True or False."""
+    if not isinstance(value, bool):
+        raise ConfigTypeError(f"{owner}: {name}={value!r} is a {type(value).__name__}; give True or False")
 
 
 def check_choice(owner: str, name: str, value: object, allowed: Sequence[str]) -> None:

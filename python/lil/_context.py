@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import ctypes
 
-from . import _native
+from . import _calibration, _native
+from ._dense import Dense, Probe
 from ._errors import ContextError, NativeError
-from ._sparse import Evict, SparseInfo
+from ._sparse import Method, Reselect, Select, SparseInfo
 from .llama_cpp import _internals as internals
 from .llama_cpp import llama_cpp as bindings
 
@@ -22,17 +23,19 @@ _BLOCKS = {
 
 
 class SparseContext(internals.LlamaContext):
-    """A context whose attention follows `method`."""
+    """A context whose attention follows `method`, in which nothing is "auto" that a calibration knows."""
 
     def __init__(
         self,
         *,
         model: internals.LlamaModel,
         params: bindings.llama_context_params,
-        method: Evict,
+        method: Method,
+        fused_dense: bool = False,
         verbose: bool = True,
     ) -> None:
         self._method = method
+        self._fused_dense = fused_dense
         super().__init__(model=model, params=params, verbose=verbose)
 
     def _init_from_model(self) -> int:
@@ -40,7 +43,7 @@ class SparseContext(internals.LlamaContext):
         Raises:
             ContextError: The native library refused; its message says why.
         """
-        sparse = self._method.native(n_ctx=self.params.n_ctx)
+        sparse = self._method.native(n_ctx=self.params.n_ctx, fused_dense=self._fused_dense)
         context = _native.lib.lil_init_from_model(self.model.model, self.params, sparse)
         if not context:
             raise ContextError(f"no context for {self._method}: {_native.last_error()}")
@@ -52,8 +55,9 @@ class SparseContext(internals.LlamaContext):
             raise NativeError(f"lil_sparse_get_info: {_native.last_error()}")
         return SparseInfo(
             method=self._method.name,
-            budget=native.budget,
+            budget=None if isinstance(self._method, (Dense, Probe)) else native.budget,
             capacity=native.capacity,
+            reselect=native.reselect if isinstance(self._method, Reselect) else None,
             n_layer=native.n_layer,
             form="fused" if native.fused else "portable",
             kv_bytes=native.kv_bytes,
@@ -62,6 +66,57 @@ class SparseContext(internals.LlamaContext):
             rows_read=native.n_rows,
             evicted=native.n_evicted,
         )
+
+    def guess(self) -> str | None:
+        """What is to be said where the re-selection layer is a guess."""
+        if not isinstance(self._method, Reselect) or self._method.reselect != "auto":
+            return None
+        info = self.info()
+        return (
+            f"{type(self._method).__name__}: this model has not been calibrated; re-selection layer {info.reselect} of "
+            f"{info.n_layer} is a guess, and a wrong one costs much"
+        )
+
+    def probed(self, method: type[Reselect]) -> list[list[float]]:
+        """A probe's result for a method: [c][l] is the mean share of layer l's softmax mass in the set of layer c."""
+        n_layer = self.info().n_layer
+        mass = (ctypes.c_float * (n_layer * n_layer))()
+        n = _native.lib.lil_probe_get(self.ctx, method.code, mass, len(mass))
+        if n < 0:
+            raise NativeError(f"lil_probe_get: {_native.last_error()}")
+        return [mass[c * n : (c + 1) * n] for c in range(n)]
+
+
+def make_context(
+    *,
+    model: internals.LlamaModel,
+    params: bindings.llama_context_params,
+    method: Method | None,
+    fused_dense: bool = False,
+    verbose: bool = True,
+) -> internals.LlamaContext:
+    """A context with `method`, its "auto" parameters looked up; llama.cpp's own where there is none.
+
+    Raises:
+        ConfigError: The method cannot work in such a context.
+        ContextError: The native library refused.
+    """
+    if method is None and fused_dense:
+        method = Dense()
+    if method is None:
+        return internals.LlamaContext(model=model, params=params, verbose=verbose)
+    method.check_context(n_ctx=params.n_ctx, n_ubatch=params.n_ubatch)
+    if isinstance(method, Select) and method.uncalibrated:
+        method = method.calibrated(_calibration.lookup(fingerprint(model), method))
+    return SparseContext(model=model, params=params, method=method, fused_dense=fused_dense, verbose=verbose)
+
+
+def fingerprint(model: internals.LlamaModel) -> str:
+    """The name under which calibrations know a model."""
+    try:
+        return _calibration.fingerprint(model.metadata())
+    except UnicodeDecodeError:  # the bindings go on without such metadata, and so do we
+        return _calibration.fingerprint({})
 
 
 def full_info(context: internals.LlamaContext, metadata: dict[str, str], *, steps: int, tokens_read: int) -> SparseInfo:

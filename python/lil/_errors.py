@@ -45,3 +45,7 @@ class NativeError(LilError, RuntimeError):
 
 class InstallError(LilError, RuntimeError):
     """`install_as_llama_cpp` came too late: the name is taken."""
+
+
+class CalibrationWarning(UserWarning):
+    """A re-selection layer that is a guess, because this model has not been calibrated."""

@@ -11,12 +11,13 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
-from ._context import SparseContext, full_info
-from ._errors import ConfigError, ContextFullError, ModelError, PromptError
+from ._check import check_bool
+from ._context import SparseContext, full_info, make_context
+from ._errors import CalibrationWarning, ConfigError, ContextFullError, ModelError, PromptError
 from ._gate import Gate
 from ._guardian import Guardian
 from ._resolve import resolve_guardian, resolve_sparse
-from ._sparse import Evict, SparseInfo
+from ._sparse import Evict, Method, SparseInfo
 from ._watch import Watch, WatchedSampler
 from .llama_cpp import _internals as internals
 from .llama_cpp import llama as bindings
@@ -87,8 +88,8 @@ def _with_keywords(stock: Callable[..., Any], **added: inspect.Parameter) -> Cal
     return decorate
 
 
-def _keyword(name: str) -> inspect.Parameter:
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None)
+def _keyword(name: str, default: object = None) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default)
 
 
 def _one_at_a_time(stock: Callable[..., Any]) -> Callable[..., Any]:
@@ -107,8 +108,12 @@ class Llama(bindings.Llama):
 
     Args:
         model_path: Path to the GGUF file.
-        sparse: None for full attention; "sink" or "h2o" for the method with its defaults; `Sink(...)` or `H2O(...)`.
-            A method needs FlashAttention, which is then on whatever `flash_attn` says.
+        sparse: None for full attention; a method, such as `Quest(budget=512)`; or the name of one, for its defaults:
+            "sink", "h2o", "tova", "rkv", "quest", "infllm", "tidal", "lessismore" or "raas". A method needs
+            FlashAttention, which is then on whatever `flash_attn` says.
+        fused_dense: Decode steps that attend to everything, and the layers of a method that do, run through our fused
+            op: the same result within rounding. With `sparse=None`, full attention does. The evicting methods (Sink,
+            H2O, TOVA, RKV) have no such form.
         guardian: None or False; True for `Guardian()`; `Guardian(...)`. Completions take `guardian=` too, which then
             holds for that request: None as said here, False for none. With Guardian on, a result's choice carries
             `stop_reason` ("guardian" or None) and `guardian` (a report) next to `finish_reason`; in a stream, the last
@@ -132,22 +137,31 @@ class Llama(bindings.Llama):
         ('stop', 'guardian')
     """
 
-    sparse: Evict | None
+    sparse: Method | None
     guardian: Guardian | None
+    fused_dense: bool
 
-    @_with_keywords(bindings.Llama.__init__, sparse=_keyword("sparse"), guardian=_keyword("guardian"))
+    @_with_keywords(
+        bindings.Llama.__init__,
+        sparse=_keyword("sparse"),
+        guardian=_keyword("guardian"),
+        fused_dense=_keyword("fused_dense", False),
+    )
     def __init__(
         self,
         model_path: str | os.PathLike[str],
         *,
-        sparse: str | Evict | None = None,
+        sparse: str | Method | None = None,
         guardian: bool | Guardian | None = None,
+        fused_dense: bool = False,
         **kwargs: Any,
     ) -> None:
         self.sparse = resolve_sparse(sparse)
         self.guardian = resolve_guardian(guardian)
-        if self.sparse is not None:
-            _refuse_combinations(self.sparse, kwargs)
+        check_bool("Llama", "fused_dense", fused_dense)
+        self.fused_dense = fused_dense
+        if self.sparse is not None or fused_dense:
+            _refuse_combinations(self.sparse, fused_dense, kwargs)
             kwargs["flash_attn"] = True
         _warn_unknown(kwargs)
 
@@ -167,12 +181,18 @@ class Llama(bindings.Llama):
         self._n_ctx = min(self._n_ctx, len(self.input_ids))  # the native one is padded, the bindings' arrays are not
         if self.guardian is not None:
             Watch(self._model.vocab, self.guardian).close()
+        guess = self._ctx.guess() if isinstance(self._ctx, SparseContext) else None
+        if guess is not None:
+            warnings.warn(f"{guess}; run: lil calibrate {path}", CalibrationWarning, stacklevel=2)
 
     def _new_context(self) -> internals.LlamaContext:
-        if self.sparse is None:
-            return super()._new_context()
-        self.sparse.check_context(n_ctx=self.context_params.n_ctx, n_ubatch=self.context_params.n_ubatch)
-        return SparseContext(model=self._model, params=self.context_params, method=self.sparse, verbose=self.verbose)
+        return make_context(
+            model=self._model,
+            params=self.context_params,
+            method=self.sparse,
+            fused_dense=self.fused_dense,
+            verbose=self.verbose,
+        )
 
     def sparse_info(self) -> SparseInfo:
         """What this model's context has done so far, and the memory of its cache."""
@@ -214,9 +234,8 @@ class Llama(bindings.Llama):
                 try:
                     super().eval(batch)
                 except RuntimeError:
-                    if (
-                        self.sparse is not None
-                    ):  # part of the batch may have been taken, and other tokens evicted for it
+                    # part of the batch may have been taken, and other tokens evicted for it
+                    if isinstance(self.sparse, Evict):
                         self._ctx.kv_cache_clear()
                         self.reset()
                     raise
@@ -353,7 +372,12 @@ class Llama(bindings.Llama):
     # Pickling
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "sparse": self.sparse, "guardian": self.guardian}
+        return {
+            **super().__getstate__(),
+            "sparse": self.sparse,
+            "guardian": self.guardian,
+            "fused_dense": self.fused_dense,
+        }
 
 
 # These touch native memory and are otherwise the bindings' own.
@@ -377,23 +401,31 @@ for _name in (
     setattr(Llama, _name, _one_at_a_time(getattr(bindings.Llama, _name)))
 
 
-def _refuse_combinations(sparse: Evict, kwargs: dict[str, Any]) -> None:
+def _refuse_combinations(sparse: Method | None, fused_dense: bool, kwargs: dict[str, Any]) -> None:
+    if fused_dense and isinstance(sparse, Evict):
+        raise ConfigError(
+            f"fused_dense=True cannot work with sparse={sparse}: the evicting methods have no such form; drop one of the "
+            "two, or take a selecting method"
+        )
+    what = "fused_dense=True" if sparse is None else f"sparse={sparse}"
     reasons = {
         "embedding": "an embedding model decodes nothing; drop one of the two",
         "vocab_only": "there is no cache without a model; drop one of the two",
         "draft_model": "drafts that are rejected must be taken back from the cache, and others were evicted for them; "
-        "drop one of the two",
+        "drop one of the two"
+        if isinstance(sparse, Evict)
+        else "drafts are checked many at a time, which is done with full attention; drop one of the two",
     }
     for name, reason in reasons.items():
         if kwargs.get(name):
-            raise ConfigError(f"sparse={sparse} cannot work with {name}={kwargs[name]!r}: {reason}")
+            raise ConfigError(f"{what} cannot work with {name}={kwargs[name]!r}: {reason}")
 
 
 def _warn_unknown(kwargs: dict[str, Any]) -> None:
     for name, value in kwargs.items():
         if name in _STOCK or name in _OBSOLETE:
             continue
-        near = difflib.get_close_matches(name, [*_STOCK, "sparse", "guardian"], n=1)
+        near = difflib.get_close_matches(name, [*_STOCK, "sparse", "guardian", "fused_dense"], n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         warnings.warn(f"Llama: unknown keyword {name}={value!r} is ignored{hint}", stacklevel=3)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from ctypes import POINTER, c_bool, c_char_p, c_double, c_int, c_int32, c_size_t, c_uint32, c_uint64, c_void_p
+from ctypes import POINTER, c_bool, c_char_p, c_double, c_float, c_int, c_int32, c_size_t, c_uint32, c_uint64, c_void_p
 
 from .llama_cpp import llama_cpp as _bindings
 
@@ -22,6 +22,18 @@ class SparseParams(ctypes.Structure):
         ("positions", c_int),
         ("prompt_scores", c_int),
         ("form", c_int),
+        ("min_ctx", c_uint32),
+        ("fused_dense", c_bool),
+        ("first_page", c_bool),
+        ("n_init", c_uint32),
+        ("block", c_uint32),
+        ("n_repr", c_uint32),
+        ("reselect", c_uint32),
+        ("ratio", c_float),
+        ("buffer", c_uint32),
+        ("n_obs", c_uint32),
+        ("lambda_", c_float),  # lambda, which is a keyword here
+        ("threshold", c_float),
     ]
 
 
@@ -32,6 +44,7 @@ class SparseInfo(ctypes.Structure):
         ("method", c_int),
         ("budget", c_uint32),
         ("capacity", c_uint32),
+        ("reselect", c_uint32),
         ("n_layer", c_uint32),
         ("fused", c_bool),
         ("kv_bytes", c_uint64),
@@ -86,10 +99,11 @@ _PROTOTYPES: dict[str, tuple[object, list[object]]] = {
             c_int32,
             c_int32,
             POINTER(c_int32),
-            POINTER(ctypes.c_float),
+            POINTER(c_float),
             c_int32,
         ],
     ),
+    "lil_probe_get": (c_int32, [_bindings.llama_context_p_ctypes, c_int, POINTER(c_float), c_int32]),
     "lil_lz77_init": (c_void_p, []),
     "lil_lz77_clone": (c_void_p, [c_void_p]),
     "lil_lz77_free": (None, [c_void_p]),

@@ -5,23 +5,34 @@ from __future__ import annotations
 from ._errors import ConfigError, ConfigTypeError
 from ._guardian import Guardian
 from ._h2o import H2O
+from ._infllm import InfLLM
+from ._lessismore import LessIsMore
+from ._quest import Quest
+from ._raas import RaaS
+from ._rkv import RKV
 from ._sink import Sink
-from ._sparse import Evict
+from ._sparse import Method
+from ._tidal import TidalDecode
+from ._tova import TOVA
 
-METHODS: dict[str, type[Evict]] = {"h2o": H2O, "sink": Sink}
+_CLASSES: tuple[type[Method], ...] = (Sink, H2O, TOVA, RKV, Quest, InfLLM, TidalDecode, LessIsMore, RaaS)
+
+METHODS: dict[str, type[Method]] = {method.name: method for method in _CLASSES}
+
+NAMES = ", ".join(map(repr, METHODS))
 
 
-def resolve_sparse(value: object) -> Evict | None:
+def resolve_sparse(value: object) -> Method | None:
     """None, a method's name, or a method.
 
     Raises:
         ConfigError: An unknown name.
         ConfigTypeError: Anything else.
     """
-    if value is None or isinstance(value, Evict):
+    if value is None or isinstance(value, Method):
         return value
-    known = "None, " + ", ".join(map(repr, METHODS)) + ", Sink(...) or H2O(...)"
-    if isinstance(value, type) and issubclass(value, Evict):
+    known = f"None, {NAMES}, or a method such as Quest(budget=512)"
+    if isinstance(value, type) and issubclass(value, Method):
         raise ConfigTypeError(f"sparse={value.__name__} is a class; give an instance, {value.__name__}()")
     if not isinstance(value, str):
         raise ConfigTypeError(f"sparse={value!r} is a {type(value).__name__}; give {known}")

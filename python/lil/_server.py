@@ -4,12 +4,28 @@ from __future__ import annotations
 
 from typing import Any
 
+from ._errors import ConfigError
 from ._resolve import METHODS
+from ._sparse import Evict, Method
 
 
 def server_keywords(settings: Any) -> dict[str, Any]:
-    """The keywords of `Llama` from the server's `sparse`, `sparse_budget`, `sparse_capacity` and `guardian`."""
-    sparse = None
+    """The keywords of `Llama` from the server's `sparse`, `sparse_budget`, `sparse_capacity` and `guardian`.
+
+    Raises:
+        ConfigError: A capacity with a method that keeps everything.
+    """
+    sparse: Method | None = None
     if settings.sparse is not None:
-        sparse = METHODS[settings.sparse](budget=settings.sparse_budget, capacity=settings.sparse_capacity)
+        method, capacity = METHODS[settings.sparse], settings.sparse_capacity
+        if issubclass(method, Evict):
+            sparse = method(budget=settings.sparse_budget, capacity=capacity)
+        elif capacity is None:
+            sparse = method(budget=settings.sparse_budget)
+        else:
+            known = ", ".join(name for name, other in METHODS.items() if issubclass(other, Evict))
+            raise ConfigError(
+                f"sparse_capacity={capacity} has no meaning with sparse={settings.sparse!r}, which keeps everything; "
+                f"leave it out, or take one of {known}"
+            )
     return {"sparse": sparse, "guardian": settings.guardian}

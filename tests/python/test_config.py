@@ -4,12 +4,34 @@ import ctypes
 import dataclasses
 import math
 import pickle
+import re
+from pathlib import Path
 from typing import Any
 
 import lil
 import pytest
-from lil import H2O, ConfigError, ConfigTypeError, Guardian, Sink, _native
-from lil._resolve import resolve_guardian, resolve_sparse
+from lil import (
+    H2O,
+    RKV,
+    TOVA,
+    ConfigError,
+    ConfigTypeError,
+    Guardian,
+    InfLLM,
+    LessIsMore,
+    Quest,
+    RaaS,
+    Sink,
+    TidalDecode,
+    _native,
+)
+from lil._dense import Dense, Probe
+from lil._resolve import METHODS, resolve_guardian, resolve_sparse
+from lil._server import server_keywords
+from lil._sparse import Evict, Method, Select, smallest_budget
+
+EVICT = [Sink, H2O, TOVA, RKV]
+SELECT = [Quest, InfLLM, TidalDecode, LessIsMore, RaaS]
 
 
 def test_all_is_sorted_and_there() -> None:
@@ -26,10 +48,23 @@ def test_one_exception_tree() -> None:
     assert issubclass(ConfigTypeError, TypeError)
 
 
-@pytest.mark.parametrize("method", [Sink, H2O])
+def test_every_method_is_known() -> None:
+    assert list(METHODS) == ["sink", "h2o", "tova", "rkv", "quest", "infllm", "tidal", "lessismore", "raas"]
+    assert set(METHODS.values()) == {*EVICT, *SELECT}
+    codes = [method.code for method in (*METHODS.values(), Dense, Probe)]
+    assert sorted(codes) == list(range(1, 12))
+    for method in METHODS.values():
+        assert issubclass(method, Evict) != issubclass(method, Select)
+        assert method.__name__ in lil.__all__
+        assert "arxiv.org/abs/" in (method.__doc__ or ""), method
+
+
+@pytest.mark.parametrize("method", [*EVICT, *SELECT])
 def test_defaults(method: type) -> None:
     config = method()
-    assert (config.budget, config.capacity, config.form) == (1024, None, "auto")
+    assert (config.budget, config.form) == (1024, "auto")
+    assert getattr(config, "capacity", None) is None
+    assert getattr(config, "min_ctx", 0) == 0
     assert pickle.loads(pickle.dumps(config)) == config
     assert hash(config) == hash(method())
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -51,6 +86,43 @@ def test_defaults(method: type) -> None:
         (lambda: H2O(recent=0), ["recent=0", "at least 1"]),
         (lambda: H2O(budget=8, recent=8), ["recent=8", "less than budget=8"]),
         (lambda: H2O(prompt_scores="all"), ["'all'", "'exact', 'window'"]),
+        (lambda: TOVA(budget=1), ["budget=1", "at least 2"]),
+        (lambda: TOVA(capacity=-1), ["capacity=-1", "at least 1"]),
+        (lambda: RKV(budget=136), ["budget=136", "buffer + observed + 1 = 137"]),
+        (lambda: RKV(buffer=0), ["buffer=0", "at least 1"]),
+        (lambda: RKV(observed=0), ["observed=0", "at least 1"]),
+        (lambda: RKV(lam=1.5), ["lam=1.5", "at most 1"]),
+        (lambda: RKV(lam=-0.1), ["lam=-0.1", "at least 0"]),
+        (lambda: RKV(threshold=2), ["threshold=2", "at most 1"]),
+        (lambda: Quest(budget=15), ["budget=15", "at least 16", "one page"]),
+        (lambda: Quest(budget=31, first_page=True), ["budget=31", "at least 32", "page 0"]),
+        (lambda: Quest(min_ctx=-1), ["min_ctx=-1", "at least 0"]),
+        (lambda: Quest(min_ctx="often"), ["min_ctx='often'", '"auto"']),
+        (lambda: InfLLM(budget=36), ["budget=36", "at least 37", "n_init=4", "one block of 8"]),
+        (lambda: InfLLM(budget=64, block=16), ["budget=64", "at least 69"]),
+        (lambda: InfLLM(block=0), ["block=0", "at least 1"]),
+        (lambda: InfLLM(block=512), ["block=512", "at most 256"]),
+        (lambda: InfLLM(n_init=-1), ["n_init=-1", "at least 0"]),
+        (lambda: InfLLM(n_repr=0), ["n_repr=0", "at least 1"]),
+        (lambda: InfLLM(n_repr=17), ["n_repr=17", "at most the tokens of a block, 16"]),
+        (lambda: InfLLM(budget=64, n_repr=9), ["n_repr=9", "block, 8"]),
+        (lambda: InfLLM(positions="cache"), ["'cache'", "'absolute', 'clipped'"]),
+        (lambda: InfLLM(positions="clipped", min_ctx=4096), ["min_ctx=4096", "at most budget=1024"]),
+        (lambda: InfLLM(positions="clipped", form="fused"), ["clipped", "portable"]),
+        (lambda: TidalDecode(budget=1), ["budget=1", "at least 2"]),
+        (lambda: TidalDecode(reselect=2), ["reselect=2", "at least 3", "layer 2 is the first"]),
+        (lambda: TidalDecode(reselect="best"), ["reselect='best'", '"auto"']),
+        (lambda: LessIsMore(budget=5), ["budget=5", "at least 6", "n_sink=4"]),
+        (lambda: LessIsMore(budget=100, ratio=0.005), ["budget=100", "at least 200"]),
+        (lambda: LessIsMore(budget=64, n_sink=48), ["budget=64", "at least 65"]),
+        (lambda: LessIsMore(ratio=0), ["ratio=0", "above 0 and below 1"]),
+        (lambda: LessIsMore(ratio=1), ["ratio=1", "above 0 and below 1"]),
+        (lambda: LessIsMore(ratio=1.5), ["ratio=1.5", "at most 1"]),
+        (lambda: LessIsMore(reselect=0), ["reselect=0", "at least 3"]),
+        (lambda: RaaS(budget=15), ["budget=15", "at least 16"]),
+        (lambda: RaaS(ratio=0), ["ratio=0", "above 0"]),
+        (lambda: RaaS(ratio=1.01), ["ratio=1.01", "at most 1"]),
+        (lambda: RaaS(form="portable"), ["portable", "fused"]),
         (lambda: Guardian(every=0), ["every=0", "at least 1"]),
         (lambda: Guardian(patience=0), ["patience=0", "at least 1"]),
         (lambda: Guardian(threshold=-1), ["threshold=-1", "at least 0"]),
@@ -59,7 +131,7 @@ def test_defaults(method: type) -> None:
         (lambda: Guardian(action="close_think", think_end=""), ["think_end=''"]),
         (lambda: Guardian(action="close_think", think_end="a\0b"), ["zero byte"]),
         (lambda: Guardian(think_end="</think>"), ["no effect", "close_think"]),
-        (lambda: resolve_sparse("quest"), ["'quest'", "'h2o'", "'sink'"]),
+        (lambda: resolve_sparse("snapkv"), ["'snapkv'", *map(repr, METHODS)]),
     ],
 )
 def test_out_of_range(make: Any, words: list[str]) -> None:
@@ -78,6 +150,16 @@ def test_out_of_range(make: Any, words: list[str]) -> None:
         (lambda: Sink(budget=None), ["budget=None"]),
         (lambda: Sink(positions=1), ["positions=1", "int"]),
         (lambda: H2O(recent=2.0), ["recent=2.0"]),
+        (lambda: TOVA(capacity="all"), ["capacity='all'", "str"]),
+        (lambda: RKV(lam="high"), ["lam='high'", "str"]),
+        (lambda: RKV(buffer=None), ["buffer=None"]),
+        (lambda: Quest(first_page=1), ["first_page=1", "True or False"]),
+        (lambda: Quest(min_ctx=1.5), ["min_ctx=1.5"]),
+        (lambda: InfLLM(n_init=True), ["n_init=True", "bool"]),
+        (lambda: InfLLM(positions=None), ["positions=None"]),
+        (lambda: TidalDecode(reselect=None), ["reselect=None", "int"]),
+        (lambda: LessIsMore(ratio=True), ["ratio=True"]),
+        (lambda: RaaS(ratio=None), ["ratio=None"]),
         (lambda: Guardian(every="often"), ["every='often'"]),
         (lambda: Guardian(threshold="20"), ["threshold='20'"]),
         (lambda: Guardian(action=None), ["action=None"]),
@@ -85,6 +167,8 @@ def test_out_of_range(make: Any, words: list[str]) -> None:
         (lambda: resolve_sparse(3), ["sparse=3", "int"]),
         (lambda: resolve_sparse(True), ["sparse=True"]),
         (lambda: resolve_sparse(Sink), ["Sink()"]),
+        (lambda: resolve_sparse(Quest), ["Quest()"]),
+        (lambda: lil.Llama("x.gguf", fused_dense=1), ["fused_dense=1", "True or False"]),
         (lambda: resolve_guardian("yes"), ["guardian='yes'"]),
         (lambda: resolve_guardian(1), ["guardian=1"]),
         (lambda: resolve_guardian(Guardian), ["Guardian"]),
@@ -109,6 +193,9 @@ def test_resolve() -> None:
     assert resolve_sparse(None) is None
     assert resolve_sparse("sink") == Sink()
     assert resolve_sparse("h2o") == H2O()
+    for name, method in METHODS.items():
+        assert resolve_sparse(name) == method()
+        assert resolve_sparse(method(budget=512)) == method(budget=512)
     assert resolve_guardian(None) is None
     assert resolve_guardian(False) is None
     assert resolve_guardian(True) == Guardian()
@@ -130,20 +217,131 @@ def test_native_params() -> None:
     assert (params.method, params.budget, params.capacity, params.recent, params.prompt_scores) == (2, 100, 0, 30, 1)
 
 
+def test_native_params_of_select() -> None:
+    params = Quest(budget=64, first_page=True, min_ctx=2048).native(n_ctx=4096, fused_dense=True)
+    assert (params.method, params.budget, params.first_page, params.min_ctx, params.fused_dense) == (
+        3,
+        64,
+        True,
+        2048,
+        True,
+    )
+    params = InfLLM(budget=512, n_init=8, block=32, n_repr=2, positions="clipped").native(n_ctx=4096)
+    assert (params.method, params.n_init, params.block, params.n_repr, params.positions) == (4, 8, 32, 2, 2)
+    params = TidalDecode(reselect=13).native(n_ctx=4096)
+    assert (params.method, params.reselect, params.min_ctx, params.fused_dense) == (5, 13, 0, False)
+    params = LessIsMore(budget=128, n_sink=2, ratio=0.5, min_ctx="auto").native(n_ctx=4096)
+    assert (params.method, params.n_sink, params.ratio, params.reselect, params.min_ctx) == (6, 2, 0.5, 0, 0)
+    assert RaaS(ratio=0.75).native(n_ctx=4096).ratio == 0.75
+    params = RKV(budget=256, buffer=64, observed=4, lam=0.25, threshold=0.75, capacity=999).native(n_ctx=4096)
+    assert (params.method, params.buffer, params.n_obs, params.lambda_, params.threshold) == (8, 64, 4, 0.25, 0.75)
+    assert params.capacity == 999
+    assert TOVA(budget=9).native(n_ctx=4096).method == 7
+    assert (Dense().native(n_ctx=4096).method, Dense().native(n_ctx=4096).fused_dense) == (10, True)
+    params = Probe(budget=64, n_sink=1, ratio=0.5).native(n_ctx=4096)
+    assert (params.method, params.budget, params.n_sink, params.ratio) == (11, 64, 1, 0.5)
+
+
+def test_smallest_budget() -> None:
+    for least in (1, 2, 3, 100, 4097):
+        assert smallest_budget(lambda budget, least=least: budget >= least) == least
+    # every message's number is right: it fits, and one less does not
+    for make, least in ((InfLLM, 37), (LessIsMore, 6), (RKV, 137), (TOVA, 2), (TidalDecode, 2), (Quest, 16)):
+        make(budget=least)
+        with pytest.raises(ConfigError, match=f"{least}"):
+            make(budget=least - 1)
+
+
+def test_what_is_auto_is_filled_in() -> None:
+    method = LessIsMore(min_ctx="auto")
+    assert method.uncalibrated == ("reselect", "min_ctx")
+    assert method.calibrated({"reselect": 17, "min_ctx": 900}) == LessIsMore(reselect=17, min_ctx=900)
+    assert method.calibrated({"min_ctx": 900}) == LessIsMore(min_ctx=900)
+    assert method.calibrated({}) == method
+    given = LessIsMore(reselect=5)
+    assert given.uncalibrated == ()
+    assert given.calibrated({"reselect": 17}) == given
+    assert Quest(min_ctx="auto").uncalibrated == ("min_ctx",)
+    clipped = InfLLM(positions="clipped", min_ctx="auto").calibrated({"min_ctx": 9000})
+    assert clipped.min_ctx == clipped.budget
+
+
+def test_fused_dense_and_eviction() -> None:
+    for method in EVICT:
+        with pytest.raises(ConfigError, match="fused_dense=True cannot work with sparse="):
+            lil.Llama("x.gguf", sparse=method(), fused_dense=True)
+
+
+@pytest.mark.parametrize("name", ["embedding", "vocab_only", "draft_model"])
+def test_combinations_that_cannot_work(name: str) -> None:
+    for keywords in ({"sparse": "quest"}, {"sparse": "tova"}, {"fused_dense": True}):
+        with pytest.raises(ConfigError, match=f"cannot work with {name}"):
+            lil.Llama("x.gguf", **keywords, **{name: True})
+
+
+def test_server_keywords() -> None:
+    def keywords(**settings: Any) -> dict[str, Any]:
+        plain = {"sparse": None, "sparse_budget": 512, "sparse_capacity": None, "guardian": None}
+        return server_keywords(type("Settings", (), plain | settings))
+
+    assert keywords() == {"sparse": None, "guardian": None}
+    assert keywords(sparse="quest", guardian=True) == {"sparse": Quest(budget=512), "guardian": True}
+    assert keywords(sparse="h2o", sparse_capacity=2048)["sparse"] == H2O(budget=512, capacity=2048)
+    with pytest.raises(ConfigError, match="sparse_capacity=2048 has no meaning with sparse='quest'"):
+        keywords(sparse="quest", sparse_capacity=2048)
+
+
 @pytest.mark.skipif(ctypes.sizeof(ctypes.c_void_p) != 8, reason="sizes of a 64-bit platform")
 def test_native_layout() -> None:
-    assert ctypes.sizeof(_native.SparseParams) == 32
+    assert ctypes.sizeof(_native.SparseParams) == 76
     assert ctypes.sizeof(_native.SparseInfo) == 64
     assert ctypes.sizeof(_native.GuardianParams) == 32
     assert ctypes.sizeof(_native.GuardianReport) == 56
 
 
-def test_native_defaults_are_ours() -> None:
-    for config in (Sink(), H2O()):
-        native = _native.lib.lil_sparse_default_params(config.code)
-        ours = config.native(n_ctx=4096)
-        assert (native.budget, native.capacity, native.form) == (ours.budget, ours.capacity, ours.form)
-    assert _native.lib.lil_sparse_default_params(Sink.code).n_sink == Sink().n_sink
+def _fields(header: str, struct: str) -> list[tuple[str, str]]:
+    """(type, name) of each field of a struct of lil.h."""
+    body = re.search(rf"^struct {struct} {{(.*?)^}};", header, re.DOTALL | re.MULTILINE)
+    assert body is not None
+    code = re.sub(r"//[^\n]*", "", body[1])
+    return [(" ".join(kind.split()), name) for kind, name in re.findall(r"([\w\s*]+?)\s*\b(\w+);", code)]
+
+
+@pytest.mark.parametrize(
+    ("struct", "ours"),
+    [
+        ("lil_sparse_params", _native.SparseParams),
+        ("lil_sparse_info", _native.SparseInfo),
+        ("lil_guardian_params", _native.GuardianParams),
+        ("lil_guardian_report", _native.GuardianReport),
+    ],
+)
+def test_structs_are_the_headers(struct: str, ours: type[ctypes.Structure]) -> None:
+    header = (Path(lil.__file__).parent / "include" / "lil.h").read_text()
+    types = {
+        "uint32_t": ctypes.c_uint32,
+        "uint64_t": ctypes.c_uint64,
+        "bool": ctypes.c_bool,
+        "float": ctypes.c_float,
+        "double": ctypes.c_double,
+        "const char *": ctypes.c_char_p,
+    }
+    expected = [
+        (name, ctypes.c_int if kind.startswith("enum") else types[kind]) for kind, name in _fields(header, struct)
+    ]
+    assert [(name.rstrip("_"), kind) for name, kind in ours._fields_] == expected
+
+
+@pytest.mark.parametrize("method", [*EVICT, *SELECT, Dense, Probe])
+def test_native_defaults_are_ours(method: type[Method]) -> None:
+    native = _native.lib.lil_sparse_default_params(method.code)
+    ours = method().native(n_ctx=4096)
+    for name, _ in ours._fields_:
+        if not (method is Dense and name == "fused_dense"):
+            assert getattr(native, name) == getattr(ours, name), name
+
+
+def test_native_guardian_defaults_are_ours() -> None:
     native = _native.lib.lil_guardian_default_params()
     ours = Guardian()
     assert (native.every, native.threshold, native.patience) == (ours.every, ours.threshold, ours.patience)

@@ -31,7 +31,7 @@ def test_refuses_combinations(model_path: str, name: str) -> None:
 
 def test_refuses_names_and_types(model_path: str) -> None:
     with pytest.raises(ConfigError, match="'quest'"):
-        lil.Llama(model_path, sparse="quest")
+        lil.Llama(model_path, sparse="streaming")
     with pytest.raises(lil.ConfigTypeError, match="sparse=512"):
         lil.Llama(model_path, sparse=512)  # type: ignore[arg-type]
     with pytest.raises(lil.ConfigTypeError, match="guardian='on'"):
@@ -52,10 +52,10 @@ def test_unknown_keywords_warn(make_llama: Callable[..., lil.Llama]) -> None:
         make_llama(n_threads=2, rpc_servers=None)
 
 
-def test_signature_is_stock_and_two_more() -> None:
+def test_signature_is_stock_and_three_more() -> None:
     stock = inspect.signature(lil.llama_cpp.llama.Llama.__init__).parameters
     ours = inspect.signature(lil.Llama.__init__).parameters
-    assert set(ours) == set(stock) - {"kwargs"} | {"sparse", "guardian"}
+    assert set(ours) == set(stock) - {"kwargs"} | {"sparse", "guardian", "fused_dense"}
     assert "guardian" in inspect.signature(lil.Llama.create_chat_completion).parameters
     assert "messages" in inspect.signature(lil.Llama.create_chat_completion).parameters
 

@@ -1,0 +1,53 @@
+"""The command line, `lil`. One file per command; what they share is in `_common.py`, what they measure in `lil.eval`.
+
+Adding a command: a function in a file of its own, with annotated parameters and a docstring that is its help, and a line
+below. Whatever it raises of `LilError` becomes one line on standard error and exit status 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from .. import __version__
+from ._common import Group
+from .calibrate import calibrate
+from .passkey import passkey
+from .ppl import ppl
+
+app = typer.Typer(
+    name="lil",
+    cls=Group,
+    help="Sparse attention for llama.cpp: find its settings for a model, and measure what it costs and saves.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command()(calibrate)
+app.command()(ppl)
+app.command()(passkey)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"lil {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Callback of the options that come before a command."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The `lil` program. Returns its exit status: 0, 2 for bad input, 130 where it was interrupted, 1 otherwise."""
+    try:
+        app(args=None if argv is None else list(argv), prog_name="lil")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    return 0

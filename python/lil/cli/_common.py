@@ -1,0 +1,263 @@
+"""What the commands share: options, lists of methods and budgets, opening a model, progress, tables, JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import platform
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TextIO
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from typer.core import TyperGroup
+
+from .. import __version__
+from .._errors import CalibrationWarning, ConfigError, LilError
+from .._resolve import METHODS, NAMES
+from .._sparse import Method
+
+if TYPE_CHECKING:
+    from ..eval import Session
+
+# Options
+
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="A GGUF file.", show_default=False)]
+Methods = Annotated[
+    str, typer.Option(metavar="NAMES", help="Methods, comma-separated, with options as in quest:first_page=true.")
+]
+Budgets = Annotated[str, typer.Option(metavar="NUMBERS", help="Budgets, comma-separated: tokens a step attends to.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads.", show_default="half of the cores")]
+GpuLayers = Annotated[int, typer.Option(help="Layers on the GPU; -1: all.")]
+Json = Annotated[
+    str | None, typer.Option("--json", metavar="FILE", help="Write the results there too.", show_default=False)
+]
+
+
+class Group(TyperGroup):
+    """Commands whose errors are one line on standard error. Bad input is exit status 2."""
+
+    def main(self, args: Sequence[str] | None = None, *rest: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+        if not (sys.argv[1:] if args is None else args):
+            args = ["--help"]
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("always", CalibrationWarning)
+                warnings.showwarning = _show_warning
+                status = super().main(args, *rest, standalone_mode=False, **extra)
+        except typer.Abort:
+            status = _complain("interrupted", 130)
+        except KeyboardInterrupt:
+            status = _complain("interrupted", 130)
+        except LilError as error:
+            status = _complain(str(error), 2)
+        except OSError as error:
+            status = _complain(str(error), 1)
+        except Exception as error:
+            if not hasattr(error, "format_message"):  # click's; typer carries click under changing names
+                raise
+            status = _complain(error.format_message(), 2)
+        if not standalone_mode:
+            return status
+        sys.exit(status if isinstance(status, int) else 0)
+
+
+def _complain(message: str, status: int) -> int:
+    print(f"lil: {' '.join(message.split())}", file=sys.stderr)
+    return status
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    print(f"lil: warning: {message}", file=sys.stderr)
+
+
+# Lists
+
+
+def numbers(option: str, text: str, *, least: int = 1) -> list[int]:
+    """The ints of a comma-separated list, in order, without repetitions.
+
+    Raises:
+        ConfigError: Not such a list, or too small a number.
+    """
+    found = []
+    for part in text.split(","):
+        try:
+            number = int(part)
+        except ValueError:
+            raise ConfigError(
+                f"{option} {text!r}: {part.strip()!r} is not a number; give a list such as 64,128"
+            ) from None
+        if number < least:
+            raise ConfigError(f"{option} {text!r}: {number} must be at least {least}")
+        found.append(number)
+    return list(dict.fromkeys(found))
+
+
+def _value(text: str) -> Any:
+    named = {"true": True, "false": False, "none": None}
+    if text.lower() in named:
+        return named[text.lower()]
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    return text
+
+
+class Choice(NamedTuple):
+    """A method with the options that a user gave it, to be made at several budgets."""
+
+    label: str
+    method: type[Method]
+    options: dict[str, Any]
+
+    def make(self, budget: int) -> Method:
+        """
+        Raises:
+            ConfigError: The budget or an option is out of range.
+        """
+        return self.method(budget=budget, **self.options)
+
+
+def choices(option: str, text: str) -> list[Choice]:
+    """A comma-separated list of methods, each a name with any number of `:field=value` behind it.
+
+    Raises:
+        ConfigError: An unknown method or field.
+    """
+    found = []
+    for part in text.split(","):
+        name, *pairs = part.strip().split(":")
+        if name not in METHODS:
+            raise ConfigError(f"{option} {text!r}: {name!r} is unknown; give a list of {NAMES}")
+        fields = [field.name for field in dataclasses.fields(METHODS[name]) if field.name != "budget"]
+        options = {}
+        for pair in pairs:
+            key, sign, value = pair.partition("=")
+            if not sign or key not in fields:
+                raise ConfigError(f"{option} {text!r}: {pair!r} is no option of {name}; it has {', '.join(fields)}")
+            options[key] = _value(value)
+        found.append(Choice(part.strip(), METHODS[name], options))
+    return found
+
+
+def grid(of: Sequence[Choice], budgets: Sequence[int]) -> list[tuple[str, Method | None]]:
+    """("full", None), then every method at every budget. All are made, so that all are checked, before any is run.
+
+    Raises:
+        ConfigError: A budget that a method cannot have.
+    """
+    return [("full", None), *((choice.label, choice.make(budget)) for choice in of for budget in budgets)]
+
+
+# Files and models
+
+
+def read_text(option: str, path: str) -> str:
+    """
+    Raises:
+        ConfigError: No such file, or not UTF-8.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ConfigError(f"{option} {path}: not UTF-8 text") from None
+    except OSError as error:
+        raise ConfigError(f"{option} {path}: {error.strerror or error}") from None
+    if not text.strip():
+        raise ConfigError(f"{option} {path}: the file is empty")
+    return text
+
+
+@contextmanager
+def opened(model: str, *, threads: int | None = None, gpu_layers: int = 0) -> Iterator[Session]:
+    """
+    Raises:
+        ModelError: The file is missing, or cannot be loaded.
+    """
+    from ..eval import Session
+
+    with Session(model, n_threads=threads, n_gpu_layers=gpu_layers) as session:
+        yield session
+
+
+def write_json(path: str | None, kind: str, model: Session, options: dict[str, Any], results: Any) -> None:
+    """Writes `results` with what they come from; nothing where `path` is None.
+
+    Raises:
+        ConfigError: The file cannot be written.
+    """
+    if path is None:
+        return
+    record = {
+        "kind": kind,
+        "lil": __version__,
+        "model": {"file": os.path.basename(model.path), "fingerprint": model.fingerprint},
+        "machine": {"system": platform.platform(), "cores": os.cpu_count()},
+        "options": options,
+        "results": results,
+    }
+    try:
+        Path(path).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"--json {path}: {error.strerror or error}") from None
+
+
+# The terminal
+
+
+def console() -> Console:
+    """Standard output; wide where it is no terminal."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+
+
+def table(columns: Sequence[str]) -> Table:
+    """A table whose first column is text and whose others are numbers."""
+    out = Table()
+    for i, name in enumerate(columns):
+        out.add_column(name, justify="right" if i else "left", no_wrap=not i)
+    return out
+
+
+def show(to: Console, title: str, out: Table) -> None:
+    """Prints a table under a title, which may be wider."""
+    to.print(title, style="bold", soft_wrap=True)
+    to.print(out)
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[int, int, str], None]]:
+    """A bar with the time left, on standard error. Yields what is called with: done, total, what is going on."""
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
+    with bar:
+        task = bar.add_task("", total=None)
+
+        def update(done: int, total: int, what: str) -> None:
+            bar.update(task, completed=done, total=total, description=what)
+
+        yield update

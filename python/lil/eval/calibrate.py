@@ -1,0 +1,186 @@
+"""Which layer TidalDecode and LessIsMore select again in.
+
+1. A *probe*, full attention that looks at itself, is fed two texts token by token: one that goes on, and one that
+   repeats its prompt, which needs recall. For each layer c it sums the share of the later layers' softmax mass that the
+   tokens chosen at c hold. That ranks the candidates.
+2. The best few are tried: the method with each c runs over both texts.
+3. The candidate with the smallest *combined excess* is chosen: the mean loss of the method less that of full
+   attention, per token in nats, on the plain text and on the recall text, added up:
+
+       excess(c) = [loss_plain(c) - loss_plain(full)] + [loss_recall(c) - loss_recall(full)]
+
+   that is the logarithm of the two perplexity ratios' product. Recall matters as much as plain text: on the
+   latter hardly any c is bad, and a wrong one shows in the former.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from .._dense import Probe
+from .._errors import ConfigError
+from .._sparse import Reselect
+from ._session import Session
+from .losses import Texts, token_losses
+
+Pair = tuple[float, float]  # plain, recall
+
+
+@dataclass
+class Candidate:
+    """A re-selection layer.
+
+    Attributes:
+        layer: c, counted among the full-attention layers.
+        after: Mean share of the softmax mass of layers c+1 to L-1 that c's set holds, on both texts. NaN for the last.
+        before: The same of layers 3 to c-1 and the set of layer 2. NaN where there are none.
+        score: Mean share over layers 3 to L-1, of the set that each would read; c itself reads everything.
+        loss: Mean loss of the method, nats per token, on both texts; None: not tried.
+    """
+
+    layer: int
+    after: Pair
+    before: Pair
+    score: Pair
+    loss: Pair | None = None
+
+
+@dataclass
+class Calibration:
+    """What was found for one method."""
+
+    method: Reselect
+    n_layer: int
+    full: Pair  # mean loss of full attention, nats per token
+    candidates: list[Candidate] = field(default_factory=list)
+
+    def excess(self, candidate: Candidate) -> float:
+        """What the choice minimises; infinite where the candidate was not tried."""
+        if candidate.loss is None:
+            return math.inf
+        return sum(candidate.loss) - sum(self.full)
+
+    @property
+    def best(self) -> Candidate:
+        return min(self.candidates, key=self.excess)
+
+    @property
+    def entry(self) -> dict[str, Any]:
+        """What is kept of it in a calibration file."""
+        loss = self.best.loss
+        return {
+            "reselect": self.best.layer,
+            "budget": self.method.budget,
+            "n_layer": self.n_layer,
+            "perplexity": {
+                "full": [round(math.exp(x), 3) for x in self.full],
+                "method": None if loss is None else [round(math.exp(x), 3) for x in loss],
+            },
+        }
+
+
+def candidates(mass: Sequence[Sequence[Sequence[float]]]) -> list[Candidate]:
+    """All layers that may be re-selection layers, by a probe's result on both texts.
+
+    Args:
+        mass: [2][L][L], see `lil_probe_get` in lil.h.
+    """
+    m = np.asarray(mass, dtype=np.float64)
+    n_layer = m.shape[1]
+
+    def mean(values: Any) -> float:
+        return float(np.mean(values)) if len(values) else math.nan
+
+    def candidate(c: int) -> Candidate:
+        after, before, score = [], [], []
+        for text in m:
+            after.append(mean(text[c, c + 1 :]))
+            before.append(mean(text[2, 3:c]))
+            score.append(mean([*text[2, 3:c], 1.0, *text[c, c + 1 :]]))
+        return Candidate(c, *((x[0], x[1]) for x in (after, before, score)))
+
+    return [candidate(c) for c in range(3, n_layer)]
+
+
+def fallback(n_layer: int) -> int:
+    """The layer that is taken where nothing is known."""
+    return math.floor(0.55 * n_layer + 0.5)
+
+
+def worth_trying(of: Sequence[Candidate], n: int, n_layer: int) -> list[Candidate]:
+    """The `n` candidates whose sets hold most, and the one that would be taken without a calibration."""
+    ranked = sorted(of, key=lambda candidate: -sum(candidate.score))
+    guess = [candidate for candidate in of if candidate.layer == fallback(n_layer) and candidate not in ranked[:n]]
+    return sorted([*ranked[:n], *guess], key=lambda candidate: candidate.layer)
+
+
+def calibrate(
+    session: Session,
+    texts: Texts,
+    methods: Sequence[Reselect],
+    *,
+    tries: int = 6,
+    progress: Callable[[int, int, str], None] = lambda done, total, what: None,
+) -> list[Calibration]:
+    """
+    Args:
+        texts: See `make_texts`.
+        methods: Whose layer is looked for; of one budget, and of one `n_sink` and `ratio` where they have them.
+        tries: Candidates that are really run, of each method; the one by formula is tried as well.
+        progress: Called with the decode steps done, their number, and what is going on.
+
+    Raises:
+        ConfigError: The methods differ in budget, or the model has too few layers.
+    """
+    if len({method.budget for method in methods}) != 1:
+        raise ConfigError(f"methods={list(methods)} must be of one budget")
+    shape = {name: getattr(m, name) for m in methods for name in ("n_sink", "ratio") if hasattr(m, name)}
+    probe = Probe(budget=methods[0].budget, **shape)
+    n_ctx = max(map(len, (texts.plain, texts.recall)))
+    done = total = 0
+
+    def run(context: Any, tokens: list[int], what: str) -> float:
+        nonlocal done
+
+        def tick() -> None:
+            nonlocal done
+            done += 1
+            progress(done, total, what)
+
+        return float(np.mean(token_losses(context.eval, tokens, n_prompt=texts.n_prompt, tick=tick)))
+
+    full: list[float] = []
+    mass: dict[str, list[Any]] = {method.name: [] for method in methods}
+    n_layer = 0
+    for tokens, kind in ((texts.plain, "plain text"), (texts.recall, "recall")):
+        with session.context(probe, n_ctx=n_ctx) as context:
+            info = context.info()
+            assert info is not None
+            n_layer = info.n_layer
+            if n_layer < 4:
+                raise ConfigError(
+                    f"the model has {n_layer} full-attention layers; a re-selection layer needs 4 or more"
+                )
+            most = min(n_layer - 3, tries + 1)
+            total = texts.n_steps * (1 + most * len(methods))
+            full.append(run(context, tokens, f"probe, {kind}"))
+            for method in methods:
+                mass[method.name].append(context.probed(type(method)))
+
+    found = [Calibration(m, n_layer, (full[0], full[1]), candidates(mass[m.name])) for m in methods]
+    trials = [(f, c) for f in found for c in worth_trying(f.candidates, tries, n_layer)]
+    total = texts.n_steps * (1 + len(trials))
+    for calibration, candidate in trials:
+        method = replace(calibration.method, reselect=candidate.layer)
+        what = f"{method.name}, layer {candidate.layer}"
+        loss = []
+        for tokens in (texts.plain, texts.recall):
+            with session.context(method, n_ctx=n_ctx) as context:
+                loss.append(run(context, tokens, what))
+        candidate.loss = (loss[0], loss[1])
+    return found
