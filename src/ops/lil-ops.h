@@ -39,6 +39,11 @@ struct lil_h2o_layer {
     int32_t n_part;   // partial sums of lil_h2o_score, at least 1
     float   scale;    // of q.k
     float   softcap;  // 0: none
+
+    bool    last;      // TOVA: the scores are the last query's alone
+    bool    shared;    // TOVA: all heads hold the same tokens, ranked by the sum of their scores
+    float   lambda;    // R-KV
+    float   threshold; // R-KV
 };
 
 //
@@ -118,12 +123,13 @@ static inline int64_t lil_attn_n_work(int64_t n_embd_v, int64_t n_head, int64_t 
 // all run with any number of threads and hold no state
 struct lil_cpu_ops {
     // Before a step: drops LIL_STEP_EVICT tokens of each KV head, those with the lowest scores among the unprotected (of
-    // equal ones the older first), and moves the last tokens into the holes.
+    // equal ones the older first), and moves the last tokens into the holes. shared: the same ones in every head.
     //   dst = pos (in place), src = { pos, K, V, score, steps }
     ggml_custom_op_t h2o_evict;
 
-    // One decode step each: sets the new slot's position, score 0, and adds to every score the step's attention (softmax
-    // over the slots used, summed over the query heads of the group).
+    // The last query of each step: sets the new slots' positions, score 0, and adds to every score that query's attention
+    // (softmax over the slots used, summed over the query heads of the group). last: every score begins at 0. Otherwise for
+    // decode steps.
     //   dst = score (in place), src = { score, q, K, pos, steps }; q F32 [n_embd_head, n_head, n_steps]
     ggml_custom_op_t h2o_score;
 
@@ -199,6 +205,19 @@ struct lil_cpu_ops {
     //   dst = list I32 [1 + n_max, n_head_kv, n_steps], src = { stamp, steps, cells, pages }
     ggml_custom_op_t raas_stamp;
     ggml_custom_op_t raas_select;
+
+    //
+    // evict, again; userdata is a lil_h2o_layer
+    //
+
+    // The new slots' positions, score 0.
+    //   dst = score (in place), src = { score, pos, steps }
+    ggml_custom_op_t new_slots;
+
+    // R-KV, for steps that evict: every score is lambda*I - (1 - lambda)*R over the slots used, see lil-method-rkv.cpp. The
+    // last LIL_STEP_WIN queries are kept in ring [n_embd_head*n_head, n_ring, n_stream], position p in row p % n_ring.
+    //   dst = score (in place), src = { score, ring, K, pos, steps }
+    ggml_custom_op_t rkv_score;
 };
 
 // null where the CPU backend was built without ours

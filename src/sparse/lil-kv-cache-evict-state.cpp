@@ -16,7 +16,7 @@
 // All numbers in the machine's byte order, as the rest of llama.cpp's state.
 
 static const uint32_t LIL_STATE_MAGIC   = 0x6c696c65; // "lile"
-static const uint32_t LIL_STATE_VERSION = 1;
+static const uint32_t LIL_STATE_VERSION = 2;
 
 namespace {
 
@@ -29,6 +29,10 @@ struct state_header {
     uint32_t recent    = 0;
     uint32_t positions = 0;
     uint32_t window    = 0;
+    uint32_t buffer    = 0; // R-KV, as those below
+    uint32_t n_obs     = 0;
+    float    lambda    = 0.0f;
+    float    threshold = 0.0f;
     uint32_t n_layer   = 0;
     uint32_t type_k    = 0;
     uint32_t type_v    = 0;
@@ -59,6 +63,13 @@ static state_header make_header(const lil_sparse_params & p, const llama_kv_cach
     h.type_k    = kv.type_k();
     h.type_v    = kv.type_v();
     h.n_stream  = n_stream;
+
+    if (p.method == LIL_SPARSE_RKV) {
+        h.buffer    = p.buffer;
+        h.n_obs     = p.n_obs;
+        h.lambda    = p.lambda;
+        h.threshold = p.threshold;
+    }
 
     return h;
 }
@@ -134,7 +145,7 @@ void lil_kv_cache_evict::state_read(llama_io_read_i & io, llama_seq_id seq_id, l
     io.read(&h, sizeof(h));
 
     if (h.magic != LIL_STATE_MAGIC || h.version != LIL_STATE_VERSION) {
-        throw std::runtime_error("the state was not saved by a context with Sink or H2O");
+        throw std::runtime_error("the state was not saved by a context with an evicting method of this version");
     }
 
     state_header want = make_header(params, *this, seq_id == -1 ? n_stream : 1);
@@ -165,7 +176,7 @@ void lil_kv_cache_evict::state_read_stream(llama_io_read_i & io, uint32_t strm) 
     if (c.n_used > params.capacity) {
         throw std::runtime_error("the state holds " + std::to_string(c.n_used) + " tokens, more than capacity = " + std::to_string(params.capacity));
     }
-    if (c.pos_next > (int64_t) n_ctx || c.pos_next < c.pos_first || n_slot_pos > c.n_used || c.n_win > 64) {
+    if (c.pos_next > (int64_t) n_ctx || c.pos_next < c.pos_first || n_slot_pos > c.n_used || c.n_win > n_win_max()) {
         throw std::runtime_error("the state's positions do not fit n_ctx = " + std::to_string(n_ctx));
     }
 

@@ -25,7 +25,7 @@ lil_kv_cache_evict::lil_kv_cache_evict(const args & a) :
             /*.n_pad     =*/ 1,
             /*.n_swa     =*/ 0, LLAMA_SWA_TYPE_NONE,
             nullptr, a.filter, nullptr, nullptr),
-    params(a.params), n_ctx(a.n_ctx) {
+    params(a.params), n_ctx(a.kv_size) {
     streams.resize(n_stream);
 
     bool on_cpu = true;
@@ -114,18 +114,12 @@ bool lil_kv_cache_evict::plan(const lil_evict_stream & st, uint32_t strm, const 
         return false;
     }
 
-    if (decode) {
-        const uint32_t n_keep = params.budget - 1;
-
-        step.n_evict = st.n_used > n_keep ? st.n_used - n_keep : 0;
-    } else if (st.n_used + n_new > params.capacity) {
-        step.n_evict = st.n_used > params.budget ? st.n_used - params.budget : 0;
+    if (decode ? st.n_used + 1 > params.budget : st.n_used + n_new > params.capacity) {
+        step.n_evict = st.n_used > n_left(decode) ? st.n_used - n_left(decode) : 0;
     }
 
     step.n_gone = st.n_evicted + step.n_evict;
-
-    // prompt queries that wait are counted before the first decode step, and before an eviction
-    step.n_win = decode || step.n_evict > 0 ? st.n_win : 0;
+    step.n_win  = n_win(st, decode, step.n_evict > 0);
 
     return step.base() + n_new <= params.capacity;
 }
@@ -240,7 +234,7 @@ std::vector<lil_evict_step> lil_kv_cache_evict::get_steps(const llm_graph_contex
         step.strm      = s;
         step.n_new     = std::max<uint32_t>(1, g.ubatch.n_tokens/n_stream);
         step.n_before  = step.n_new == 1 ? std::min(params.budget, params.capacity) : params.capacity - std::min(step.n_new, params.capacity);
-        step.n_evict   = step.n_new == 1 ? 1 : 0;
+        step.n_evict   = step.n_new == 1 ? std::max(step.n_before, n_left(true) + 1) - n_left(true) : 0;
         step.n_protect = n_protect(step.n_new == 1);
         step.n_gone    = step.n_evict;
         step.pos       = step.n_before;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "lil-methods.h"
 #include "lil-sparse.h"
 
 // The cache of the evict family: bounded, `capacity` slots per layer and sequence.
@@ -22,7 +23,7 @@ struct lil_evict_stream {
     llama_pos pos_next  = 0; // position of the next token
     llama_pos pos_whole = 0; // every head holds every token from this position on
 
-    // the last prompt queries, at most 64, whose scores are not counted yet (H2O, window)
+    // the last queries, kept beside the cache: those whose scores are not counted yet (H2O, window), or the last ones (R-KV)
     uint32_t  n_win     = 0;
 
     // Sink: the position in each slot [n_used]
@@ -37,7 +38,7 @@ struct lil_evict_step {
     uint32_t  n_protect = 0; // the last tokens that stay
     uint32_t  n_new     = 0; // tokens stored
     uint32_t  n_gone    = 0; // tokens gone so far, these included
-    uint32_t  n_win     = 0; // H2O, window: prompt queries to count before the eviction
+    uint32_t  n_win     = 0; // kept queries that are read before the eviction
     llama_pos pos       = 0; // position of the first new token
     llama_pos pos_first = 0;
 
@@ -46,17 +47,7 @@ struct lil_evict_step {
 
 class lil_kv_cache_evict : public llama_kv_cache, public lil_sparse {
 public:
-    struct args {
-        const llama_model   & model;
-        const llama_hparams & hparams;
-        ggml_type type_k;
-        ggml_type type_v;
-        bool      offload;
-        uint32_t  n_ctx;     // positions per sequence
-        uint32_t  n_seq_max;
-        const layer_filter_cb & filter;
-        lil_sparse_params params; // complete: capacity and recent are set
-    };
+    using args = lil_cache_args;
 
     explicit lil_kv_cache_evict(const args & a);
 
@@ -157,6 +148,21 @@ protected:
     // the last tokens that a step must not evict
     virtual uint32_t n_protect(bool decode) const = 0;
 
+    // the tokens that an eviction leaves, before the step's own are stored
+    virtual uint32_t n_left(bool decode) const { return params.budget - (decode ? 1 : 0); }
+
+    // the kept queries that a step reads: those make it one that cannot be taken back
+    virtual uint32_t n_win(const lil_evict_stream & st, bool decode, bool evicts) const {
+        GGML_UNUSED(st);
+        GGML_UNUSED(decode);
+        GGML_UNUSED(evicts);
+
+        return 0;
+    }
+
+    // the most queries that are kept
+    virtual uint32_t n_win_max() const { return 0; }
+
     // drops the tokens from position p0 on, all of which every head holds, and keeps slots [0, n_used) in use
     virtual void remove_tail(uint32_t strm, llama_pos p0) = 0;
 
@@ -210,7 +216,3 @@ private:
     void state_write_stream(llama_io_write_i & io, uint32_t strm) const;
     void state_read_stream (llama_io_read_i  & io, uint32_t strm);
 };
-
-// one file per method
-lil_kv_cache_evict * lil_new_kv_cache_sink(const lil_kv_cache_evict::args & a);
-lil_kv_cache_evict * lil_new_kv_cache_h2o (const lil_kv_cache_evict::args & a);

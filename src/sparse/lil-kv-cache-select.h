@@ -1,5 +1,6 @@
 #pragma once
 
+#include "lil-methods.h"
 #include "lil-seq-index.h"
 #include "lil-sparse.h"
 
@@ -119,20 +120,7 @@ struct lil_select_rows {
 
 class lil_kv_cache_select : public llama_kv_cache, public lil_sparse {
 public:
-    struct args {
-        const llama_model   & model;
-        const llama_hparams & hparams;
-        ggml_type type_k;
-        ggml_type type_v;
-        bool      v_trans;
-        bool      offload;
-        bool      unified;
-        uint32_t  kv_size;
-        uint32_t  n_seq_max;
-        uint32_t  n_pad;
-        const layer_filter_cb & filter;
-        lil_sparse_params params;
-    };
+    using args = lil_cache_args;
 
     explicit lil_kv_cache_select(const args & a);
 
@@ -370,12 +358,3 @@ private:
     std::vector<uint32_t> state_cells(uint32_t strm, llama_seq_id seq_id) const;
 
 };
-
-// one file per method
-lil_kv_cache_select * lil_new_kv_cache_quest     (const lil_kv_cache_select::args & a);
-lil_kv_cache_select * lil_new_kv_cache_infllm    (const lil_kv_cache_select::args & a);
-lil_kv_cache_select * lil_new_kv_cache_tidal     (const lil_kv_cache_select::args & a);
-lil_kv_cache_select * lil_new_kv_cache_lessismore(const lil_kv_cache_select::args & a);
-lil_kv_cache_select * lil_new_kv_cache_raas      (const lil_kv_cache_select::args & a);
-lil_kv_cache_select * lil_new_kv_cache_dense     (const lil_kv_cache_select::args & a);
-lil_kv_cache_select * lil_new_kv_cache_probe     (const lil_kv_cache_select::args & a);

@@ -22,6 +22,10 @@ protected:
 
 }
 
-lil_kv_cache_select * lil_new_kv_cache_dense(const lil_kv_cache_select::args & a) {
-    return new lil_kv_cache_dense(a);
+static std::string check(const lil_sparse_params &) {
+    return "";
 }
+
+const lil_method lil_method_dense = {
+    LIL_SPARSE_DENSE, /*.evicts =*/ false, check, [](const lil_cache_args & a) -> llama_kv_cache * { return new lil_kv_cache_dense(a); },
+};

@@ -1,6 +1,7 @@
 #include "lil-kv-cache-select.h"
-#include "lil-params.h"
 #include "lil-rope.h"
+
+#include "llama-impl.h"
 
 #include "llama-model.h"
 
@@ -15,9 +16,29 @@
 
 namespace {
 
+// how a budget is spent
+struct infllm_shape {
+    uint32_t block;   // tokens per block
+    uint32_t n_block; // blocks chosen; 0: the budget is too small
+    uint32_t window;  // tokens of the window, widened by what the blocks leave over
+};
+
+infllm_shape get_shape(const lil_sparse_params & p) {
+    infllm_shape res = {};
+
+    res.block = p.block != 0 ? p.block : p.budget < 128 ? 8 : 16;
+
+    const int64_t left = (int64_t) p.budget - p.n_init - p.budget/2 - (res.block - 1); // for blocks
+
+    res.n_block = left < 0 ? 0 : left/res.block;
+    res.window  = p.budget/2 + (left < 0 ? 0 : left%res.block);
+
+    return res;
+}
+
 class lil_kv_cache_infllm : public lil_kv_cache_select {
 public:
-    explicit lil_kv_cache_infllm(const args & a) : lil_kv_cache_select(a), shape(lil_get_infllm_shape(a.params)) {
+    explicit lil_kv_cache_infllm(const args & a) : lil_kv_cache_select(a), shape(get_shape(a.params)) {
         if (is_clipped()) {
             if (params.fused_dense) {
                 lil_throw("fused_dense = true and positions = clipped: clipped positions have the portable form only");
@@ -233,7 +254,7 @@ protected:
     }
 
 private:
-    const lil_infllm_shape shape;
+    const infllm_shape shape;
 
     std::vector<ggml_tensor *> score; // F32 [n_cells, n_head_kv, n_stream]
     std::vector<ggml_tensor *> repr;  // F32 [n_embd_k_gqa, n_blocks_max, n_tables] the sum of each block's representatives
@@ -556,6 +577,34 @@ private:
 
 }
 
-lil_kv_cache_select * lil_new_kv_cache_infllm(const lil_kv_cache_select::args & a) {
-    return new lil_kv_cache_infllm(a);
+static std::string check(const lil_sparse_params & p) {
+    if (p.block > 256) {
+        return format("block = %u: 1 to 256, or 0 for the default", p.block);
+    }
+
+    const auto shape = get_shape(p);
+
+    if (p.n_repr == 0 || p.n_repr > shape.block) {
+        return format("n_repr = %u: 1 to block = %u", p.n_repr, shape.block);
+    }
+    if (shape.n_block == 0) {
+        lil_sparse_params q = p;
+        while (get_shape(q).n_block == 0) {
+            q.budget++;
+        }
+
+        return format("budget = %u is too small for n_init = %u and block = %u: at least %u, so that one block can be chosen", p.budget, p.n_init, shape.block, q.budget);
+    }
+    if (p.positions == LIL_POSITIONS_CLIPPED && p.min_ctx > p.budget) {
+        return format("min_ctx = %u with positions = 2 (clipped): a prompt's queries see clipped distances from budget = %u on, and so must steps", p.min_ctx, p.budget);
+    }
+    if (p.positions == LIL_POSITIONS_CLIPPED && p.form == LIL_FORM_FUSED) {
+        return "positions = 2 (clipped) has no fused form: use form AUTO or PORTABLE";
+    }
+
+    return "";
 }
+
+const lil_method lil_method_infllm = {
+    LIL_SPARSE_INFLLM, /*.evicts =*/ false, check, [](const lil_cache_args & a) -> llama_kv_cache * { return new lil_kv_cache_infllm(a); },
+};

@@ -1,5 +1,7 @@
 #include "lil-kv-cache-reselect.h"
 
+#include "llama-impl.h"
+
 #include <cmath>
 
 // LessIsMore (arXiv 2508.07101): one set for all heads, made of the first n_sink tokens, the last floor(ratio*budget), and
@@ -59,6 +61,21 @@ protected:
 
 }
 
-lil_kv_cache_select * lil_new_kv_cache_lessismore(const lil_kv_cache_select::args & a) {
-    return new lil_kv_cache_lessismore(a);
+static std::string check(const lil_sparse_params & p) {
+    if (!(p.ratio > 0.0f && p.ratio < 1.0f)) {
+        return format("ratio = %g: between 0 and 1", p.ratio);
+    }
+
+    const uint32_t n_recent = (uint32_t) std::floor((double) p.ratio*p.budget);
+
+    if (n_recent < 1 || (uint64_t) p.n_sink + n_recent + 1 > p.budget) {
+        return format("budget = %u is too small for n_sink = %u and ratio = %g: at least one recent and one ranked token must fit (recent: %u)",
+                p.budget, p.n_sink, p.ratio, n_recent);
+    }
+
+    return "";
 }
+
+const lil_method lil_method_lessismore = {
+    LIL_SPARSE_LESSISMORE, /*.evicts =*/ false, check, [](const lil_cache_args & a) -> llama_kv_cache * { return new lil_kv_cache_lessismore(a); },
+};

@@ -178,6 +178,16 @@ private:
 
 }
 
-lil_kv_cache_select * lil_new_kv_cache_probe(const lil_kv_cache_select::args & a) {
-    return new lil_kv_cache_probe(a);
+static std::string check(const lil_sparse_params & p) {
+    if (p.form == LIL_FORM_PORTABLE) {
+        return "the probe has no portable form: use form AUTO or FUSED";
+    }
+
+    const std::string err = lil_method_tidal.check(p);
+
+    return err.empty() ? lil_method_lessismore.check(p) : err;
 }
+
+const lil_method lil_method_probe = {
+    LIL_SPARSE_PROBE, /*.evicts =*/ false, check, [](const lil_cache_args & a) -> llama_kv_cache * { return new lil_kv_cache_probe(a); },
+};

@@ -1,5 +1,7 @@
 #include "lil-kv-cache-pages.h"
 
+#include "llama-impl.h"
+
 // Quest (arXiv 2406.10774): the page of the current token and the budget/16 - 1 best others, by the bound on q.k. The first
 // two layers are dense.
 
@@ -58,6 +60,17 @@ protected:
 
 }
 
-lil_kv_cache_select * lil_new_kv_cache_quest(const lil_kv_cache_select::args & a) {
-    return new lil_kv_cache_quest(a);
+static std::string check(const lil_sparse_params & p) {
+    const uint32_t least = (p.first_page ? 2 : 1)*lil_seq_index::PAGE;
+
+    if (p.budget < least) {
+        return format("budget = %u is too small: Quest needs at least %u, %s", p.budget, least,
+                p.first_page ? "the first page and the current one" : "one page");
+    }
+
+    return "";
 }
+
+const lil_method lil_method_quest = {
+    LIL_SPARSE_QUEST, /*.evicts =*/ false, check, [](const lil_cache_args & a) -> llama_kv_cache * { return new lil_kv_cache_quest(a); },
+};

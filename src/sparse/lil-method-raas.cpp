@@ -1,5 +1,7 @@
 #include "lil-kv-cache-pages.h"
 
+#include "llama-impl.h"
+
 // RaaS (arXiv 2502.11147): pages with time stamps. Each step stamps the better half of the pages it reads, by Quest's bound;
 // the budget/16 pages with the newest stamps are read, and one that is left out once stays out, for it is never stamped
 // again. A prompt's pages do not expire: they go only where nothing else is left, the older first. No layer is dense.
@@ -96,6 +98,20 @@ private:
 
 }
 
-lil_kv_cache_select * lil_new_kv_cache_raas(const lil_kv_cache_select::args & a) {
-    return new lil_kv_cache_raas(a);
+static std::string check(const lil_sparse_params & p) {
+    if (p.budget < (uint32_t) lil_seq_index::PAGE) {
+        return format("budget = %u is too small: RaaS needs at least %d, one page", p.budget, (int) lil_seq_index::PAGE);
+    }
+    if (!(p.ratio > 0.0f && p.ratio <= 1.0f)) {
+        return format("ratio = %g: above 0, at most 1", p.ratio);
+    }
+    if (p.form == LIL_FORM_PORTABLE) {
+        return "RaaS has no portable form: use form AUTO or FUSED";
+    }
+
+    return "";
 }
+
+const lil_method lil_method_raas = {
+    LIL_SPARSE_RAAS, /*.evicts =*/ false, check, [](const lil_cache_args & a) -> llama_kv_cache * { return new lil_kv_cache_raas(a); },
+};

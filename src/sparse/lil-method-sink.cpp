@@ -3,6 +3,7 @@
 #include "lil-rope.h"
 
 #include "llama-context.h"
+#include "llama-impl.h"
 #include "llama-model.h"
 
 #include <algorithm>
@@ -347,6 +348,14 @@ private:
 
 }
 
-lil_kv_cache_evict * lil_new_kv_cache_sink(const lil_kv_cache_evict::args & a) {
-    return new lil_kv_cache_sink(a);
+static std::string check(const lil_sparse_params & p) {
+    if (p.budget < (uint64_t) p.n_sink + 1) {
+        return format("budget = %u is too small for n_sink = %u: at least n_sink + 1 = %llu", p.budget, p.n_sink, p.n_sink + 1ull);
+    }
+
+    return "";
 }
+
+const lil_method lil_method_sink = {
+    LIL_SPARSE_SINK, /*.evicts =*/ true, check, [](const lil_cache_args & a) -> llama_kv_cache * { return new lil_kv_cache_sink(a); },
+};

@@ -1,5 +1,7 @@
 #include "lil-kv-cache-reselect.h"
 
+#include "llama-impl.h"
+
 // TidalDecode (arXiv 2410.05076): per KV head the current token and the budget - 1 others with the largest q.k, the maximum
 // over the group.
 
@@ -26,6 +28,14 @@ protected:
 
 }
 
-lil_kv_cache_select * lil_new_kv_cache_tidal(const lil_kv_cache_select::args & a) {
-    return new lil_kv_cache_tidal(a);
+static std::string check(const lil_sparse_params & p) {
+    if (p.budget < 2) {
+        return format("budget = %u is too small: TidalDecode needs at least 2", p.budget);
+    }
+
+    return "";
 }
+
+const lil_method lil_method_tidal = {
+    LIL_SPARSE_TIDAL, /*.evicts =*/ false, check, [](const lil_cache_args & a) -> llama_kv_cache * { return new lil_kv_cache_tidal(a); },
+};

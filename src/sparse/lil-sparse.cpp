@@ -1,8 +1,7 @@
 #include "lil-hooks.h"
-#include "lil-kv-cache-evict.h"
-#include "lil-kv-cache-select.h"
-#include "lil-params.h"
+#include "lil-methods.h"
 #include "lil-probe.h"
+#include "lil-sparse.h"
 
 #include "lil-error.h"
 
@@ -67,29 +66,14 @@ llama_kv_cache * lil_new_kv_cache(
                 llm_arch_name(model.arch), params.method);
     }
 
-    if (lil_is_select(params.method)) {
-        const lil_kv_cache_select::args args = {
-            model, hparams, type_k, type_v, v_trans, offload, unified, kv_size, n_seq_max, n_pad, filter, params,
-        };
+    const auto * m = lil_find_method(params.method);
 
-        switch (params.method) {
-            case LIL_SPARSE_QUEST:      return lil_new_kv_cache_quest     (args);
-            case LIL_SPARSE_INFLLM:     return lil_new_kv_cache_infllm    (args);
-            case LIL_SPARSE_TIDAL:      return lil_new_kv_cache_tidal     (args);
-            case LIL_SPARSE_LESSISMORE: return lil_new_kv_cache_lessismore(args);
-            case LIL_SPARSE_RAAS:       return lil_new_kv_cache_raas      (args);
-            case LIL_SPARSE_PROBE:      return lil_new_kv_cache_probe     (args);
-            default:                    return lil_new_kv_cache_dense     (args);
-        }
+    if (m->evicts) { // kv_size is n_ctx of one sequence, padded
+        params.capacity = params.capacity == 0 ? kv_size : std::min<uint32_t>(GGML_PAD(params.capacity, 256), kv_size);
+        params.recent   = params.recent   == 0 ? params.budget/2 : params.recent;
     }
 
-    // kv_size is n_ctx of one sequence, padded
-    params.capacity = params.capacity == 0 ? kv_size : std::min<uint32_t>(GGML_PAD(params.capacity, 256), kv_size);
-    params.recent   = params.recent   == 0 ? params.budget/2 : params.recent;
-
-    const lil_kv_cache_evict::args args = { model, hparams, type_k, type_v, offload, kv_size, n_seq_max, filter, params };
-
-    return params.method == LIL_SPARSE_SINK ? lil_new_kv_cache_sink(args) : lil_new_kv_cache_h2o(args);
+    return m->make({ model, hparams, type_k, type_v, v_trans, offload, unified, kv_size, n_seq_max, n_pad, filter, params });
 }
 
 void lil_build_before_store(const llm_graph_context & g, const llama_kv_cache_context * mctx, ggml_tensor * k_rot, int il) {
@@ -205,7 +189,7 @@ static std::string check_context(const llama_model & model, const llama_context_
 
     const uint32_t n_seq_max = std::max(1u, cparams.n_seq_max);
 
-    if (!lil_is_select(p.method) && n_seq_max > 1 && cparams.kv_unified) {
+    if (lil_find_method(p.method)->evicts && n_seq_max > 1 && cparams.kv_unified) {
         return format("n_seq_max = %u with kv_unified = true: every sequence has a budget and slots of its own; use kv_unified = false", n_seq_max);
     }
 
@@ -215,7 +199,7 @@ static std::string check_context(const llama_model & model, const llama_context_
     const uint32_t n_ubatch = std::min(n_batch, cparams.n_ubatch == 0 ? cparams.n_batch : cparams.n_ubatch);
     const uint64_t n_ctx_seq = GGML_PAD(n_ctx/n_seq_max, 256);
 
-    if (!lil_is_select(p.method) && p.capacity != 0 && GGML_PAD((uint64_t) p.capacity, 256) < n_ctx_seq && p.capacity < (uint64_t) p.budget + n_ubatch) {
+    if (lil_find_method(p.method)->evicts && p.capacity != 0 && GGML_PAD((uint64_t) p.capacity, 256) < n_ctx_seq && p.capacity < (uint64_t) p.budget + n_ubatch) {
         return format("capacity = %u is too small: at least budget + n_ubatch = %u + %u = %llu (or n_ctx)", p.capacity, p.budget, n_ubatch,
                 (unsigned long long) p.budget + n_ubatch);
     }
@@ -251,7 +235,7 @@ llama_context * lil_init_from_model(llama_model * model, llama_context_params cp
         }
 
         cparams.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_ENABLED;
-        if (!lil_is_select(sparse.method)) {
+        if (lil_find_method(sparse.method)->evicts) {
             cparams.kv_unified  = false; // of one sequence: the same, but no other sequence may share its cells
         }
         pending = &sparse;

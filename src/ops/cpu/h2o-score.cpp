@@ -59,10 +59,13 @@ void lil_h2o_score(ggml_tensor * dst, int ith, int nth, void * userdata) {
         const int32_t * step = lil_h2o_step(steps, i_step);
 
         const auto    head = lil_h2o_get_head(*layer, k, nullptr, dst, pos, step[LIL_STEP_STREAM], i_head);
-        const int64_t base = step[LIL_STEP_BEFORE] - step[LIL_STEP_EVICT];
+        const int64_t base = step[LIL_STEP_BEFORE] - step[LIL_STEP_EVICT] + step[LIL_STEP_NEW] - 1; // the query's own slot
 
-        head.score[base] = 0.0f;
-        head.pos  [base] = step[LIL_STEP_POS];
+        lil_h2o_set_new(head, step);
+
+        if (layer->last) {
+            std::fill_n(head.score, base + 1, 0.0f);
+        }
 
         lil_score_job job = make_job(*layer, k, step[LIL_STEP_STREAM], i_head);
 
@@ -142,17 +145,28 @@ void lil_h2o_score_add(ggml_tensor * dst, int ith, int nth, void * userdata) {
         const int64_t base  = step[LIL_STEP_BEFORE] - step[LIL_STEP_EVICT];
         const int64_t n_new = step[LIL_STEP_NEW];
 
-        float * score = (float *) ((char *) dst->data + step[LIL_STEP_STREAM]*dst->nb[2] + i_head*dst->nb[1]);
-        float * p     = (float *) ((char *) pos->data + step[LIL_STEP_STREAM]*pos->nb[2] + i_head*pos->nb[1]);
+        const auto head = lil_h2o_get_head(*layer, nullptr, nullptr, dst, pos, step[LIL_STEP_STREAM], i_head);
 
-        for (int64_t i = 0; i < n_new; ++i) {
-            score[base + i] = 0.0f;
-            p    [base + i] = step[LIL_STEP_POS] + i;
-        }
+        lil_h2o_set_new(head, step);
 
         for (int i_part = 0; i_part < n_part; ++i_part) {
-            ggml_vec_acc_f32(base + n_new, score, (const float *) ((const char *) part->data + i_step*part->nb[3] + i_part*part->nb[2] + i_head*part->nb[1]));
+            ggml_vec_acc_f32(base + n_new, head.score, (const float *) ((const char *) part->data + i_step*part->nb[3] + i_part*part->nb[2] + i_head*part->nb[1]));
         }
+    }
+}
+
+void lil_new_slots(ggml_tensor * dst, int ith, int nth, void * userdata) {
+    const auto * layer = (const lil_h2o_layer *) userdata;
+
+    const ggml_tensor * pos   = dst->src[1];
+    const ggml_tensor * steps = dst->src[2];
+
+    const int64_t n_head_kv = layer->n_head_kv;
+
+    for (int64_t u = ith; u < steps->ne[1]*n_head_kv; u += nth) {
+        const int32_t * step = lil_h2o_step(steps, u/n_head_kv);
+
+        lil_h2o_set_new(lil_h2o_get_head(*layer, nullptr, nullptr, dst, pos, step[LIL_STEP_STREAM], u%n_head_kv), step);
     }
 }
 

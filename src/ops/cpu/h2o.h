@@ -1,6 +1,6 @@
 #pragma once
 
-// What the H2O ops of the CPU share.
+// What the evict ops of the CPU share.
 
 #include "lil-ops-cpu.h"
 
@@ -12,6 +12,8 @@ void lil_h2o_score       (ggml_tensor * dst, int ith, int nth, void * userdata);
 void lil_h2o_score_prompt(ggml_tensor * dst, int ith, int nth, void * userdata);
 void lil_h2o_score_add   (ggml_tensor * dst, int ith, int nth, void * userdata);
 void lil_h2o_score_window(ggml_tensor * dst, int ith, int nth, void * userdata);
+void lil_new_slots       (ggml_tensor * dst, int ith, int nth, void * userdata);
+void lil_rkv_score       (ggml_tensor * dst, int ith, int nth, void * userdata);
 
 // one KV head of one sequence
 struct lil_h2o_head {
@@ -31,7 +33,7 @@ static inline const int32_t * lil_h2o_step(const ggml_tensor * steps, int64_t i)
     return (const int32_t *) ((const char *) steps->data + i*steps->nb[1]);
 }
 
-// v may be null
+// any may be null
 static inline lil_h2o_head lil_h2o_get_head(
         const lil_h2o_layer & layer,
           const ggml_tensor * k,
@@ -42,9 +44,11 @@ static inline lil_h2o_head lil_h2o_get_head(
                     int64_t   i_head) {
     lil_h2o_head res = {};
 
-    res.k_stride = k->nb[1];
-    res.k_size   = ggml_row_size(k->type, k->ne[0]/layer.n_head_kv);
-    res.k        = (char *) k->data + strm*k->nb[2] + i_head*res.k_size;
+    if (k) {
+        res.k_stride = k->nb[1];
+        res.k_size   = ggml_row_size(k->type, k->ne[0]/layer.n_head_kv);
+        res.k        = (char *) k->data + strm*k->nb[2] + i_head*res.k_size;
+    }
 
     if (v) {
         res.v_stride = v->nb[1];
@@ -56,4 +60,14 @@ static inline lil_h2o_head lil_h2o_get_head(
     res.pos   = pos   ? (float *) ((char *) pos  ->data + strm*pos  ->nb[2] + i_head*pos  ->nb[1]) : nullptr;
 
     return res;
+}
+
+// the new slots of a step and head: their positions, score 0
+static inline void lil_h2o_set_new(const lil_h2o_head & head, const int32_t * step) {
+    const int64_t base = step[LIL_STEP_BEFORE] - step[LIL_STEP_EVICT];
+
+    for (int64_t i = 0; i < step[LIL_STEP_NEW]; ++i) {
+        head.score[base + i] = 0.0f;
+        head.pos  [base + i] = step[LIL_STEP_POS] + i;
+    }
 }

@@ -25,6 +25,8 @@ const lil_cpu_ops * lil_ops_cpu(void) {
         /*.block_select        =*/ lil_block_select,
         /*.raas_stamp          =*/ lil_raas_stamp,
         /*.raas_select         =*/ lil_raas_select,
+        /*.new_slots           =*/ lil_new_slots,
+        /*.rkv_score           =*/ lil_rkv_score,
     };
 
     return &ops;

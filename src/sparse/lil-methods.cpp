@@ -1,0 +1,72 @@
+#include "lil-methods.h"
+
+#include "llama-impl.h"
+
+const lil_method * lil_find_method(lil_sparse_method method) {
+    static const lil_method * const all[] = {
+        &lil_method_sink, &lil_method_h2o, &lil_method_tova, &lil_method_rkv,
+        &lil_method_quest, &lil_method_infllm, &lil_method_tidal, &lil_method_lessismore, &lil_method_raas,
+        &lil_method_dense, &lil_method_probe,
+    };
+
+    for (const auto * m : all) {
+        if (m->method == method) {
+            return m;
+        }
+    }
+
+    return nullptr;
+}
+
+lil_sparse_params lil_sparse_default_params(lil_sparse_method method) {
+    lil_sparse_params res = {};
+
+    res.method        = method;
+    res.budget        = 1024;
+    res.n_sink        = 4;
+    res.positions     = LIL_POSITIONS_ABSOLUTE;
+    res.prompt_scores = LIL_PROMPT_SCORES_EXACT;
+    res.form          = LIL_FORM_AUTO;
+    res.n_init        = 4;
+    res.n_repr        = 4;
+    res.ratio         = method == LIL_SPARSE_RAAS ? 0.5f : 0.25f;
+    res.buffer        = 128;
+    res.n_obs         = 8;
+    res.lambda        = 0.1f;
+    res.threshold     = 0.5f;
+
+    return res;
+}
+
+std::string lil_check_params(const lil_sparse_params & p) {
+    const auto * m = lil_find_method(p.method);
+    if (!m) {
+        return format("method = %d is unknown: see enum lil_sparse_method", p.method);
+    }
+
+    const std::string err = m->check(p);
+    if (!err.empty()) {
+        return err;
+    }
+
+    const lil_positions other = p.method == LIL_SPARSE_SINK ? LIL_POSITIONS_CACHE : p.method == LIL_SPARSE_INFLLM ? LIL_POSITIONS_CLIPPED : LIL_POSITIONS_ABSOLUTE;
+
+    if (p.positions != LIL_POSITIONS_ABSOLUTE && p.positions != other) {
+        return format("positions = %d: 0 (absolute)%s", p.positions,
+                other == LIL_POSITIONS_CACHE ? " or 1 (cache)" : other == LIL_POSITIONS_CLIPPED ? " or 2 (clipped)" : " only with this method");
+    }
+    if (p.budget > INT32_MAX || p.capacity > INT32_MAX) {
+        return format("budget = %u, capacity = %u: at most %d", p.budget, p.capacity, INT32_MAX);
+    }
+    if (p.form != LIL_FORM_AUTO && p.form != LIL_FORM_PORTABLE && p.form != LIL_FORM_FUSED) {
+        return format("form = %d: 0 (auto), 1 (portable) or 2 (fused)", p.form);
+    }
+    if (m->evicts && p.min_ctx != 0) {
+        return format("min_ctx = %u: a method that evicts has none", p.min_ctx);
+    }
+    if (m->evicts && p.fused_dense) {
+        return "fused_dense = true: a method that evicts has no such form";
+    }
+
+    return "";
+}

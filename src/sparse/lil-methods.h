@@ -1,0 +1,54 @@
+#pragma once
+
+#include "lil.h"
+
+#include "llama-kv-cache.h"
+
+#include <string>
+
+// what a cache is made of
+struct lil_cache_args {
+    const llama_model   & model;
+    const llama_hparams & hparams;
+    ggml_type type_k;
+    ggml_type type_v;
+    bool      v_trans;
+    bool      offload;
+    bool      unified;
+    uint32_t  kv_size;   // n_ctx of one sequence, padded; of all, where they share a cache (unified)
+    uint32_t  n_seq_max;
+    uint32_t  n_pad;
+    const llama_memory_i::layer_filter_cb & filter;
+    lil_sparse_params params; // evict: complete, capacity and recent are set
+};
+
+// A method: one file each, lil-method-*.cpp. See docs/methods.md for how to add one.
+struct lil_method {
+    lil_sparse_method method;
+
+    bool evicts; // its family: lil_kv_cache_evict, otherwise lil_kv_cache_select
+
+    // what is wrong with the parameters, or an empty string
+    std::string (*check)(const lil_sparse_params & params);
+
+    llama_kv_cache * (*make)(const lil_cache_args & args);
+};
+
+extern const lil_method lil_method_sink;
+extern const lil_method lil_method_h2o;
+extern const lil_method lil_method_tova;
+extern const lil_method lil_method_rkv;
+
+extern const lil_method lil_method_quest;
+extern const lil_method lil_method_infllm;
+extern const lil_method lil_method_tidal;
+extern const lil_method lil_method_lessismore;
+extern const lil_method lil_method_raas;
+extern const lil_method lil_method_dense;
+extern const lil_method lil_method_probe;
+
+// null: there is none of that number
+const lil_method * lil_find_method(lil_sparse_method method);
+
+// what is wrong with the parameters of any method, or an empty string
+std::string lil_check_params(const lil_sparse_params & params);
