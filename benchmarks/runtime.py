@@ -21,17 +21,12 @@ from pathlib import Path
 
 import lil
 import llama_cpp
+from common import Ratios
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
+from worker import make_text
 
 N_BATCH = 512
-
-
-def make_text(n_words: int) -> str:
-    """Words in an order that does not repeat itself soon; what they say does not matter for speed."""
-    words = ["the", "sea", "was", "calm", "and", "every", "ship", "went", "home", "before", "night", "fell", "on", "a", "quiet", "harbour", "town", "of", "stone"]
-    return " ".join(words[(i * i + i // 17) % len(words)] for i in range(n_words))
 
 
 class Runner:
@@ -73,34 +68,6 @@ def stock_kv_bytes(runner: Runner, n_ctx: int) -> int:
     model = runner.llm._model.model
     head_dim = llama_cpp.llama_model_n_embd(model) // llama_cpp.llama_model_n_head(model)
     return 2 * 2 * n_ctx * llama_cpp.llama_model_n_layer(model) * llama_cpp.llama_model_n_head_kv(model) * head_dim
-
-
-class Ratios:
-    """Ratios of rounds; each measurement's median, and the lowest and highest ratio of a single round."""
-
-    def __init__(self) -> None:
-        self.rows: list[dict[str, object]] = []
-
-    def add(self, what: str, above: list[float], below: list[float], target: str) -> None:
-        ratios = [a / b for a, b in zip(above, below, strict=True)]
-        self.rows.append(
-            {
-                "what": what,
-                "ratio": statistics.median(above) / statistics.median(below),
-                "low": min(ratios),
-                "high": max(ratios),
-                "target": target,
-            }
-        )
-
-    def add_exact(self, what: str, ratio: float, target: str) -> None:
-        self.rows.append({"what": what, "ratio": ratio, "low": ratio, "high": ratio, "target": target})
-
-    def table(self) -> Table:
-        table = Table("measurement", "ratio", "rounds", "target")
-        for r in self.rows:
-            table.add_row(r["what"], f"{r['ratio']:.3f}", f"{r['low']:.3f} .. {r['high']:.3f}", r["target"])
-        return table
 
 
 def make_runner(name: str, model: str, n_ctx: int, threads: int, budget: int) -> Runner:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from importlib import resources
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -8,7 +9,7 @@ import typer
 from rich.console import Console
 
 from .. import _calibration
-from .._errors import ConfigError
+from .._errors import CalibrationWarning, ConfigError
 from .._resolve import METHODS
 from .._sparse import Reselect, Select
 from . import _common as common
@@ -118,7 +119,13 @@ def _times(session: Session, tokens: list[int], budget: int, longest: int) -> di
     lengths = [n for n in (2**i for i in range(8, 24)) if budget < n <= longest]
     if not lengths:
         raise ConfigError(f"--max-context {longest} must be above the budget, {budget}")
-    methods: list[Select] = [m(budget=budget) for m in METHODS.values() if issubclass(m, Select)]
+    methods: list[Select] = []
+    for m in METHODS.values():
+        if issubclass(m, Select):
+            try:
+                methods.append(m(budget=budget))
+            except ConfigError as error:  # its smallest budget is larger
+                warnings.warn(f"not timed: {error}", CalibrationWarning, stacklevel=1)
     out: dict[str, list[Timing]] = {}
     with common.progress() as update:
         done = 0

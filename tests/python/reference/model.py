@@ -141,22 +141,32 @@ def _hadamard(n: int) -> F32:
     return (h / np.sqrt(n)).astype(np.float32)
 
 
+def _rotate(x: F32, block: int) -> F32:
+    """Turns pieces of `block` channels by a Hadamard matrix, [..., head_dim]; it is its own inverse."""
+    return (x.reshape(*x.shape[:-1], -1, block) @ _hadamard(block)).reshape(x.shape)
+
+
+def _rotates(kind: str, block: int) -> bool:
+    """Whether a cache of type `kind` holds turned rows."""
+    return block > 0 and kind not in ("f16", "f32", "bf16")
+
+
 def round_kv(x: F32, kind: str, *, block: int = 0) -> F32:
     """Rounds rows as a cache of type `kind` does, [..., head_dim].
 
     Args:
         x: Keys (roped) or values.
         kind: "f32" (FlashAttention reads it as F16), "f16", "bf16", "q8_0" or "q4_0".
-        block: Before it quantises, upstream turns pieces of this many channels by a Hadamard matrix; 0: not.
+        block: Before it quantises, upstream turns pieces of this many channels by a Hadamard matrix; 0: not. They are turned
+            back here.
     """
     if kind in ("f16", "f32"):
         return x.astype(np.float16).astype(np.float32)
     qtype = gguf.GGMLQuantizationType[kind.upper()]
-    rotate = block > 0 and kind != "bf16"
-    y = (x.reshape(*x.shape[:-1], -1, block) @ _hadamard(block)).reshape(x.shape) if rotate else x
-    y = np.ascontiguousarray(y, np.float32)
+    turn = _rotates(kind, block)
+    y = np.ascontiguousarray(_rotate(x, block) if turn else x, np.float32)
     y = dequantize(quantize(y, qtype), qtype).reshape(x.shape).astype(np.float32)
-    return (y.reshape(*x.shape[:-1], -1, block) @ _hadamard(block)).reshape(x.shape) if rotate else y
+    return _rotate(y, block) if turn else y
 
 
 def _rms_norm(x: F32, weight: F32 | None, eps: float) -> F32:
@@ -187,7 +197,7 @@ class _Layer:
 
     scale: float
     raw: F32  # keys before RoPE, [n_tokens, n_head_kv, head_dim]
-    k: F32  # keys as attention reads them, roped by their place in the text, [n_tokens, n_head_kv, head_dim]
+    k: F32  # keys as attention reads them: roped by their place in the text, and turned as the cache holds them
     v: F32  # [n_tokens, n_head_kv, head_dim]
 
     def keys(self, head: int, positions: Sequence[int]) -> F32:
@@ -225,8 +235,11 @@ class Reference:
         self.weights = model if isinstance(model, Weights) else Weights.load(model)
         self.hp = self.weights.hp
         self.policy: Policy = Dense() if policy is None else policy
-        if isinstance(policy, Select) and policy.far and self.hp.rope_mscale != 1:
-            raise ValueError(f"rope_mscale = {self.hp.rope_mscale}: clipped positions are known for 1 only")
+        if isinstance(policy, Select) and policy.far:
+            if self.hp.rope_mscale != 1:
+                raise ValueError(f"rope_mscale = {self.hp.rope_mscale}: clipped positions are known for 1 only")
+            if type_k not in ("f16", "f32", "bf16"):
+                raise ValueError(f"type_k = {type_k!r}: clipped positions are known for f16, f32 and bf16")
         self.n_ubatch = n_ubatch
         self.type_k, self.type_v, self.type_q = type_k, type_v, type_q
         self.n_ctx = n_ctx or self.hp.n_ctx_train
@@ -234,6 +247,8 @@ class Reference:
         rotates = self.hp.head_dim % 64 == 0
         self._block_k = self.hp.head_dim & -self.hp.head_dim if rotates else 0
         self._block_v = 64 if rotates else 0
+        # Attention reads turned keys, with turned queries: no q.k changes by it, but what goes by channels does (Quest's bounds).
+        self._turns_k = _rotates(type_k, self._block_k)
         self.reset()
 
     def reset(self) -> None:
@@ -335,6 +350,8 @@ class Reference:
         q = self._rope(q, at, il)
         if self.type_q is not None:
             q = round_kv(q, self.type_q, block=self._block_k)
+        if self._turns_k:
+            q = _rotate(q, self._block_k)
         return q.reshape(len(q), self.hp.n_head_kv, -1, self.hp.head_dim).transpose(1, 2, 0, 3)
 
     def _attention(self, x: F32, il: int) -> F32:
@@ -344,14 +361,17 @@ class Reference:
         at = np.arange(pos, pos + n)
 
         q, k, v = self._qkv(x, il)
-        roped = round_kv(self._rope(k, at, il), self.type_k, block=self._block_k)
-        layer.raw = np.concatenate([layer.raw, round_kv(k, self.type_k, block=self._block_k)])
-        layer.k = np.concatenate([layer.k, roped])
-        layer.v = np.concatenate([layer.v, round_kv(v, self.type_v, block=self._block_v)])
-
         full = hp.window[il] == 0
         select = self.policy if full and isinstance(self.policy, Select) else None
         far = select.far if select is not None else 0
+
+        roped = round_kv(self._rope(k, at, il), self.type_k, block=self._block_k)
+        # What is to be seen at a distance is turned back from what the cache holds.
+        raw = self._rope(roped, -at, il) if far else round_kv(k, self.type_k, block=self._block_k)
+        layer.raw = np.concatenate([layer.raw, raw])
+        layer.k = np.concatenate([layer.k, _rotate(roped, self._block_k) if self._turns_k else roped])
+        layer.v = np.concatenate([layer.v, round_kv(v, self.type_v, block=self._block_v)])
+
         q_at = self._turn(q, at, il)
         q_far = self._turn(q, np.full(n, far), il) if far else None
         seen: Positions
@@ -368,6 +388,8 @@ class Reference:
             # Slots are in order of position, the same number in each head: row j is slot j.
             slots = np.arange(rows.shape[1])
             keys = np.stack([self._rope(layer.raw[rows[h], h : h + 1], slots, il)[:, 0] for h in range(hp.n_head_kv)])
+            if self._turns_k:
+                keys = _rotate(keys, self._block_k)
             q_at = self._turn(q, slots[-n:], il)
         else:
             keys = layer.k[rows, heads]  # [n_head_kv, n_kv, d]

@@ -25,9 +25,11 @@ __all__ = [
     "RaaS",
     "Select",
     "TidalDecode",
+    "group_page_scores",
     "merge_ranks",
     "page_bounds",
     "page_scores",
+    "page_tokens",
 ]
 
 PAGE = 16  # tokens of a page, by position
@@ -53,13 +55,13 @@ def page_scores(q: F32, low: F32, high: F32) -> F32:
     return np.maximum(q[:, None] * low, q[:, None] * high).sum(axis=-1, dtype=np.float32)
 
 
-def _group_page_scores(q: F32, keys: F32) -> F32:
+def group_page_scores(q: F32, keys: F32) -> F32:
     """The largest of a group's page scores: q [G, d], keys [n, d] -> [n_pages]."""
     low, high = page_bounds(keys)
     return page_scores(q, low, high).max(axis=0)
 
 
-def _page_tokens(pages: Iterable[int], n: int) -> list[int]:
+def page_tokens(pages: Iterable[int], n: int) -> list[int]:
     """The tokens before n of these pages, ascending."""
     return [p for page in sorted(pages) for p in range(page * PAGE, min(page * PAGE + PAGE, n))]
 
@@ -152,11 +154,11 @@ class Quest(Select):
         current = pos // PAGE
         seen = []
         for h in range(self._n_head_kv):
-            score = _group_page_scores(q[h], view.keys(h, range(pos + 1)))
+            score = group_page_scores(q[h], view.keys(h, range(pos + 1)))
             fixed = {current, 0} if self.first_page else {current}
             others = [p for p in _best(score, len(score)) if p not in fixed]
             pages = fixed | set(others[: self.budget // PAGE - len(fixed)])
-            seen.append(_page_tokens(pages, pos))
+            seen.append(page_tokens(pages, pos))
         return seen
 
 
@@ -230,22 +232,31 @@ class InfLLM(Select):
         first = self.n_init + b * self.n_block
         return [first + j for j in _best(self._score[il, head][first : first + self.n_block], self.n_repr)]
 
-    def _choose(self, il: int, pos: int, q: F32, view: LayerView, q_far: F32 | None) -> Positions:
-        n_left = pos - self.window + 1  # tokens that have left the window are those before this position
-        n_whole = (n_left - self.n_init) // self.n_block
-        score = np.zeros(n_whole, np.float32)
-        for b in range(n_whole):
+    def n_whole(self, pos: int) -> int:
+        """Blocks that a query at pos can choose: all of their tokens have left its window."""
+        return max(0, (pos - self.window + 1 - self.n_init) // self.n_block)
+
+    def block_scores(self, il: int, pos: int, q: F32, view: LayerView, q_far: F32 | None) -> F32:
+        """[n_whole(pos)], with the arguments of select()"""
+        score = np.zeros(self.n_whole(pos), np.float32)
+        for b in range(len(score)):
             for h in range(self._n_head_kv):
-                tokens = self.representatives(il, h, b)
-                if self.far:
-                    assert q_far is not None
-                    score[b] += (q_far[h] @ view.far_keys(h, tokens).T).sum(dtype=np.float32)
-                else:
-                    score[b] += (q[h] @ view.keys(h, tokens).T).sum(dtype=np.float32)
+                score[b] += self.head_score(h, self.representatives(il, h, b), q, view, q_far)
+        return score
+
+    def head_score(self, head: int, tokens: Sequence[int], q: F32, view: LayerView, q_far: F32 | None) -> np.float32:
+        """What a KV head adds to the score of a block that these tokens represent."""
+        if self.far:
+            assert q_far is not None
+            return np.float32((q_far[head] @ view.far_keys(head, tokens).T).sum(dtype=np.float32))
+        return np.float32((q[head] @ view.keys(head, tokens).T).sum(dtype=np.float32))
+
+    def _choose(self, il: int, pos: int, q: F32, view: LayerView, q_far: F32 | None) -> Positions:
+        score = self.block_scores(il, pos, q, view, q_far)
         starts = [self.n_init + b * self.n_block for b in sorted(_best(score, self.n_blocks))]
         seen = [*range(self.n_init)]
         seen += [p for s in starts for p in range(s, s + self.n_block)]
-        seen += range(self.n_init + n_whole * self.n_block, pos)  # no whole block yet, and the window
+        seen += range(self.n_init + len(score) * self.n_block, pos)  # no whole block yet, and the window
         return [list(seen) for _ in range(self._n_head_kv)]
 
 
@@ -384,16 +395,20 @@ class RaaS(Select):
         seen = super().select(il, pos, q, view, q_far)
         for h in range(self._n_head_kv):
             alive = sorted({p // PAGE for p in [*seen[h], pos]})
-            score = _group_page_scores(q[h], view.keys(h, range(pos + 1)))
-            best = _best(score[alive], math.ceil(self.ratio * len(alive)))
-            for p in _page_tokens((alive[j] for j in best), pos + 1):
-                self._stamp[il, h][p] = max(self._stamp[il, h][p], self.now)
+            score = group_page_scores(q[h], view.keys(h, range(pos + 1)))
+            self._stamp_best(il, h, pos, alive, score[alive])
         return seen
+
+    def _stamp_best(self, il: int, head: int, pos: int, alive: Sequence[int], score: F32) -> None:
+        """Stamps the best of the alive pages, whose scores these are."""
+        best = _best(score, math.ceil(self.ratio * len(alive)))
+        for p in page_tokens((alive[j] for j in best), pos + 1):
+            self._stamp[il, head][p] = max(self._stamp[il, head][p], self.now)
 
     def _choose(self, il: int, pos: int, q: F32, view: LayerView, q_far: F32 | None) -> Positions:
         current = pos // PAGE
         seen = []
         for h in range(self._n_head_kv):
             others = _best(self.stamps(il, h)[:current], self.budget // PAGE - 1)
-            seen.append(_page_tokens([*others, current], pos))
+            seen.append(page_tokens([*others, current], pos))
         return seen

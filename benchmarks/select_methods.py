@@ -1,0 +1,174 @@
+"""The select methods against stock llama-cpp-python, and ik-llama-cpp-python where it is installed: decode and prompts.
+
+    python benchmarks/select_methods.py MODEL.gguf [--contexts 16384,32768] [--budget 1024] [--threads 2] [--rounds 5] [--ik PYTHON]
+
+Needs stock `llama-cpp-python` of the pinned version beside `lil-cpp`. --ik names a Python that has `ik-llama-cpp-python`. Every
+runner is a process of its own, and they take turns, a few steps each, so that a machine that slows down slows all of them. Only
+ratios of medians mean anything; the range of the single rounds' ratios stands beside each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from common import Ratios
+from rich.console import Console
+from rich.progress import Progress
+
+HERE = Path(__file__).parent
+
+
+class Worker:
+    """A process of worker.py. It is stopped while others have their turn: a runtime's idle threads may spin."""
+
+    def __init__(self, kind: str, model: str, threads: int, python: str = sys.executable) -> None:
+        self.process = subprocess.Popen(
+            [python, str(HERE / "worker.py"), kind, model, str(threads)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        )  # fmt: skip
+        self.answer()
+        self.pause(True)
+
+    def pause(self, on: bool) -> None:
+        if hasattr(signal, "SIGSTOP"):
+            self.process.send_signal(signal.SIGSTOP if on else signal.SIGCONT)
+
+    def answer(self) -> Any:
+        assert self.process.stdout
+        for line in self.process.stdout:
+            if line.startswith(("{", "[", '"')) or line[:1].isdigit() or line.strip() in ("true", "false"):
+                return json.loads(line)
+        raise RuntimeError(f"{self.process.args} ended: {self.process.wait()}")
+
+    def __call__(self, do: str, **arguments: Any) -> Any:
+        assert self.process.stdin
+        self.pause(False)
+        self.process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
+        self.process.stdin.flush()
+        answer = self.answer()
+        self.pause(True)
+        return answer
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+def methods(budget: int, reselect: int) -> dict[str, dict[str, Any]]:
+    one: dict[str, Any] = {"budget": budget}
+    return {
+        "fused dense": {"fused_dense": True},
+        "Quest": {"sparse": ["Quest", one]},
+        "InfLLM": {"sparse": ["InfLLM", one]},
+        "TidalDecode": {"sparse": ["TidalDecode", one | {"reselect": reselect}]},
+        "LessIsMore": {"sparse": ["LessIsMore", one | {"reselect": reselect}]},
+    }
+
+
+# context -> method -> most of stock's time at 1k; method -> least speed-up over stock at the same context
+TARGETS_1K = {
+    16384: {"Quest": 1.25, "InfLLM": 1.25, "TidalDecode": 1.45, "LessIsMore": 1.45},
+    32768: {"Quest": 1.35, "InfLLM": 1.35, "TidalDecode": 1.8, "LessIsMore": 1.8},
+}
+TARGETS_STOCK = {16384: {"Quest": 2.3, "fused dense": 1.5}, 32768: {"Quest": 4.0}}
+TARGETS_IK = {16384: 2.0, 32768: 2.5}
+
+
+def target(table: dict[int, dict[str, float]], context: int, name: str, sign: str) -> str:
+    value = table.get(context, {}).get(name)
+    return f"{sign} {value:.2f}" if value else ""
+
+
+def measure_decode(args: argparse.Namespace, context: int, ratios: Ratios, progress: Progress, states: Path) -> None:
+    runs = methods(args.budget, args.reselect)
+    workers = {"stock 1k": Worker("stock", args.model, args.threads), "stock": Worker("stock", args.model, args.threads)}
+    workers |= {name: Worker("lil", args.model, args.threads) for name in runs}
+    if args.ik:
+        workers["ik"] = Worker("ik", args.model, args.threads, args.ik)
+
+    k = f"{context // 1024}k"
+    task = progress.add_task(f"filling {k}", total=len(workers))
+    for name, worker in workers.items():
+        n = 1024 if name == "stock 1k" else context
+        # what a method keeps beside keys and values is in its state; the others' states are stock's
+        own = name if name == "InfLLM" else "stock"
+        worker("fill", n=n, state=str(states / f"{own}-{n}"), options=runs.get(name, {}))
+        worker("decode", n=2)  # the first step computes page metadata
+        progress.advance(task)
+
+    times: dict[str, list[float]] = {name: [] for name in workers}
+    task = progress.add_task(f"decode at {k}", total=args.rounds)
+    for _ in range(args.rounds):
+        for name, worker in workers.items():
+            worker("decode", n=1)  # awake
+            times[name].append(worker("decode", n=args.steps))
+        progress.advance(task)
+    for worker in workers.values():
+        worker.close()
+
+    for name in runs:
+        ratios.add(f"decode: {name} at {k} / stock at 1k", times[name], times["stock 1k"], target(TARGETS_1K, context, name, "<="))
+    for name in runs:
+        ratios.add(f"decode: stock at {k} / {name} at {k}", times["stock"], times[name], target(TARGETS_STOCK, context, name, ">="))
+    if args.ik:
+        ratios.add(f"decode: ik at {k} / Quest at {k}", times["ik"], times["Quest"], f">= {TARGETS_IK.get(context, 0):.1f}")
+        ratios.add(f"decode: stock at {k} / ik at {k}", times["stock"], times["ik"], "")
+
+
+def measure_prompts(args: argparse.Namespace, ratios: Ratios, progress: Progress) -> None:
+    runs: dict[str, tuple[str, dict[str, Any]]] = {"stock": ("stock", {})}
+    runs |= {name: ("lil", options) for name, options in methods(args.budget, args.reselect).items()}
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    task = progress.add_task("prompts", total=args.prompt_rounds * len(runs))
+    for _ in range(args.prompt_rounds):
+        for name, (kind, options) in runs.items():
+            worker = Worker(kind, args.model, args.threads)
+            times[name].append(worker("prompt", n=args.prompt, options=options))
+            worker.close()
+            progress.advance(task)
+    for name in list(runs)[1:]:
+        ratios.add(f"prompt of {args.prompt // 1024}k: {name} / stock", times[name], times["stock"], "<= 1.05")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model")
+    parser.add_argument("--contexts", default="16384,32768")
+    parser.add_argument("--prompt", type=int, default=4096)
+    parser.add_argument("--prompt-rounds", type=int, default=3)
+    parser.add_argument("--budget", type=int, default=1024)
+    parser.add_argument("--reselect", type=int, default=13)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=8, help="decode steps of a round")
+    parser.add_argument("--ik", metavar="PYTHON", help="a Python with ik-llama-cpp-python")
+    parser.add_argument("--states", type=Path, help="keep the filled contexts here, for the next run")
+    parser.add_argument("--json", type=Path, help="also write the rows to this file")
+    args = parser.parse_args()
+
+    console = Console()
+    ratios = Ratios()
+    with tempfile.TemporaryDirectory() as temporary, Progress(console=console) as progress:
+        states = args.states or Path(temporary)
+        states.mkdir(parents=True, exist_ok=True)
+        for context in (int(c) for c in args.contexts.split(",") if c):
+            measure_decode(args, context, ratios, progress, states)
+        if args.prompt_rounds:
+            measure_prompts(args, ratios, progress)
+
+    console.print(f"{Path(args.model).name}, budget {args.budget}, {args.threads} threads, {args.rounds} rounds of {args.steps} steps")
+    console.print(ratios.table())
+    if args.json:
+        args.json.write_text(json.dumps(ratios.rows, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
