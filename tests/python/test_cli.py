@@ -20,6 +20,7 @@ from lil import (
     ConfigError,
     ContextError,
     LessIsMore,
+    NativeError,
     Quest,
     Sink,
     TidalDecode,
@@ -264,9 +265,12 @@ def test_candidates() -> None:
     assert math.isnan(found[2].after[0])
     assert found[2].score[1] == pytest.approx((0.21 + 0.21 + 1) / 3)
     assert fallback(30) == 17
+    for c, screen in zip(found, (0.1, 0.3, 0.2), strict=True):
+        c.screen = screen
     assert [c.layer for c in worth_trying(found, 1, n_layer)] == [3]  # the best, which is the one by formula
+    assert [c.layer for c in worth_trying(found, 2, n_layer)] == [3, 5]
     assert [c.layer for c in worth_trying(found, 3, n_layer)] == [3, 4, 5]
-    found[1].score = (2.0, 2.0)
+    found[1].screen = 0.0
     assert [c.layer for c in worth_trying(found, 1, n_layer)] == [3, 4]
 
 
@@ -288,11 +292,24 @@ class _Scripted:
     def __init__(self, n_layer: int, loss: Callable[[Any, bool], float]) -> None:
         self.n_layer, self.loss = n_layer, loss
         self.made: list[Any] = []
+        self.prompts: list[Any] = []  # the methods that were given one
+        self.loads = True
 
     def context(self, method: Any, *, n_ctx: int) -> Any:
         self.made.append(method)
         self.method, self.fed = method, []
         return contextlib.nullcontext(self)
+
+    @property
+    def n_tokens(self) -> int:
+        return len(self.fed)
+
+    def save(self) -> Any:
+        return list(self.fed)
+
+    def load(self, saved: Any) -> bool:
+        self.fed = list(saved)
+        return self.loads
 
     def info(self) -> Any:
         return types.SimpleNamespace(n_layer=self.n_layer)
@@ -300,10 +317,12 @@ class _Scripted:
     def probed(self, method: type) -> Any:
         mass = np.zeros((self.n_layer, self.n_layer))
         for c in range(self.n_layer):
-            mass[c, c + 1 :] = 0.95 if c == 2 else 1 - abs(c - 9) / 30  # layer 9 holds most
+            mass[c, c + 1 :] = 0.95 if c == 2 else 1 - abs(c - 5) / 30  # layer 5 holds most
         return mass.tolist()
 
     def eval(self, tokens: Sequence[int]) -> Any:
+        if len(tokens) > 1:
+            self.prompts.append(self.method)
         self.fed += tokens
         repeats = len(self.fed) > 20 and self.fed[20] == self.fed[0]
         return _spread(self.loss(self.method, repeats))
@@ -317,34 +336,41 @@ def _spread(loss: float) -> Any:
 
 def test_calibrate_tries_the_best_and_takes_the_least_excess() -> None:
     def loss(method: Any, repeats: bool) -> float:
-        if isinstance(method, lil._dense.Probe):
+        if method is None or isinstance(method, lil._dense.Probe):
             return 0.1
-        # in plain text layer 8 is a little better, in recall layer 10 is much better
-        return 0.1 + 0.01 * abs(method.reselect - 8) + (0.5 * abs(method.reselect - 10) if repeats else 0)
+        return 0.1 + (0.1 * abs(method.reselect - 12) if repeats else 0.2 * abs(method.reselect - 11))
 
     session = _Scripted(16, loss)
     texts = measure.Texts([*range(0, 40, 2), *range(40, 60, 2)], [*range(0, 40, 2), *range(0, 20, 2)], 20)
     seen: list[tuple[int, int, str]] = []
+
+    def progress(*now: Any) -> None:
+        seen.append(now)
+
     methods = [TidalDecode(budget=12), LessIsMore(budget=12, ratio=0.5)]
-    found = measure.calibrate(session, texts, methods, tries=4, progress=lambda *now: seen.append(now))  # type: ignore[arg-type]
+    found = measure.calibrate(session, texts, methods, screen=4, tries=3, progress=progress)  # type: ignore[arg-type]
     assert [calibration.method for calibration in found] == methods
     for calibration in found:
+        # the prompt, which full attention has read, predicts the first token
+        screens = [math.log(50) + 0.1 + 0.1 * abs(c - 12) * 3 / 4 for c in range(3, 16)]
+        assert [c.screen for c in calibration.candidates] == pytest.approx(screens, abs=1e-3)
         tried = [c.layer for c in calibration.candidates if c.loss is not None]
-        assert len(tried) in (4, 5)
-        assert 9 in tried
-        assert 10 in tried
-        assert fallback(16) in tried
-        assert calibration.best.layer == 10
-        assert calibration.excess(calibration.best) == pytest.approx(0.04, abs=1e-3)
+        assert tried == [fallback(16), 11, 12, 13]
+        assert calibration.best.layer == 11
+        assert calibration.excess(calibration.best) == pytest.approx(0.1 * 9 / 10, abs=1e-3)
     probes = [method for method in session.made if isinstance(method, lil._dense.Probe)]
     assert probes == [lil._dense.Probe(budget=12, n_sink=4, ratio=0.5)] * 2
-    assert seen[-1][0] == seen[-1][1]
+    assert session.prompts == [*probes, None]
+    assert seen[-1][0] == seen[-1][1] == 20 + 2 * (13 * 4 + 4 * 20)
     assert [done for done, _, _ in seen] == list(range(1, len(seen) + 1))
 
     with pytest.raises(ConfigError, match="of one budget"):
         measure.calibrate(session, texts, [TidalDecode(budget=8), LessIsMore(budget=16)])  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="3 full-attention layers"):
         measure.calibrate(_Scripted(3, loss), texts, methods)  # type: ignore[arg-type]
+    session.loads = False
+    with pytest.raises(NativeError, match="tidal: .*state of the prompt"):
+        measure.calibrate(session, texts, methods)  # type: ignore[arg-type]
 
 
 def test_break_even() -> None:
@@ -576,7 +602,7 @@ def test_calibrate(
     assert llama.sparse_info().reselect == 17
 
     out = tmp_path / "out.json"
-    args = ["calibrate", model_path, "--budget", "32", "--prompt", "64", "--tokens", "6", "--tries", "1"]
+    args = ["calibrate", model_path, "--budget=32", "--prompt=64", "--tokens=6", "--screen=4", "--tries=1"]
     result = run(*args, "--no-save", "--json", str(out))
     assert result.exit_code == 0, result.output
     assert not calibrations.exists()
@@ -586,6 +612,7 @@ def test_calibrate(
         rows = found["candidates"][name]
         assert [row["layer"] for row in rows] == list(range(3, 30))
         assert all(0 < share <= 1 for row in rows[1:-1] for share in (*row["before"], *row["after"], *row["score"]))
+        assert all(row["screen"] > 0 for row in rows)
         tried = [row for row in rows if row["loss"]]
         assert len(tried) in (1, 2)
         assert found["saved"][name]["reselect"] in [row["layer"] for row in tried]

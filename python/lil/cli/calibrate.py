@@ -29,6 +29,7 @@ def calibrate(
     budget: Annotated[int, typer.Option(min=2, help="Tokens that a step attends to.")] = 128,
     prompt: Annotated[int, typer.Option(min=2, help="Tokens of the prompt.")] = 512,
     tokens: Annotated[int, typer.Option(min=2, help="Tokens after it, on either text.")] = 250,
+    screen: Annotated[int, typer.Option(min=2, help="Tokens that every layer is screened on.")] = 32,
     tries: Annotated[int, typer.Option(min=1, help="Layers that are really run, of each method.")] = 6,
     min_ctx: Annotated[
         bool,
@@ -42,8 +43,9 @@ def calibrate(
 ) -> None:
     """Find the re-selection layer of TidalDecode and LessIsMore for a model, and keep it.
 
-    A probe ranks the layers on a text that goes on and on one that repeats its prompt; the best are tried, and the one
-    is chosen whose loss exceeds that of full attention least, both texts added up. Takes minutes.
+    Every layer is screened on the first tokens of a text that repeats its prompt. The best are tried on all of it and
+    on a text that goes on, and the one is chosen whose loss exceeds that of full attention least, both texts added up.
+    Takes minutes.
     """
     if method not in _METHODS:
         raise ConfigError(f"--method {method!r} is unknown; give tidal, lessismore or both")
@@ -63,7 +65,14 @@ def calibrate(
         every = session.tokenize(words)
         texts = measure.make_texts(every, n_prompt=prompt, n_tokens=tokens, n_bos=session.n_bos(every))
         with common.progress() as update:
-            found = measure.calibrate(session, texts, wanted, tries=tries, progress=update)  # type: ignore[arg-type]
+            found = measure.calibrate(
+                session,
+                texts,
+                wanted,  # type: ignore[arg-type]
+                screen=screen,
+                tries=tries,
+                progress=update,
+            )
         for calibration in found:
             _show(console, calibration)
         entries: dict[str, dict[str, Any]] = {c.method.name: c.entry for c in found}
@@ -89,25 +98,25 @@ def calibrate(
             "full": found[0].full,
             "timings": {name: [vars(t) for t in measured] for name, measured in timings.items()},
         }
-        options = {"text": text, "budget": budget, "prompt": prompt, "tokens": tokens, "tries": tries}
+        options = {"text": text, "budget": budget, "prompt": prompt, "tokens": tokens, "screen": screen, "tries": tries}
         common.write_json(json, "calibrate", session, options, results)
 
 
 def _show(console: Console, of: Calibration) -> None:
-    columns = ["layer", "mass after: plain", "recall", "mass before: plain", "recall", "perplexity: plain", "recall",
-               "excess, nats"]  # fmt: skip
+    columns = ["layer", "mass after: plain", "recall", "mass before: plain", "recall", "screen",
+               "perplexity: plain", "recall", "excess, nats"]  # fmt: skip
     out = common.table(columns)
     plain, recall = (f"{math.exp(x):.3f}" for x in of.full)
-    out.add_row("full", "", "", "", "", plain, recall, "0")
+    out.add_row("full", "", "", "", "", "", plain, recall, "0")
 
     def share(x: float) -> str:
         return "" if math.isnan(x) else f"{x:.3f}"
 
     for c in of.candidates:
+        screen = "" if c.screen is None else f"{math.exp(c.screen):.3f}"
         measured = ["", "", ""] if c.loss is None else [*(f"{math.exp(x):.3f}" for x in c.loss), f"{of.excess(c):.4f}"]
-        out.add_row(
-            str(c.layer), *map(share, (*c.after, *c.before)), *measured, style="bold green" if c is of.best else None
-        )
+        style = "bold green" if c is of.best else None
+        out.add_row(str(c.layer), *map(share, (*c.after, *c.before)), screen, *measured, style=style)
     name = type(of.method).__name__
     common.show(console, f"{name}, budget {of.method.budget}, {of.n_layer} layers", out)
     console.print(f"{name}(reselect={of.best.layer})\n")

@@ -2,15 +2,18 @@
 
 1. A *probe*, full attention that looks at itself, is fed two texts token by token: one that goes on, and one that
    repeats its prompt, which needs recall. For each layer c it sums the share of the later layers' softmax mass that the
-   tokens chosen at c hold. That ranks the candidates.
-2. The best few are tried: the method with each c runs over both texts.
-3. The candidate with the smallest *combined excess* is chosen: the mean loss of the method less that of full
-   attention, per token in nats, on the plain text and on the recall text, added up:
+   tokens chosen at c hold. That is shown, and decides nothing: the best c may be one whose share is small.
+2. Every candidate is *screened*: the method with each c runs over the first tokens of the recall text.
+3. Those with the smallest loss there are tried: the method runs over both texts. The one with the smallest *combined
+   excess* is chosen: the mean loss of the method less that of full attention, per token in nats, on the plain text
+   and on the recall text, added up:
 
        excess(c) = [loss_plain(c) - loss_plain(full)] + [loss_recall(c) - loss_recall(full)]
 
    that is the logarithm of the two perplexity ratios' product. Recall matters as much as plain text: on the
    latter hardly any c is bad, and a wrong one shows in the former.
+
+The runs of 2 and 3 start from one saved state: what full attention leaves behind after the prompt.
 """
 
 from __future__ import annotations
@@ -23,10 +26,10 @@ from typing import Any
 import numpy as np
 
 from .._dense import Probe
-from .._errors import ConfigError
+from .._errors import ConfigError, NativeError
 from .._sparse import Reselect
-from ._session import Session
-from .losses import Texts, token_losses
+from ._session import Logits, Session
+from .losses import Step, Texts, token_losses
 
 Pair = tuple[float, float]  # plain, recall
 
@@ -40,13 +43,15 @@ class Candidate:
         after: Mean share of the softmax mass of layers c+1 to L-1 that c's set holds, on both texts. NaN for the last.
         before: The same of layers 3 to c-1 and the set of layer 2. NaN where there are none.
         score: Mean share over layers 3 to L-1, of the set that each would read; c itself reads everything.
-        loss: Mean loss of the method, nats per token, on both texts; None: not tried.
+        screen: Mean loss of the method, nats per token, on the screened tokens; None: not screened.
+        loss: The same on both texts; None: not tried.
     """
 
     layer: int
     after: Pair
     before: Pair
     score: Pair
+    screen: float | None = None
     loss: Pair | None = None
 
 
@@ -113,8 +118,8 @@ def fallback(n_layer: int) -> int:
 
 
 def worth_trying(of: Sequence[Candidate], n: int, n_layer: int) -> list[Candidate]:
-    """The `n` candidates whose sets hold most, and the one that would be taken without a calibration."""
-    ranked = sorted(of, key=lambda candidate: -sum(candidate.score))
+    """The `n` candidates of the least screen loss, and the one that would be taken without a calibration."""
+    ranked = sorted(of, key=lambda candidate: math.inf if candidate.screen is None else candidate.screen)
     guess = [candidate for candidate in of if candidate.layer == fallback(n_layer) and candidate not in ranked[:n]]
     return sorted([*ranked[:n], *guess], key=lambda candidate: candidate.layer)
 
@@ -124,6 +129,7 @@ def calibrate(
     texts: Texts,
     methods: Sequence[Reselect],
     *,
+    screen: int = 32,
     tries: int = 6,
     progress: Callable[[int, int, str], None] = lambda done, total, what: None,
 ) -> list[Calibration]:
@@ -131,20 +137,23 @@ def calibrate(
     Args:
         texts: See `make_texts`.
         methods: Whose layer is looked for; of one budget, and of one `n_sink` and `ratio` where they have them.
-        tries: Candidates that are really run, of each method; the one by formula is tried as well.
+        screen: Tokens of the recall text, after the prompt, on which every candidate is screened.
+        tries: Candidates that are run over both texts, of each method; the one by formula is tried as well.
         progress: Called with the decode steps done, their number, and what is going on.
 
     Raises:
         ConfigError: The methods differ in budget, or the model has too few layers.
+        NativeError: A context does not take over the state of the prompt.
     """
     if len({method.budget for method in methods}) != 1:
         raise ConfigError(f"methods={list(methods)} must be of one budget")
     shape = {name: getattr(m, name) for m in methods for name in ("n_sink", "ratio") if hasattr(m, name)}
     probe = Probe(budget=methods[0].budget, **shape)
     n_ctx = max(map(len, (texts.plain, texts.recall)))
+    screened = texts.recall[: texts.n_prompt + screen]
     done = total = 0
 
-    def run(context: Any, tokens: list[int], what: str) -> float:
+    def run(step: Step, tokens: list[int], what: str) -> float:
         nonlocal done
 
         def tick() -> None:
@@ -152,7 +161,7 @@ def calibrate(
             done += 1
             progress(done, total, what)
 
-        return float(np.mean(token_losses(context.eval, tokens, n_prompt=texts.n_prompt, tick=tick)))
+        return float(np.mean(token_losses(step, tokens, n_prompt=texts.n_prompt, tick=tick)))
 
     full: list[float] = []
     mass: dict[str, list[Any]] = {method.name: [] for method in methods}
@@ -167,20 +176,36 @@ def calibrate(
                     f"the model has {n_layer} full-attention layers; a re-selection layer needs 4 or more"
                 )
             most = min(n_layer - 3, tries + 1)
-            total = texts.n_steps * (1 + most * len(methods))
-            full.append(run(context, tokens, f"probe, {kind}"))
+            screens = (n_layer - 3) * (len(screened) - texts.n_prompt)
+            total = texts.n_steps + len(methods) * (screens + most * texts.n_steps)
+            full.append(run(context.eval, tokens, f"probe, {kind}"))
             for method in methods:
                 mass[method.name].append(context.probed(type(method)))
 
     found = [Calibration(m, n_layer, (full[0], full[1]), candidates(mass[m.name])) for m in methods]
+    with session.context(None, n_ctx=n_ctx) as context:
+        prompt_logits = context.eval(texts.plain[: texts.n_prompt])
+        prompt_state = context.save()
+
+    def trial(method: Reselect, tokens: list[int], what: str) -> float:
+        with session.context(method, n_ctx=n_ctx) as context:
+
+            def step(part: Sequence[int]) -> Logits:
+                if context.n_tokens:
+                    return context.eval(part)
+                if not context.load(prompt_state):
+                    raise NativeError(f"{method.name}: the context does not take over the state of the prompt")
+                return prompt_logits
+
+            return run(step, tokens, f"{what} {method.name}, layer {method.reselect}")
+
+    for calibration in found:
+        for candidate in calibration.candidates:
+            method = replace(calibration.method, reselect=candidate.layer)
+            candidate.screen = trial(method, screened, "screen")
     trials = [(f, c) for f in found for c in worth_trying(f.candidates, tries, n_layer)]
-    total = texts.n_steps * (1 + len(trials))
+    total = done + texts.n_steps * len(trials)
     for calibration, candidate in trials:
         method = replace(calibration.method, reselect=candidate.layer)
-        what = f"{method.name}, layer {candidate.layer}"
-        loss = []
-        for tokens in (texts.plain, texts.recall):
-            with session.context(method, n_ctx=n_ctx) as context:
-                loss.append(run(context, tokens, what))
-        candidate.loss = (loss[0], loss[1])
+        candidate.loss = (trial(method, texts.plain, "try"), trial(method, texts.recall, "try"))
     return found
