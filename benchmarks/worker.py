@@ -109,9 +109,10 @@ class Engine:
 
     def prompt(self, n: int, options: dict[str, Any]) -> float:
         ctx = self.new_context(n + 256, 1, options)
-        self.decode_tokens(ctx, self.tokens[:N_BATCH], 0)  # warm up
-        self.close_context(ctx)
-        ctx = self.new_context(n + 256, 1, options)
+        # Warm up. Not in a context of its own: what that one frees is where the next one's memory comes from, and where it
+        # lies makes up to 10 % of a prompt's time.
+        self.decode_tokens(ctx, self.tokens[:N_BATCH], 0)
+        self.api.llama_memory_clear(self.api.llama_get_memory(ctx), True)
         t0 = time.perf_counter()
         for pos in range(0, n, N_BATCH):
             self.decode_tokens(ctx, self.tokens[pos : min(n, pos + N_BATCH)], pos)

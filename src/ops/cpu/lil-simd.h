@@ -223,15 +223,6 @@ static inline lil_vf lil_vf_round_f16(lil_vf a) {
 }
 #endif
 
-// GCC would load a vector again for each of its uses
-static inline void lil_vf_keep(lil_vf & a) {
-#if defined(__GNUC__) && !defined(__clang__) && defined(__AVX2__)
-    __asm__("" : "+v"(a));
-#else
-    GGML_UNUSED(a);
-#endif
-}
-
 // n bytes that will be read soon
 static inline void lil_prefetch(const void * p, size_t n) {
     for (size_t i = 0; i < n; i += 64) {

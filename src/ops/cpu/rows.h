@@ -176,11 +176,9 @@ static inline void lil_rows_dot_block(const char * const * rows, const float * q
             lil_vf k[R];
             for (int r = 0; r < R; ++r) {
                 k[r] = READ::load(row[r], i);
-                lil_vf_keep(k[r]);
             }
             for (int c = 0; c < C; ++c) {
-                lil_vf qc = lil_vf_load(q + c*n_pad + i);
-                lil_vf_keep(qc);
+                const lil_vf qc = lil_vf_load(q + c*n_pad + i);
                 for (int r = 0; r < R; ++r) {
                     acc[c][r] = lil_vf_fma(acc[c][r], k[r], qc);
                 }
@@ -217,7 +215,6 @@ static inline void lil_rows_add_block(const lil_rows & rows, const float * p, in
         lil_vf x[V];
         for (int v = 0; v < V; ++v) {
             x[v] = READ::load(rows.row[r], i0 + v*LIL_VF_N);
-            lil_vf_keep(x[v]);
         }
         for (int c = 0; c < C; ++c) {
             const lil_vf pc = lil_vf_set1(p[c*p_stride + r]);
