@@ -594,9 +594,14 @@ def test_every_method_has_a_perplexity(session: measure.Session) -> None:
 
 
 def test_calibrate(
-    session: measure.Session, model_path: str, calibrations: Path, make_llama: Callable[..., lil.Llama], tmp_path: Path
+    session: measure.Session, model_path: str, calibrations: Path, make_llama: Callable[..., lil.Llama], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     need(session, Quest(budget=32), LessIsMore(budget=32, reselect=17), lil._dense.Probe(budget=32))
+    with warnings.catch_warnings():  # the model is one of those that come with the package
+        warnings.simplefilter("error", CalibrationWarning)
+        assert make_llama(sparse=lil.TidalDecode(budget=32)).sparse_info().reselect == 18
+    monkeypatch.setattr(_calibration, "_shipped", dict)
     with pytest.warns(CalibrationWarning, match=r"re-selection layer 17 of 30 is a guess.*lil calibrate"):
         llama = make_llama(sparse=LessIsMore(budget=32))
     assert llama.sparse_info().reselect == 17
