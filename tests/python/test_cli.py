@@ -18,7 +18,6 @@ from lil import (
     H2O,
     CalibrationWarning,
     ConfigError,
-    ContextError,
     LessIsMore,
     NativeError,
     Quest,
@@ -58,17 +57,6 @@ def text(tmp_path: Path) -> str:
 def session(model_path: str) -> Iterator[measure.Session]:
     with measure.Session(model_path) as opened:
         yield opened
-
-
-def need(session: measure.Session, *methods: Method) -> None:
-    """Skips where the native library has none of them."""
-    for method in methods:
-        try:
-            session.context(method, n_ctx=256).close()
-        except ContextError as error:
-            if "is unknown" not in str(error):
-                raise
-            pytest.skip(f"the library has no {method.name}")
 
 
 def run(*args: str) -> Any:
@@ -554,7 +542,6 @@ def test_passkey_goes_on(model_path: str, text: str, tmp_path: Path, capsys: pyt
 @pytest.mark.filterwarnings("ignore::lil.CalibrationWarning")
 def test_what_full_attention_leaves_is_enough(session: measure.Session, method: Any) -> None:
     """`Select.from_full`: going on from its cache is the same as having processed the prompt."""
-    need(session, method)
     tokens = session.tokenize(WORDS)[:320]
     logits = []
     with session.context(None, n_ctx=400) as full, session.context(method, n_ctx=400) as one:
@@ -581,23 +568,19 @@ def test_every_method_has_a_perplexity(session: measure.Session) -> None:
                 return float(np.mean(measure.token_losses(context.eval, tokens, n_prompt=100)))
 
     full = loss(None)
-    missing = []
     for make in METHODS.values():
-        try:
-            assert loss(make(budget=256)) == pytest.approx(full, abs=0.02), make
-        except ContextError as error:
-            assert "is unknown" in str(error)
-            missing.append(make.name)
-    if missing:
-        pytest.skip(f"the library has no {', '.join(missing)}")
+        assert loss(make(budget=256)) == pytest.approx(full, abs=0.02), make
     assert loss(None, fused_dense=True) == pytest.approx(full, abs=0.02)
 
 
 def test_calibrate(
-    session: measure.Session, model_path: str, calibrations: Path, make_llama: Callable[..., lil.Llama], tmp_path: Path,
+    session: measure.Session,
+    model_path: str,
+    calibrations: Path,
+    make_llama: Callable[..., lil.Llama],
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    need(session, Quest(budget=32), LessIsMore(budget=32, reselect=17), lil._dense.Probe(budget=32))
     with warnings.catch_warnings():  # the model is one of those that come with the package
         warnings.simplefilter("error", CalibrationWarning)
         assert make_llama(sparse=lil.TidalDecode(budget=32)).sparse_info().reselect == 18
