@@ -33,53 +33,19 @@ lil_kv_cache_evict::lil_kv_cache_evict(const args & a) :
         on_cpu = on_cpu && ggml_backend_buffer_is_host(layer.k->buffer);
     }
 
-    fused = params.form != LIL_FORM_PORTABLE && on_cpu && lil_get_cpu_ops() != nullptr;
-
-    if (params.form == LIL_FORM_FUSED && !fused) {
-        lil_throw("form = LIL_FORM_FUSED: the fused form runs on the CPU only, and %s. Use LIL_FORM_AUTO or LIL_FORM_PORTABLE",
-                on_cpu ? "this CPU backend has none" : "the KV cache is on another device");
-    }
+    fused = lil_use_fused(params, on_cpu);
 }
 
 uint32_t lil_kv_cache_evict::n_head_kv(size_t ikv) const {
     return hparams.n_head_kv(layers[ikv].il);
 }
 
-//
-// tensors beside K and V
-//
-
 ggml_tensor * lil_kv_cache_evict::new_side(size_t ikv, const char * name, int64_t ne0, int64_t ne1, int64_t ne2) {
-    const auto & layer = layers[ikv];
-
-    auto & ctx = side_ctx[ggml_backend_buffer_get_type(layer.k->buffer)];
-    if (!ctx) {
-        ggml_init_params params_ctx = {
-            /*.mem_size   =*/ 4*layers.size()*ggml_tensor_overhead(),
-            /*.mem_buffer =*/ NULL,
-            /*.no_alloc   =*/ true,
-        };
-        ctx.reset(ggml_init(params_ctx));
-    }
-
-    ggml_tensor * t = ggml_new_tensor_3d(ctx.get(), GGML_TYPE_F32, ne0, ne1, ne2);
-    ggml_format_name(t, "cache_%s_l%d", name, (int) layer.il);
-
-    return t;
+    return side.add(layers[ikv].k, layers[ikv].il, name, GGML_TYPE_F32, ne0, ne1, ne2);
 }
 
 void lil_kv_cache_evict::alloc_side() {
-    for (auto & [buft, ctx] : side_ctx) {
-        ggml_backend_buffer_t buf = ggml_backend_alloc_ctx_tensors_from_buft(ctx.get(), buft);
-        if (!buf) {
-            lil_throw("failed to allocate the scores and positions of the KV cache");
-        }
-
-        ggml_backend_buffer_clear(buf, 0);
-        ctxs_bufs.emplace_back(std::move(ctx), buf);
-    }
-
-    side_ctx.clear();
+    side.alloc(ctxs_bufs);
 }
 
 void lil_kv_cache_evict::move_row(ggml_tensor * t, uint32_t strm, uint32_t src, uint32_t dst, size_t offs, size_t n_bytes) const {
@@ -456,8 +422,8 @@ void lil_kv_cache_evict::get_info(lil_sparse_info & info) const {
     for (size_t ikv = 0; ikv < layers.size(); ++ikv) {
         info.kv_bytes += ggml_nbytes(layers[ikv].k) + ggml_nbytes(layers[ikv].v);
 
-        for (const auto & side : get_side(ikv)) {
-            info.kv_bytes += ggml_nbytes(side.t);
+        for (const auto & beside : get_side(ikv)) {
+            info.kv_bytes += ggml_nbytes(beside.t);
         }
     }
 }

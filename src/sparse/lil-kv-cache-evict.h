@@ -1,6 +1,7 @@
 #pragma once
 
 #include "lil-methods.h"
+#include "lil-side.h"
 #include "lil-sparse.h"
 
 // The cache of the evict family: bounded, `capacity` slots per layer and sequence.
@@ -202,7 +203,7 @@ private:
 
     std::set<int> built;
 
-    std::map<ggml_backend_buffer_type_t, ggml_context_ptr> side_ctx;
+    lil_side_tensors side;
 
     // false: the tokens do not fit, or their positions are beyond n_ctx
     bool plan(const lil_evict_stream & st, uint32_t strm, const llama_pos * pos, uint32_t n_new, lil_evict_step & step) const;

@@ -2,6 +2,7 @@
 
 #include "lil-methods.h"
 #include "lil-seq-index.h"
+#include "lil-side.h"
 #include "lil-sparse.h"
 
 #include "lil-ops.h"
@@ -330,7 +331,7 @@ private:
 
     std::set<int> built;
 
-    std::map<ggml_backend_buffer_type_t, ggml_context_ptr> side_ctx;
+    lil_side_tensors side;
 
     // the last decode graph: what each layer's steps read; null: everything
     struct read_lists {
