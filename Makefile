@@ -76,6 +76,7 @@ test-c: build model stock
 	@ctest --test-dir build/tests-c --output-on-failure
 
 test-python: build model stock
+	@$(PY) -m pip install --quiet "$$(ls build/wheels/lil_cpp-*.whl)[test]"
 	@$(PY) -m pytest $(PYTEST_ARGS)
 
 vendor: $(VENV)/.ready

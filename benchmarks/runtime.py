@@ -22,9 +22,9 @@ from pathlib import Path
 import lil
 import llama_cpp
 from common import Ratios
+from lil.eval.bench_worker import make_text
 from rich.console import Console
 from rich.progress import Progress
-from worker import make_text
 
 N_BATCH = 512
 

@@ -11,54 +11,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from common import Ratios
+from lil.eval.bench_runtimes import Worker
 from rich.console import Console
 from rich.progress import Progress
-
-HERE = Path(__file__).parent
-
-
-class Worker:
-    """A process of worker.py. It is stopped while others have their turn: a runtime's idle threads may spin."""
-
-    def __init__(self, kind: str, model: str, threads: int, python: str = sys.executable) -> None:
-        self.process = subprocess.Popen(
-            [python, str(HERE / "worker.py"), kind, model, str(threads)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-        )  # fmt: skip
-        self.answer()
-        self.pause(True)
-
-    def pause(self, on: bool) -> None:
-        if hasattr(signal, "SIGSTOP"):
-            self.process.send_signal(signal.SIGSTOP if on else signal.SIGCONT)
-
-    def answer(self) -> Any:
-        assert self.process.stdout
-        for line in self.process.stdout:
-            if line.startswith(("{", "[", '"')) or line[:1].isdigit() or line.strip() in ("true", "false"):
-                return json.loads(line)
-        raise RuntimeError(f"{self.process.args} ended: {self.process.wait()}")
-
-    def __call__(self, do: str, **arguments: Any) -> Any:
-        assert self.process.stdin
-        self.pause(False)
-        self.process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
-        self.process.stdin.flush()
-        answer = self.answer()
-        self.pause(True)
-        return answer
-
-    def close(self) -> None:
-        self.process.kill()
-        self.process.wait()
 
 
 def methods(budget: int, reselect: int) -> dict[str, dict[str, Any]]:
@@ -88,17 +49,17 @@ def target(table: dict[int, dict[str, float]], context: int, name: str, sign: st
 
 def measure_decode(args: argparse.Namespace, context: int, ratios: Ratios, progress: Progress, states: Path) -> None:
     runs = methods(args.budget, args.reselect)
-    workers = {"stock 1k": Worker("stock", args.model, args.threads), "stock": Worker("stock", args.model, args.threads)}
-    workers |= {name: Worker("lil", args.model, args.threads) for name in runs}
+    workers = {"stock 1k": Worker("stock", args.model, threads=args.threads), "stock": Worker("stock", args.model, threads=args.threads)}
+    workers |= {name: Worker("lil", args.model, threads=args.threads) for name in runs}
     if args.ik:
-        workers["ik"] = Worker("ik", args.model, args.threads, args.ik)
+        workers["ik"] = Worker("ik", args.model, threads=args.threads, python=args.ik)
 
     k = f"{context // 1024}k"
     task = progress.add_task(f"filling {k}", total=len(workers))
     for name, worker in workers.items():
         n = 1024 if name == "stock 1k" else context
-        # what a method keeps beside keys and values is in its state; the others' states are stock's
-        own = name if name == "InfLLM" else "stock"
+        # what a method keeps beside keys and values is in its state, and ik's are another format; the others' are stock's
+        own = name if name in ("InfLLM", "ik") else "stock"
         worker("fill", n=n, state=str(states / f"{own}-{n}"), options=runs.get(name, {}))
         worker("decode", n=2)  # the first step computes page metadata
         progress.advance(task)
@@ -129,7 +90,7 @@ def measure_prompts(args: argparse.Namespace, ratios: Ratios, progress: Progress
     task = progress.add_task("prompts", total=args.prompt_rounds * len(runs))
     for _ in range(args.prompt_rounds):
         for name, (kind, options) in runs.items():
-            worker = Worker(kind, args.model, args.threads)
+            worker = Worker(kind, args.model, threads=args.threads)
             times[name].append(worker("prompt", n=args.prompt, options=options))
             worker.close()
             progress.advance(task)

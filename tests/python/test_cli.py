@@ -32,7 +32,7 @@ from lil.cli import _common as common
 from lil.cli import app, main
 from lil.cli.passkey import _earlier
 from lil.eval._session import chunks
-from lil.eval.calibrate import candidates, fallback, worth_trying
+from lil.eval.calibration import candidates, fallback, worth_trying
 from typer.testing import CliRunner
 
 WORDS = (Path(lil.__file__).parent / "data" / "calibration.txt").read_text(encoding="utf-8")

@@ -13,9 +13,13 @@ import typer
 
 from .. import __version__
 from ._common import Group
+from .bench import bench
 from .calibrate import calibrate
+from .eval import evaluate
 from .passkey import passkey
 from .ppl import ppl
+from .replay import replay
+from .report import report
 
 app = typer.Typer(
     name="lil",
@@ -25,8 +29,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(calibrate)
-app.command()(ppl)
+app.command()(bench)
+app.command("eval")(evaluate)
+app.command()(replay)
+app.command()(report)
 app.command()(passkey)
+app.command()(ppl)
 
 
 def _version(asked: bool) -> None:

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Protocol, TextIO
 
 import typer
 from rich.console import Console
@@ -197,7 +197,17 @@ def opened(model: str, *, threads: int | None = None, gpu_layers: int = 0) -> It
         yield session
 
 
-def write_json(path: str | None, kind: str, model: Session, options: dict[str, Any], results: Any) -> None:
+class Named(Protocol):
+    """What is known of a model that was measured."""
+
+    @property
+    def path(self) -> str: ...
+
+    @property
+    def fingerprint(self) -> str: ...
+
+
+def write_json(path: str | None, kind: str, model: Named, options: dict[str, Any], results: Any) -> None:
     """Writes `results` with what they come from; nothing where `path` is None.
 
     Raises:

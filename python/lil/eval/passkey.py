@@ -11,7 +11,7 @@ import numpy as np
 
 from .._errors import ConfigError
 from .._sparse import Method
-from ..llama_cpp.llama_chat_format import Jinja2ChatFormatter
+from ._chat import chat_text
 from ._session import Context, Logits, Session
 
 FILLER = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again. "
@@ -53,25 +53,6 @@ class Passkey:
         return self.key in self.answer
 
 
-def _chat(session: Session, text: str) -> str | None:
-    """`text` as a user's message, up to where the model answers. None: the model has no chat template."""
-    llama = session.llama
-    template = llama.metadata.get("tokenizer.chat_template")
-    if template is None:
-        return None
-
-    def text_of(token: int) -> str:
-        return llama._model.token_get_text(token) if token != -1 else ""
-
-    formatter = Jinja2ChatFormatter(
-        template=template, eos_token=text_of(llama.token_eos()), bos_token=text_of(llama.token_bos())
-    )
-    try:
-        return formatter(messages=[{"role": "user", "content": text}]).prompt
-    except Exception as error:  # noqa: BLE001  a template is a program of the model's author
-        raise ConfigError(f"the model's chat template failed: {error}; leave it out (--plain)") from None
-
-
 def _cut(text: str, at: int) -> int:
     """The end of a sentence, or of a word, before `at`."""
     for mark in (". ", ".\n", " "):
@@ -86,7 +67,7 @@ def _frame(session: Session, filling: str, depth: float, key: str, chat: bool) -
     llama = session.llama
     cut = _cut(filling, int(len(filling) * depth))
     body = _TASK + filling[:cut] + _KEY.format(key=key) + filling[cut:].rstrip() + _QUESTION
-    framed = _chat(session, body) if chat else None
+    framed = chat_text(session, body) if chat else None
     text = f"{body} {_ANSWER}" if framed is None else framed + _ANSWER
 
     def tokens_of(part: str) -> list[int]:
