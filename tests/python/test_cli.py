@@ -66,13 +66,39 @@ def run(*args: str) -> Any:
 # help and bad input
 
 
-@pytest.mark.parametrize("command", ["calibrate", "ppl", "passkey"])
+COMMANDS = {
+    "bench": "MODEL",
+    "calibrate": "MODEL",
+    "eval": "MODEL",
+    "passkey": "MODEL",
+    "ppl": "MODEL",
+    "replay": "RUN",
+    "report": "RUN",
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help(command: str) -> None:
     assert command in run("--help").stdout
     assert command in run().stdout
     result = run(command, "--help")
     assert result.exit_code == 0
-    assert "MODEL" in result.stdout
+    assert COMMANDS[command] in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("raised", "said"),
+    [(KeyboardInterrupt(), "lil: interrupted\n"), (common.Interrupted("3 of 4 are done"), "lil: interrupted; 3 of 4 are done\n")],
+)
+def test_interrupted(
+    raised: BaseException, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise raised
+
+    monkeypatch.setattr(common, "read_text", interrupted)
+    assert main(["ppl", "model.gguf", "book.txt"]) == 130
+    assert capsys.readouterr().err == said
 
 
 def test_version() -> None:

@@ -41,6 +41,10 @@ Json = Annotated[
 ]
 
 
+class Interrupted(Exception):
+    """Ctrl-C, and what is to be said of it besides."""
+
+
 class Group(TyperGroup):
     """Commands whose errors are one line on standard error. Bad input is exit status 2."""
 
@@ -52,10 +56,12 @@ class Group(TyperGroup):
                 warnings.simplefilter("always", CalibrationWarning)
                 warnings.showwarning = _show_warning
                 status = super().main(args, *rest, standalone_mode=False, **extra)
-        except typer.Abort:
+            if status == 130:  # typer's, of a KeyboardInterrupt
+                _complain("interrupted", status)
+        except (KeyboardInterrupt, typer.Abort):
             status = _complain("interrupted", 130)
-        except KeyboardInterrupt:
-            status = _complain("interrupted", 130)
+        except Interrupted as end:
+            status = _complain(f"interrupted; {end}", 130)
         except LilError as error:
             status = _complain(str(error), 2)
         except OSError as error:

@@ -145,11 +145,9 @@ def evaluate(
                         pace.add(answer)
         except KeyboardInterrupt:
             n = sum((answer.id, answer.case) in wanted for answer in read_answers(folder))
-            print(
-                f"lil: interrupted; {n} of {len(wanted)} answers are in {folder}, and the same command goes on from there",
-                file=sys.stderr,
-            )
-            raise typer.Exit(130) from None
+            raise common.Interrupted(
+                f"{n} of {len(wanted)} answers are in {folder}, and the same command goes on from there"
+            ) from None
 
         by_case = {case: summarize([a for a in kept.values() if a.case == case]) for case in names}
         table = common.table(["", "n", "right, %", "95 %", "tokens", "at the limit, %"])
