@@ -3,8 +3,7 @@ from __future__ import annotations
 import ctypes
 import warnings
 from collections.abc import Iterator, Sequence
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,9 +14,7 @@ from .._llama import Llama
 from .._sparse import Method, Reselect, Select, SparseInfo
 from ..llama_cpp import _internals as internals
 from ..llama_cpp import llama_cpp as bindings
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
+from ._closing import Closing
 
 Logits = npt.NDArray[np.float32]  # [n_vocab]
 
@@ -33,7 +30,7 @@ def chunks(n: int, size: int) -> Iterator[int]:
         yield n
 
 
-class Context:
+class Context(Closing):
     """One sequence of tokens and its cache, under one method. See `Session.context`."""
 
     def __init__(self, session: Session, method: Method | None, n_ctx: int, fused_dense: bool) -> None:
@@ -126,16 +123,8 @@ class Context:
         self._batch.close()
         self._native.close()
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-class Session:
+class Session(Closing):
     """One model, whose weights are loaded once, and contexts of any method on it.
 
     Args:
@@ -193,11 +182,3 @@ class Session:
 
     def close(self) -> None:
         self.llama.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

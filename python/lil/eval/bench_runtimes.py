@@ -10,15 +10,11 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from .. import __version__
 from .._errors import ConfigError, NativeError
-
-if TYPE_CHECKING:
-    from types import TracebackType
-
-    from typing_extensions import Self
+from ._closing import Closing
 
 SCRIPT = Path(__file__).with_name("bench_worker.py")
 
@@ -92,7 +88,7 @@ def find_runtime(kind: str, python: str | None = None) -> Runtime | None:
     return Runtime(kind=kind, python=where, version=lines[-1])
 
 
-class Worker:
+class Worker(Closing):
     """A process of `bench_worker.py`. It is stopped while others have their turn: a runtime's idle threads may spin.
 
     Where the system has no SIGSTOP, it just waits.
@@ -171,14 +167,6 @@ class Worker:
                     file.close()
             except OSError:  # what was left to write to a process that is gone
                 pass
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def last_line(text: str) -> str:

@@ -7,8 +7,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -17,10 +16,8 @@ from .._context import SparseContext, make_context
 from .._errors import CalibrationWarning, ConfigError, ContextError, NativeError
 from .._sparse import Method, SparseInfo
 from ..llama_cpp import _internals as internals
+from ._closing import Closing
 from ._session import Logits, Session, chunks
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 MAX_PARALLEL = 256  # llama.cpp's LLAMA_MAX_SEQ
 
@@ -98,7 +95,7 @@ class Generation:
     seconds: float
 
 
-class Sequences:
+class Sequences(Closing):
     """A context of several sequences under one method. Every sequence has cells, or slots, of its own.
 
     Args:
@@ -204,14 +201,6 @@ class Sequences:
     def close(self) -> None:
         self._batch.close()
         self._native.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class _Running:

@@ -16,12 +16,10 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .._errors import ConfigError
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
+from ._closing import Closing
 
 FORMAT = 1
 RUN_FILE, ANSWERS_FILE = "run.json", "answers.jsonl"
@@ -241,7 +239,7 @@ def read_answers(folder: str | os.PathLike[str]) -> Iterator[Answer]:
             yield answer
 
 
-class AnswersFile:
+class AnswersFile(Closing):
     """Appends answers to a run. A part of a line that a kill left behind is cut off first.
 
     Makes the folder where it is missing. Read the answers that are there after it was opened: it keeps other processes from adding to them.
@@ -272,12 +270,6 @@ class AnswersFile:
 
     def close(self) -> None:
         self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def _lock(file: int) -> bool:
