@@ -1,0 +1,67 @@
+#pragma once
+
+// What the host hands to the kernels: one struct for each op, buffer 0 of its kernel. Read by the host (C++) and by Metal.
+// Strides are in bytes: nb_x1 is tensor x's nb[1].
+
+#if !defined(__METAL_VERSION__)
+#include <stdint.h>
+#endif
+
+// as in lil-ops.h, which Metal cannot read; lil-metal-plan.h compares them
+#define LIL_METAL_ATTN_CHUNK 256
+
+#define LIL_METAL_SEL_STREAM 0
+#define LIL_METAL_SEL_TABLE  1
+#define LIL_METAL_SEL_SPARSE 2
+#define LIL_METAL_SEL_PAGES  5
+
+#define LIL_METAL_DIRTY_STREAM 0
+#define LIL_METAL_DIRTY_TABLE  1
+#define LIL_METAL_DIRTY_PAGE   2
+#define LIL_METAL_DIRTY_N      3
+#define LIL_METAL_DIRTY_HEAD   4
+
+// as in ggml.h
+#define LIL_METAL_TYPE_F32  0
+#define LIL_METAL_TYPE_F16  1
+#define LIL_METAL_TYPE_Q4_0 2
+#define LIL_METAL_TYPE_Q8_0 8
+#define LIL_METAL_TYPE_BF16 30
+
+// function constants: a pipeline is made for each pair of types
+#define LIL_METAL_FC_TYPE_K 0 // of K; page_scores: of bounds
+#define LIL_METAL_FC_TYPE_V 1 // of V; page_bounds: of bounds
+
+struct lil_metal_kargs_attn {
+    int32_t  n_embd;    // of a K head
+    int32_t  n_embd_v;  // of a V head
+    int32_t  n_group;   // query heads of a KV head
+    int32_t  n_head;    // query heads
+    int32_t  n_part;    // parts that a group is cut into, each the work of a threadgroup
+    int32_t  n_max;     // entries that a list may have
+    float    scale;
+    float    softcap;   // 0: none
+    int64_t  kq_offset; // of the logits in dst, floats; -1: none wanted
+    uint64_t size_k;    // bytes of a head's row
+    uint64_t size_v;
+    uint64_t nb_q1;
+    uint64_t nb_q2;
+    uint64_t nb_k1;
+    uint64_t nb_k2;
+    uint64_t nb_v1;
+    uint64_t nb_v2;
+    uint64_t nb_l1;     // 0: all heads share the list
+    uint64_t nb_l2;
+    uint64_t nb_s1;
+};
+
+struct lil_metal_kargs_attn_join {
+    int32_t  n_embd_v;
+    int32_t  n_group;
+    int32_t  n_head;
+    int32_t  n_chunk;
+    uint64_t nb_d1;
+    uint64_t nb_d2;
+    uint64_t nb_l1;     // 0: all heads share the list
+    uint64_t nb_l2;
+};

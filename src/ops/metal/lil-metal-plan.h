@@ -1,0 +1,213 @@
+#pragma once
+
+// From a node of a graph to the launch of its kernel: name, function constants, arguments, grid. All that the backend has to
+// do is to make the pipeline and to encode the launch; all that a test has to do is to run it.
+
+#include "lil-metal-args.h"
+#include "lil-ops.h"
+
+#include "ggml.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <cstring>
+
+// the ops that have a kernel, named as in lil_cpu_ops
+enum lil_metal_op {
+    LIL_METAL_OP_ATTN,
+    LIL_METAL_OP_ATTN_JOIN,
+};
+
+struct lil_metal_launch {
+    char     name[64];     // of the kernel
+    int32_t  type_k;       // LIL_METAL_FC_TYPE_K, -1: the kernel has none
+    int32_t  type_v;       // LIL_METAL_FC_TYPE_V, -1: the kernel has none
+    uint32_t grid[3];      // threadgroups
+    uint32_t n_threads;    // of a threadgroup
+    uint32_t n_shmem;      // bytes of threadgroup memory, a multiple of 16
+    size_t   n_args;       // bytes
+    alignas(8) char args[256]; // buffer 0
+
+    int                 n_buf;
+    const ggml_tensor * buf[8]; // buffers 1, 2, ...: the node, then what it reads. Inplace, they overlap
+};
+
+// threadgroup memory of every GPU with simd-group functions
+#define LIL_METAL_MAX_SHMEM 32768
+
+static_assert(LIL_METAL_ATTN_CHUNK == LIL_ATTN_CHUNK, "");
+
+static_assert(LIL_METAL_SEL_STREAM == LIL_SEL_STREAM && LIL_METAL_SEL_TABLE == LIL_SEL_TABLE && LIL_METAL_SEL_SPARSE == LIL_SEL_SPARSE &&
+              LIL_METAL_SEL_PAGES  == LIL_SEL_PAGES, "");
+
+static_assert(LIL_METAL_DIRTY_STREAM == LIL_DIRTY_STREAM && LIL_METAL_DIRTY_TABLE == LIL_DIRTY_TABLE && LIL_METAL_DIRTY_PAGE == LIL_DIRTY_PAGE &&
+              LIL_METAL_DIRTY_N      == LIL_DIRTY_N      && LIL_METAL_DIRTY_HEAD  == LIL_DIRTY_HEAD, "");
+
+static_assert(LIL_METAL_TYPE_F32  == GGML_TYPE_F32  && LIL_METAL_TYPE_F16  == GGML_TYPE_F16 && LIL_METAL_TYPE_Q4_0 == GGML_TYPE_Q4_0 &&
+              LIL_METAL_TYPE_Q8_0 == GGML_TYPE_Q8_0 && LIL_METAL_TYPE_BF16 == GGML_TYPE_BF16, "");
+
+// why rows of this K or V cannot be read, null: they can
+static inline const char * lil_metal_check_kv(const ggml_tensor * kv, int64_t n_head_kv) {
+    switch (kv->type) {
+        case GGML_TYPE_F32:
+        case GGML_TYPE_F16:
+        case GGML_TYPE_BF16:
+        case GGML_TYPE_Q8_0:
+        case GGML_TYPE_Q4_0: break;
+        default: return "only caches of type F32, F16, BF16, Q8_0 and Q4_0 can be read";
+    }
+
+    const int64_t n_embd = kv->ne[0]/n_head_kv;
+
+    if (n_embd%4 != 0 || n_embd%ggml_blck_size(kv->type) != 0) {
+        return "the head size is no multiple of 4, or of the type's blocks";
+    }
+
+    // of 4 elements; blocks are read by halves
+    const size_t align = ggml_is_quantized(kv->type) ? 2 : 4*ggml_type_size(kv->type);
+
+    return kv->nb[1]%align == 0 && kv->nb[2]%align == 0 ? nullptr : "rows of the cache are not aligned";
+}
+
+template <typename T>
+static inline void lil_metal_set_args(lil_metal_launch & l, const T & args) {
+    static_assert(sizeof(T) <= sizeof(l.args), "");
+    memcpy(l.args, &args, sizeof(T));
+    l.n_args = sizeof(T);
+}
+
+static inline void lil_metal_set_grid(lil_metal_launch & l, int64_t x, int64_t y, int64_t z) {
+    l.grid[0] = (uint32_t) x;
+    l.grid[1] = (uint32_t) y;
+    l.grid[2] = (uint32_t) z;
+}
+
+static inline const char * lil_metal_plan_attn(const ggml_tensor * dst, const lil_select_layer & layer, lil_metal_launch & l) {
+    static const int N[] = { 1, 2, 3, 4, 5, 6, 7, 8, 12, 16 }; // query heads that a kernel takes
+
+    const ggml_tensor * q     = dst->src[0];
+    const ggml_tensor * k     = dst->src[1];
+    const ggml_tensor * v     = dst->src[2];
+    const ggml_tensor * list  = dst->src[3];
+    const ggml_tensor * steps = dst->src[4];
+
+    const int64_t n_head_kv = layer.n_head_kv;
+    const int64_t n_head    = q->ne[1];
+    const int64_t n_group   = n_head/n_head_kv;
+    const int64_t n_steps   = steps->ne[1];
+    const int64_t n_max     = list->ne[0] - 1;
+    const int64_t n_embd    = k->ne[0]/n_head_kv;
+    const int64_t n_embd_v  = v->ne[0]/n_head_kv;
+
+    l.n_threads = 128;
+
+    if (const char * err = lil_metal_check_kv(k, n_head_kv)) { return err; }
+    if (const char * err = lil_metal_check_kv(v, n_head_kv)) { return err; }
+
+    if (q->nb[1]%16 != 0 || q->nb[2]%16 != 0) {
+        return "rows of q are not aligned";
+    }
+    if (n_embd_v/4 > l.n_threads) {
+        return "the head size of V is more than 512";
+    }
+
+    const auto n_shmem = [&](int64_t n) {
+        return (n*(std::max(n_embd, n_embd_v) + LIL_ATTN_CHUNK + 2)*sizeof(float) + 15)/16*16;
+    };
+
+    int64_t n_most = 0;
+    for (int n : N) {
+        if (n_shmem(n) <= LIL_METAL_MAX_SHMEM) {
+            n_most = n;
+        }
+    }
+    if (n_most == 0) {
+        return "the head size is too large for the threadgroup memory";
+    }
+
+    const int64_t n_part = (n_group + n_most - 1)/n_most;
+
+    int64_t n_take = 0;
+    for (int n : N) {
+        if (n*n_part >= n_group) {
+            n_take = n;
+            break;
+        }
+    }
+
+    lil_metal_kargs_attn args = {};
+
+    args.n_embd    = n_embd;
+    args.n_embd_v  = n_embd_v;
+    args.n_group   = n_group;
+    args.n_head    = n_head;
+    args.n_part    = n_part;
+    args.n_max     = n_max;
+    args.scale     = layer.scale;
+    args.softcap   = layer.softcap;
+    args.kq_offset = dst->ne[0] == lil_attn_n_work(n_embd_v, n_head, n_max, n_steps, true) ? lil_attn_kq_offset(n_embd_v, n_head, n_max, n_steps) : -1;
+    args.size_k    = ggml_row_size(k->type, n_embd);
+    args.size_v    = ggml_row_size(v->type, n_embd_v);
+    args.nb_q1     = q->nb[1];
+    args.nb_q2     = q->nb[2];
+    args.nb_k1     = k->nb[1];
+    args.nb_k2     = k->nb[2];
+    args.nb_v1     = v->nb[1];
+    args.nb_v2     = v->nb[2];
+    args.nb_l1     = list->ne[1] == 1 ? 0 : list->nb[1];
+    args.nb_l2     = list->nb[2];
+    args.nb_s1     = steps->nb[1];
+
+    snprintf(l.name, sizeof(l.name), "kernel_lil_attn_%d", (int) n_take);
+    l.type_k  = k->type;
+    l.type_v  = v->type;
+    l.n_shmem = n_shmem(n_take);
+    lil_metal_set_args(l, args);
+    lil_metal_set_grid(l, lil_attn_n_chunk(n_max), n_head_kv*n_part, n_steps);
+
+    return nullptr;
+}
+
+static inline const char * lil_metal_plan_attn_join(const ggml_tensor * dst, const lil_select_layer & layer, lil_metal_launch & l) {
+    const ggml_tensor * list = dst->src[1];
+
+    lil_metal_kargs_attn_join args = {};
+
+    args.n_embd_v = dst->ne[0];
+    args.n_group  = dst->ne[1]/layer.n_head_kv;
+    args.n_head   = dst->ne[1];
+    args.n_chunk  = lil_attn_n_chunk(list->ne[0] - 1);
+    args.nb_d1    = dst->nb[1];
+    args.nb_d2    = dst->nb[2];
+    args.nb_l1    = list->ne[1] == 1 ? 0 : list->nb[1];
+    args.nb_l2    = list->nb[2];
+
+    snprintf(l.name, sizeof(l.name), "kernel_lil_attn_join");
+    l.n_threads = 128;
+    lil_metal_set_args(l, args);
+    lil_metal_set_grid(l, dst->ne[1], dst->ne[2], 1);
+
+    return nullptr;
+}
+
+// How to compute a node. Returns null, or why no kernel can; layer: the op's userdata
+static inline const char * lil_metal_plan(lil_metal_op op, const ggml_tensor * dst, const void * layer, lil_metal_launch & l) {
+    l = {};
+
+    l.type_k = -1;
+    l.type_v = -1;
+
+    l.buf[l.n_buf++] = dst;
+    for (int i = 0; i < GGML_MAX_SRC && dst->src[i]; ++i) {
+        l.buf[l.n_buf++] = dst->src[i];
+    }
+
+    const auto & select = *(const lil_select_layer *) layer;
+
+    switch (op) {
+        case LIL_METAL_OP_ATTN:      return lil_metal_plan_attn     (dst, select, l);
+        case LIL_METAL_OP_ATTN_JOIN: return lil_metal_plan_attn_join(dst, select, l);
+    }
+
+    return "no such kernel";
+}

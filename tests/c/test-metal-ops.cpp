@@ -1,0 +1,379 @@
+// The Metal kernels, their source run on the CPU (emu-metal.h), against the CPU's ops: the same random inputs, all that an op
+// may write compared, outputs poisoned, sizes at and around every border.
+//
+//   test-metal-ops [seed]
+
+#undef NDEBUG
+
+#include "ggml-backend.h"
+#include "ggml.h"
+#include "lil-ops.h"
+
+#include "metal/lil-metal-plan.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <list>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "emu-metal.h"
+
+namespace emu_metal {
+#include "metal/attn.metal"
+}
+
+static uint32_t    seed = 1;
+static std::string test_name;
+
+#define CHECK(x) \
+    do { \
+        if (!(x)) { \
+            fprintf(stderr, "%s:%d: seed %u: %s: CHECK(%s) failed\n", __FILE__, __LINE__, seed, test_name.c_str(), #x); \
+            exit(1); \
+        } \
+    } while (0)
+
+static std::mt19937 rng;
+
+static const lil_cpu_ops * ops;
+
+static const int32_t POISON = 0x7fc0dead; // as F32: not a number
+
+//
+// helpers
+//
+
+static int rand_int(int lo, int hi) { // [lo, hi]
+    return lo + (int) (rng()%(uint32_t) (hi - lo + 1));
+}
+
+static bool rand_bool() {
+    return rng()%2 == 0;
+}
+
+// n of [0, n_cells), ascending
+static std::vector<int32_t> rand_cells(int n, int n_cells) {
+    std::vector<int32_t> all(n_cells);
+    for (int i = 0; i < n_cells; ++i) {
+        all[i] = i;
+    }
+    std::shuffle(all.begin(), all.end(), rng);
+    all.resize(n);
+    std::sort(all.begin(), all.end());
+    return all;
+}
+
+// the tensors of one test, poisoned, each in memory of its own
+struct test_case {
+    ggml_context * ctx = ggml_init({ 64*ggml_tensor_overhead(), nullptr, true });
+
+    std::list<std::vector<char>> data;
+
+    test_case() {
+        CHECK(ctx);
+    }
+
+    ~test_case() {
+        ggml_free(ctx);
+    }
+
+    test_case(const test_case &) = delete;
+    test_case & operator=(const test_case &) = delete;
+
+    ggml_tensor * tensor(ggml_type type, int64_t ne0, int64_t ne1 = 1, int64_t ne2 = 1, int64_t ne3 = 1) {
+        ggml_tensor * t = ggml_new_tensor_4d(ctx, type, ne0, ne1, ne2, ne3);
+
+        // aligned as a backend's buffers are, with poison behind the end
+        data.emplace_back(ggml_nbytes(t) + 128);
+        for (size_t i = 0; i + sizeof(POISON) <= data.back().size(); i += sizeof(POISON)) {
+            memcpy(data.back().data() + i, &POISON, sizeof(POISON));
+        }
+        const uintptr_t at = ((uintptr_t) data.back().data() + 63)/64*64;
+        t->data = (void *) at;
+        for (size_t i = 0; i + sizeof(POISON) <= ggml_nbytes(t); i += sizeof(POISON)) {
+            memcpy((char *) t->data + i, &POISON, sizeof(POISON));
+        }
+
+        return t;
+    }
+
+    // levels: how many different values, 0: no ties to speak of
+    ggml_tensor * tensor_f32(int levels, float scale, int64_t ne0, int64_t ne1 = 1, int64_t ne2 = 1, int64_t ne3 = 1) {
+        ggml_tensor * t = tensor(GGML_TYPE_F32, ne0, ne1, ne2, ne3);
+
+        float * x = (float *) t->data;
+        for (int64_t i = 0; i < ggml_nelements(t); ++i) {
+            x[i] = scale*(levels ? (float) (rand_int(0, levels - 1) - levels/2) : (float) rng()/(float) rng.max()*2.0f - 1.0f);
+            if (x[i] == 0.0f && rand_bool()) {
+                x[i] = -0.0f;
+            }
+        }
+        return t;
+    }
+
+    // K or V [n_embd*n_head_kv, n_cells, n_stream]. Each cell has a scale of its own, so that an attention is no mean
+    ggml_tensor * tensor_kv(ggml_type type, int64_t ne0, int64_t ne1, int64_t ne2) {
+        ggml_tensor * t = tensor(type, ne0, ne1, ne2);
+
+        std::vector<float> x(ggml_nelements(t));
+        for (int64_t r = 0; r < ggml_nrows(t); ++r) {
+            const float scale = 0.25f + 2.0f*(float) rng()/(float) rng.max();
+            for (int64_t i = 0; i < ne0; ++i) {
+                x[r*ne0 + i] = scale*((float) rng()/(float) rng.max()*2.0f - 1.0f);
+            }
+        }
+
+        if (type == GGML_TYPE_F32) {
+            memcpy(t->data, x.data(), ggml_nbytes(t));
+        } else {
+            ggml_quantize_chunk(type, x.data(), t->data, 0, ggml_nrows(t), ne0, nullptr);
+        }
+        return t;
+    }
+
+    // the node of an op that writes to t, inplace
+    ggml_tensor * inplace(ggml_tensor * t) {
+        ggml_tensor * res = ggml_view_tensor(ctx, t);
+        res->data = t->data;
+        return res;
+    }
+};
+
+static int32_t * row_i32(const ggml_tensor * t, int64_t i1, int64_t i2 = 0) {
+    return (int32_t *) ((char *) t->data + i2*t->nb[2] + i1*t->nb[1]);
+}
+
+static const ggml_type TYPES[] = { GGML_TYPE_F16, GGML_TYPE_F32, GGML_TYPE_BF16, GGML_TYPE_Q8_0, GGML_TYPE_Q4_0 };
+
+static ggml_type rand_type(int n_embd) {
+    ggml_type type;
+    do {
+        type = TYPES[rng()%5];
+    } while (n_embd%ggml_blck_size(type) != 0);
+    return type;
+}
+
+//
+// launches
+//
+
+// calls a kernel with as many buffers as it has
+#define BUF(i) ((char *) l.buf[i]->data)
+
+template <typename ARGS> static ARGS get_args(const lil_metal_launch & l) {
+    ARGS args;
+    CHECK(l.n_args == sizeof(args));
+    memcpy(&args, l.args, sizeof(args));
+    return args;
+}
+
+template <int N> static void run_attn(const lil_metal_launch & l, const emu_metal::place & p) {
+    auto args = get_args<lil_metal_kargs_attn>(l);
+    emu_metal::kernel_lil_attn<N>(args, BUF(0), BUF(1), BUF(2), BUF(3), BUF(4), BUF(5), p.shmem, p.tgpig, p.tiitg, p.tiisg, p.sgitg, p.ntg);
+}
+
+static void run_attn_join(const lil_metal_launch & l, const emu_metal::place & p) {
+    auto args = get_args<lil_metal_kargs_attn_join>(l);
+    emu_metal::kernel_lil_attn_join(args, BUF(0), BUF(1), BUF(2), p.tgpig, p.tiitg, p.tiisg, p.ntg);
+}
+
+static const struct {
+    const char * name;
+    void      (* run)(const lil_metal_launch & l, const emu_metal::place & p);
+} KERNELS[] = {
+    { "kernel_lil_attn_1",  run_attn<1>  },
+    { "kernel_lil_attn_2",  run_attn<2>  },
+    { "kernel_lil_attn_3",  run_attn<3>  },
+    { "kernel_lil_attn_4",  run_attn<4>  },
+    { "kernel_lil_attn_5",  run_attn<5>  },
+    { "kernel_lil_attn_6",  run_attn<6>  },
+    { "kernel_lil_attn_7",  run_attn<7>  },
+    { "kernel_lil_attn_8",  run_attn<8>  },
+    { "kernel_lil_attn_12", run_attn<12> },
+    { "kernel_lil_attn_16", run_attn<16> },
+    { "kernel_lil_attn_join", run_attn_join },
+};
+
+static void run_metal(const lil_metal_launch & l) {
+    emu_metal::lil_type_k = l.type_k;
+    emu_metal::lil_type_v = l.type_v;
+
+    for (const auto & k : KERNELS) {
+        if (strcmp(k.name, l.name) == 0) {
+            emu_metal::launch({ l.grid[0], l.grid[1], l.grid[2] }, (int) l.n_threads, l.n_shmem, [&](const emu_metal::place & p) { k.run(l, p); });
+            return;
+        }
+    }
+    CHECK(!"a kernel of that name");
+}
+
+// same bits, or F32 and near
+static void compare(const ggml_tensor * t, const std::vector<char> & got, const std::vector<char> & ref, double tol) {
+    if (got == ref) {
+        return;
+    }
+    for (size_t i = 0; i < ref.size(); i += sizeof(float)) {
+        if (memcmp(&got[i], &ref[i], sizeof(float)) == 0) {
+            continue;
+        }
+
+        float x;
+        float y;
+        memcpy(&x, &got[i], sizeof(float));
+        memcpy(&y, &ref[i], sizeof(float));
+
+        if (t->type != GGML_TYPE_F32 || !(std::fabs((double) x - y) <= tol*(1.0 + std::fabs((double) y)))) {
+            int32_t xi;
+            int32_t yi;
+            memcpy(&xi, &got[i], sizeof(float));
+            memcpy(&yi, &ref[i], sizeof(float));
+            fprintf(stderr, "element %zu of [%d, %d, %d, %d]: %.9g (%d), expected %.9g (%d)\n", i/sizeof(float), (int) t->ne[0], (int) t->ne[1], (int) t->ne[2], (int) t->ne[3], x, xi, y, yi);
+            CHECK(!"near");
+        }
+    }
+}
+
+// Runs an op on the CPU, then from the same state its kernel, and compares every tensor that it could have written. The
+// CPU's result stays.
+static void check_op(lil_metal_op op, ggml_custom_op_t cpu, ggml_tensor * dst, const std::vector<ggml_tensor *> & src, const void * layer, double tol) {
+    for (size_t i = 0; i < src.size(); ++i) {
+        dst->src[i] = src[i];
+    }
+
+    std::vector<ggml_tensor *> all = src;
+    all.push_back(dst);
+
+    const auto get = [&] {
+        std::vector<std::vector<char>> res;
+        for (const ggml_tensor * t : all) {
+            res.emplace_back((const char *) t->data, (const char *) t->data + ggml_nbytes(t));
+        }
+        return res;
+    };
+    const auto set = [&](const std::vector<std::vector<char>> & data) {
+        for (size_t i = 0; i < all.size(); ++i) {
+            memcpy(all[i]->data, data[i].data(), data[i].size());
+        }
+    };
+
+    const auto before = get();
+
+    const int n_threads = rand_int(1, 3);
+    for (int i = 0; i < n_threads; ++i) {
+        cpu(dst, i, n_threads, const_cast<void *>(layer));
+    }
+
+    const auto ref = get();
+
+    set(before);
+
+    lil_metal_launch l;
+    const char * err = lil_metal_plan(op, dst, layer, l);
+    if (err) {
+        fprintf(stderr, "%s\n", err);
+        CHECK(!"a plan");
+    }
+    run_metal(l);
+
+    const auto got = get();
+
+    for (size_t i = 0; i < all.size(); ++i) {
+        compare(all[i], got[i], ref[i], tol);
+    }
+
+    set(ref);
+}
+
+//
+// tests
+//
+
+static void test_attn(int n_embd, int n_embd_v, int n_group, ggml_type type_k, ggml_type type_v, int n_list, bool shared, bool kq, float softcap) {
+    const int n_head_kv = rand_int(1, 2);
+    const int n_head    = n_head_kv*n_group;
+    const int n_steps   = rand_int(1, 2);
+    const int n_stream  = n_steps + rand_int(0, 1);
+    const int n_max     = n_list + (rand_bool() ? rand_int(0, 300) : 0);
+    const int n_cells   = n_list + rand_int(0, 50);
+
+    char name[256];
+    snprintf(name, sizeof(name), "attn: n_embd %d/%d, heads %d*%d, %s/%s, list %d of %d, steps %d, shared %d, kq %d, softcap %g",
+            n_embd, n_embd_v, n_head_kv, n_group, ggml_type_name(type_k), ggml_type_name(type_v), n_list, n_max, n_steps, shared, kq, softcap);
+    test_name = name;
+
+    lil_select_layer layer = {};
+    layer.n_head_kv = n_head_kv;
+    layer.scale     = 1.0f/sqrtf((float) n_embd);
+    layer.softcap   = softcap;
+
+    test_case t;
+
+    ggml_tensor * q     = t.tensor_f32(0, 4.0f, n_embd, n_head, n_steps);
+    ggml_tensor * k     = t.tensor_kv(type_k, n_embd*n_head_kv, n_cells, n_stream);
+    ggml_tensor * v     = t.tensor_kv(type_v, n_embd_v*n_head_kv, n_cells, n_stream);
+    ggml_tensor * list  = t.tensor(GGML_TYPE_I32, 1 + n_max, shared ? 1 : n_head_kv, n_steps);
+    ggml_tensor * steps = t.tensor(GGML_TYPE_I32, LIL_SEL_COUNT, n_steps);
+    ggml_tensor * work  = t.tensor(GGML_TYPE_F32, lil_attn_n_work(n_embd_v, n_head, n_max, n_steps, kq));
+    ggml_tensor * out   = t.tensor(GGML_TYPE_F32, n_embd_v, n_head, n_steps);
+
+    // the first list has n_list entries, the others at most as many
+    for (int s = 0; s < n_steps; ++s) {
+        for (int h = 0; h < list->ne[1]; ++h) {
+            const auto cells = rand_cells(s == 0 && h == 0 ? n_list : rand_int(1, n_list), n_cells);
+
+            row_i32(list, h, s)[0] = (int32_t) cells.size();
+            std::copy(cells.begin(), cells.end(), row_i32(list, h, s) + 1);
+        }
+        row_i32(steps, s)[LIL_SEL_STREAM] = n_stream - 1 - s;
+    }
+
+    check_op(LIL_METAL_OP_ATTN,      ops->attn,      work, { q, k, v, list, steps }, &layer, 2e-5);
+    check_op(LIL_METAL_OP_ATTN_JOIN, ops->attn_join, out,  { work, list },           &layer, 2e-5);
+}
+
+int main(int argc, char ** argv) {
+    if (argc > 1) {
+        seed = (uint32_t) strtoul(argv[1], nullptr, 10);
+    }
+    rng.seed(seed);
+
+    ggml_backend_load_all();
+
+    ggml_backend_dev_t dev = ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
+    CHECK(dev);
+
+    using get_ops_t = const lil_cpu_ops * (*)(void);
+
+    auto get_ops = (get_ops_t) ggml_backend_reg_get_proc_address(ggml_backend_dev_backend_reg(dev), "lil_ops");
+    CHECK(get_ops);
+    ops = get_ops();
+    CHECK(ops);
+
+    int n_tests = 0;
+
+    for (int n_embd : { 32, 64, 80, 96, 112, 128, 256 }) {
+        for (int n_group : { 1, 2, 3, 5, 7, 8, 16 }) {
+            for (int n_list : { 1, 15, 16, 17, 255, 256, 257, 600 }) {
+                const int n_embd_v = rng()%4 == 0 ? 32*rand_int(1, 5) : n_embd;
+
+                test_attn(n_embd, n_embd_v, n_group, rand_type(n_embd), rand_type(n_embd_v), n_list, rand_bool(), rand_bool(), rng()%4 == 0 ? 5.0f : 0.0f);
+                n_tests++;
+            }
+        }
+    }
+
+    // odd sizes
+    for (int i = 0; i < 50; ++i) {
+        test_attn(4*rand_int(1, 20), 4*rand_int(1, 20), rand_int(1, 20), TYPES[rng()%3], TYPES[rng()%3], rand_int(1, 300), rand_bool(), rand_bool(), 0.0f);
+        n_tests++;
+    }
+
+    printf("test-metal-ops: %d cases, seed %u: ok\n", n_tests, seed);
+
+    return 0;
+}
