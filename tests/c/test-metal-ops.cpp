@@ -25,6 +25,10 @@
 
 namespace emu_metal {
 #include "metal/attn.metal"
+#include "metal/page-bounds.metal"
+#include "metal/page-scores.metal"
+#include "metal/page-select.metal"
+#include "metal/token-select.metal"
 }
 
 static uint32_t    seed = 1;
@@ -182,6 +186,26 @@ static void run_attn_join(const lil_metal_launch & l, const emu_metal::place & p
     emu_metal::kernel_lil_attn_join(args, BUF(0), BUF(1), BUF(2), p.tgpig, p.tiitg, p.tiisg, p.ntg);
 }
 
+static void run_page_bounds(const lil_metal_launch & l, const emu_metal::place & p) {
+    auto args = get_args<lil_metal_kargs_page_bounds>(l);
+    emu_metal::kernel_lil_page_bounds(args, BUF(0), BUF(2), BUF(3), p.tgpig, p.tiitg, p.ntg);
+}
+
+template <int N> static void run_page_scores(const lil_metal_launch & l, const emu_metal::place & p) {
+    auto args = get_args<lil_metal_kargs_page_scores>(l);
+    emu_metal::kernel_lil_page_scores<N>(args, BUF(0), BUF(1), BUF(2), BUF(3), p.shmem, p.tgpig, p.tiitg, p.ntg);
+}
+
+static void run_page_select(const lil_metal_launch & l, const emu_metal::place & p) {
+    auto args = get_args<lil_metal_kargs_page_select>(l);
+    emu_metal::kernel_lil_page_select(args, BUF(0), BUF(1), BUF(2), BUF(3), BUF(4), p.shmem, p.tgpig, p.tiitg, p.tiisg, p.sgitg, p.ntg);
+}
+
+static void run_tidal_select(const lil_metal_launch & l, const emu_metal::place & p) {
+    auto args = get_args<lil_metal_kargs_token_select>(l);
+    emu_metal::kernel_lil_tidal_select(args, BUF(0), BUF(1), BUF(2), BUF(3), p.shmem, p.tgpig, p.tiitg, p.tiisg, p.sgitg, p.ntg);
+}
+
 static const struct {
     const char * name;
     void      (* run)(const lil_metal_launch & l, const emu_metal::place & p);
@@ -196,7 +220,15 @@ static const struct {
     { "kernel_lil_attn_8",  run_attn<8>  },
     { "kernel_lil_attn_12", run_attn<12> },
     { "kernel_lil_attn_16", run_attn<16> },
-    { "kernel_lil_attn_join", run_attn_join },
+
+    { "kernel_lil_attn_join",     run_attn_join      },
+    { "kernel_lil_page_bounds",   run_page_bounds    },
+    { "kernel_lil_page_scores_1", run_page_scores<1> },
+    { "kernel_lil_page_scores_2", run_page_scores<2> },
+    { "kernel_lil_page_scores_4", run_page_scores<4> },
+    { "kernel_lil_page_scores_8", run_page_scores<8> },
+    { "kernel_lil_page_select",   run_page_select    },
+    { "kernel_lil_tidal_select",  run_tidal_select   },
 };
 
 static void run_metal(const lil_metal_launch & l) {
@@ -278,6 +310,9 @@ static void check_op(lil_metal_op op, ggml_custom_op_t cpu, ggml_tensor * dst, c
         fprintf(stderr, "%s\n", err);
         CHECK(!"a plan");
     }
+    if (op != LIL_METAL_OP_ATTN && rand_bool()) {
+        l.n_threads = 32*rand_int(1, (int) l.n_threads/32);
+    }
     run_metal(l);
 
     const auto got = get();
@@ -336,6 +371,149 @@ static void test_attn(int n_embd, int n_embd_v, int n_group, ggml_type type_k, g
     check_op(LIL_METAL_OP_ATTN_JOIN, ops->attn_join, out,  { work, list },           &layer, 2e-5);
 }
 
+static void test_pages(int n_embd, int n_group, ggml_type type_k, ggml_type type_b) {
+    const int n_head_kv = rand_int(1, 3);
+    const int n_steps   = rand_int(1, 3);
+    const int n_stream  = n_steps + rand_int(0, 1);
+    const int n_cells   = 100;
+    const int n_pages   = rand_int(1, 150);
+    const int page_size = rand_int(1, 20);
+
+    char name[256];
+    snprintf(name, sizeof(name), "pages: n_embd %d, heads %d*%d, %s, bounds %s, steps %d, pages %d of %d",
+            n_embd, n_head_kv, n_group, ggml_type_name(type_k), ggml_type_name(type_b), n_steps, n_pages, page_size);
+    test_name = name;
+
+    lil_select_layer layer = {};
+    layer.n_head_kv = n_head_kv;
+
+    test_case t;
+
+    ggml_tensor * q      = t.tensor_f32(0, 4.0f, n_embd, n_head_kv*n_group, n_steps);
+    ggml_tensor * k      = t.tensor_kv(type_k, n_embd*n_head_kv, n_cells, n_stream);
+    ggml_tensor * bounds = t.tensor(type_b, 2*n_embd, n_head_kv, n_pages + 1, n_stream);
+    ggml_tensor * dirty  = t.tensor(GGML_TYPE_I32, LIL_DIRTY_HEAD + page_size, n_pages*n_steps);
+    ggml_tensor * steps  = t.tensor(GGML_TYPE_I32, LIL_SEL_COUNT, n_steps);
+    ggml_tensor * scores = t.tensor(GGML_TYPE_F32, n_pages + 1, n_head_kv, n_steps);
+
+    for (int s = 0; s < n_steps; ++s) {
+        row_i32(steps, s)[LIL_SEL_STREAM] = n_stream - 1 - s;
+        row_i32(steps, s)[LIL_SEL_TABLE]  = s;
+        row_i32(steps, s)[LIL_SEL_PAGES]  = s == 0 ? n_pages : rand_int(0, n_pages);
+    }
+
+    for (int i = 0; i < n_steps*n_pages; ++i) {
+        const auto cells = rand_cells(rand_int(1, page_size), n_cells);
+
+        int32_t * entry = row_i32(dirty, i);
+        entry[LIL_DIRTY_STREAM] = row_i32(steps, i/n_pages)[LIL_SEL_STREAM];
+        entry[LIL_DIRTY_TABLE]  = i/n_pages;
+        entry[LIL_DIRTY_PAGE]   = i%n_pages;
+        entry[LIL_DIRTY_N]      = (int32_t) cells.size();
+        std::copy(cells.begin(), cells.end(), entry + LIL_DIRTY_HEAD);
+    }
+
+    check_op(LIL_METAL_OP_PAGE_BOUNDS, ops->page_bounds, t.inplace(bounds), { bounds, k, dirty }, &layer, 0.0);
+    check_op(LIL_METAL_OP_PAGE_SCORES, ops->page_scores, scores, { q, bounds, steps }, &layer, 2e-5);
+}
+
+// sequences, and the list of the tokens that each sees
+struct sequences {
+    int n_steps = rand_int(1, 3);
+    int n_max;
+
+    ggml_tensor * steps;
+    ggml_tensor * cells;
+
+    sequences(test_case & t, int n_max) : n_max(n_max) {
+        steps = t.tensor(GGML_TYPE_I32, LIL_SEL_COUNT, n_steps);
+        cells = t.tensor(GGML_TYPE_I32, 1 + n_max, 1, n_steps);
+
+        for (int s = 0; s < n_steps; ++s) {
+            const int n = s == 0 && rand_bool() ? n_max : rand_int(1, n_max);
+
+            row_i32(cells, 0, s)[0] = n;
+            for (int i = 0; i < n_max; ++i) {
+                row_i32(cells, 0, s)[1 + i] = 7*i + s;
+            }
+            row_i32(steps, s)[LIL_SEL_SPARSE] = rng()%4 != 0;
+            row_i32(steps, s)[LIL_SEL_N]      = n;
+        }
+    }
+
+    int n(int s) const { return row_i32(cells, 0, s)[0]; }
+};
+
+static const int LEVELS[] = { 0, 0, 1, 3, 50 };
+static const int SIZES [] = { 1, 2, 17, 31, 32, 33, 100, 255, 257, 1000, 3000 };
+
+static void test_page_select() {
+    test_case t;
+    sequences seq(t, SIZES[rng()%11]);
+
+    const int n_head_kv = rand_int(1, 3);
+    const int levels    = LEVELS[rng()%5];
+
+    ggml_tensor * scores = t.tensor_f32(levels, 1.0f, seq.n_max, n_head_kv, seq.n_steps);
+    ggml_tensor * pages  = t.tensor(GGML_TYPE_I32, seq.n_max + 1, seq.n_steps);
+    ggml_tensor * list   = t.tensor(GGML_TYPE_I32, 1 + seq.n_max, n_head_kv, seq.n_steps);
+
+    for (int s = 0; s < seq.n_steps; ++s) {
+        const int size = rand_bool() ? 0 : rand_bool() ? 1 : 16;
+
+        int n = 0;
+        for (int r = 0; r < seq.n(s); r += size ? size : rand_int(1, 20)) {
+            row_i32(pages, s)[n++] = r;
+        }
+        row_i32(pages, s)[n] = seq.n(s);
+        row_i32(seq.steps, s)[LIL_SEL_PAGES] = n;
+    }
+
+    lil_select_layer layer = {};
+    layer.n_head_kv  = n_head_kv;
+    layer.first_page = rand_bool();
+    layer.n_pages    = rand_int(1 + layer.first_page, rand_bool() ? 10 : 100);
+    if (rand_bool()) { // a page more, as many, one fewer
+        layer.n_pages = std::max(1 + layer.first_page, row_i32(seq.steps, 0)[LIL_SEL_PAGES] + rand_int(-1, 1));
+    }
+
+    char name[256];
+    snprintf(name, sizeof(name), "page_select: heads %d, tokens %d, pages %d, first %d, levels %d", n_head_kv, seq.n_max, layer.n_pages, layer.first_page, levels);
+    test_name = name;
+
+    check_op(LIL_METAL_OP_PAGE_SELECT, ops->page_select, list, { scores, seq.steps, seq.cells, pages }, &layer, 0.0);
+}
+
+static void test_token_select() {
+    test_case t;
+    sequences seq(t, SIZES[rng()%11]);
+
+    const int n_head_kv = rand_int(1, 3);
+    const int n_group   = rand_bool() ? 1 : rand_int(2, 7);
+    const int n_head    = n_head_kv*n_group;
+    const int n_embd_v  = 4*rand_int(1, 5);
+    const int levels    = LEVELS[rng()%5];
+
+    ggml_tensor * work = t.tensor_f32(levels, rand_bool() ? 1.0f : 20.0f, lil_attn_n_work(n_embd_v, n_head, seq.n_max, seq.n_steps, true));
+    work->src[0] = t.tensor(GGML_TYPE_F32, 16, n_head, seq.n_steps);
+    work->src[1] = t.tensor(GGML_TYPE_F16, 16*n_head_kv, 4);
+    work->src[2] = t.tensor(GGML_TYPE_F16, n_embd_v*n_head_kv, 4);
+    work->src[3] = seq.cells;
+    work->src[4] = seq.steps;
+
+    ggml_tensor * list = t.tensor(GGML_TYPE_I32, 1 + seq.n_max, n_head_kv, seq.n_steps);
+
+    lil_select_layer layer = {};
+    layer.n_head_kv = n_head_kv;
+    layer.budget    = rand_bool() ? std::max(1, seq.n(0) + rand_int(-1, 1)) : rand_int(2, rand_bool() ? 100 : 1500);
+
+    char name[256];
+    snprintf(name, sizeof(name), "tidal_select: heads %d*%d, tokens %d, budget %d, levels %d", n_head_kv, n_group, seq.n_max, layer.budget, levels);
+    test_name = name;
+
+    check_op(LIL_METAL_OP_TIDAL_SELECT, ops->tidal_select, list, { rand_bool() ? work : t.inplace(work), seq.steps, seq.cells }, &layer, 0.0);
+}
+
 int main(int argc, char ** argv) {
     if (argc > 1) {
         seed = (uint32_t) strtoul(argv[1], nullptr, 10);
@@ -364,13 +542,25 @@ int main(int argc, char ** argv) {
                 test_attn(n_embd, n_embd_v, n_group, rand_type(n_embd), rand_type(n_embd_v), n_list, rand_bool(), rand_bool(), rng()%4 == 0 ? 5.0f : 0.0f);
                 n_tests++;
             }
+
+            const ggml_type type_k = rand_type(n_embd);
+
+            test_pages(n_embd, n_group, type_k, type_k == GGML_TYPE_F16 || (type_k == GGML_TYPE_F32 && rand_bool()) ? GGML_TYPE_F16 : GGML_TYPE_F32);
+            n_tests++;
         }
     }
 
     // odd sizes
     for (int i = 0; i < 50; ++i) {
         test_attn(4*rand_int(1, 20), 4*rand_int(1, 20), rand_int(1, 20), TYPES[rng()%3], TYPES[rng()%3], rand_int(1, 300), rand_bool(), rand_bool(), 0.0f);
-        n_tests++;
+        test_pages(4*rand_int(1, 20), rand_int(1, 20), TYPES[rng()%2], GGML_TYPE_F16);
+        n_tests += 2;
+    }
+
+    for (int i = 0; i < 300; ++i) {
+        test_page_select();
+        test_token_select();
+        n_tests += 2;
     }
 
     printf("test-metal-ops: %d cases, seed %u: ok\n", n_tests, seed);

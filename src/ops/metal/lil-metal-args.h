@@ -7,6 +7,12 @@
 #include <stdint.h>
 #endif
 
+// pages that a threadgroup of page_scores takes
+#define LIL_METAL_SCORES_PAGES 64
+
+// threadgroup memory of the ops that choose, in uints, see topk.h
+#define LIL_METAL_TOPK_SHMEM (260 + 2*32)
+
 // as in lil-ops.h, which Metal cannot read; lil-metal-plan.h compares them
 #define LIL_METAL_ATTN_CHUNK 256
 
@@ -64,4 +70,52 @@ struct lil_metal_kargs_attn_join {
     uint64_t nb_d2;
     uint64_t nb_l1;     // 0: all heads share the list
     uint64_t nb_l2;
+};
+
+struct lil_metal_kargs_page_bounds {
+    int32_t  n_embd;
+    uint64_t size_k;    // bytes of a head's row
+    uint64_t nb_b1;
+    uint64_t nb_b2;
+    uint64_t nb_b3;
+    uint64_t nb_k1;
+    uint64_t nb_k2;
+    uint64_t nb_d1;     // of dirty
+};
+
+struct lil_metal_kargs_page_scores {
+    int32_t  n_embd;
+    int32_t  n_group;
+    uint64_t nb_d1;
+    uint64_t nb_d2;
+    uint64_t nb_q1;
+    uint64_t nb_q2;
+    uint64_t nb_b1;
+    uint64_t nb_b2;
+    uint64_t nb_b3;
+    uint64_t nb_s1;
+};
+
+struct lil_metal_kargs_page_select {
+    int32_t  n_pages;    // to attend to
+    int32_t  first_page; // whether the first one always is
+    uint64_t nb_d1;
+    uint64_t nb_d2;
+    uint64_t nb_x1;      // of scores
+    uint64_t nb_x2;
+    uint64_t nb_s1;
+    uint64_t nb_c2;
+    uint64_t nb_p1;
+};
+
+struct lil_metal_kargs_token_select {
+    int32_t  budget;
+    int32_t  n_group;
+    int32_t  n_head;
+    int32_t  n_max;     // entries of a row of logits
+    int64_t  kq_offset; // of the logits in work, floats
+    uint64_t nb_d1;
+    uint64_t nb_d2;
+    uint64_t nb_s1;
+    uint64_t nb_c2;
 };

@@ -16,6 +16,10 @@
 enum lil_metal_op {
     LIL_METAL_OP_ATTN,
     LIL_METAL_OP_ATTN_JOIN,
+    LIL_METAL_OP_PAGE_BOUNDS,
+    LIL_METAL_OP_PAGE_SCORES,
+    LIL_METAL_OP_PAGE_SELECT,
+    LIL_METAL_OP_TIDAL_SELECT,
 };
 
 struct lil_metal_launch {
@@ -23,7 +27,7 @@ struct lil_metal_launch {
     int32_t  type_k;       // LIL_METAL_FC_TYPE_K, -1: the kernel has none
     int32_t  type_v;       // LIL_METAL_FC_TYPE_V, -1: the kernel has none
     uint32_t grid[3];      // threadgroups
-    uint32_t n_threads;    // of a threadgroup
+    uint32_t n_threads;    // of a threadgroup, at most: a multiple of 32. attn: exactly
     uint32_t n_shmem;      // bytes of threadgroup memory, a multiple of 16
     size_t   n_args;       // bytes
     alignas(8) char args[256]; // buffer 0
@@ -190,6 +194,148 @@ static inline const char * lil_metal_plan_attn_join(const ggml_tensor * dst, con
     return nullptr;
 }
 
+static inline const char * lil_metal_plan_page_bounds(const ggml_tensor * dst, const lil_select_layer & layer, lil_metal_launch & l) {
+    const ggml_tensor * k     = dst->src[1];
+    const ggml_tensor * dirty = dst->src[2];
+
+    const int64_t n_embd = k->ne[0]/layer.n_head_kv;
+
+    if (const char * err = lil_metal_check_kv(k, layer.n_head_kv)) {
+        return err;
+    }
+    if (dst->type != GGML_TYPE_F16 && dst->type != GGML_TYPE_F32) {
+        return "bounds are not of type F16 or F32";
+    }
+
+    lil_metal_kargs_page_bounds args = {};
+
+    args.n_embd = n_embd;
+    args.size_k = ggml_row_size(k->type, n_embd);
+    args.nb_b1  = dst->nb[1];
+    args.nb_b2  = dst->nb[2];
+    args.nb_b3  = dst->nb[3];
+    args.nb_k1  = k->nb[1];
+    args.nb_k2  = k->nb[2];
+    args.nb_d1  = dirty->nb[1];
+
+    snprintf(l.name, sizeof(l.name), "kernel_lil_page_bounds");
+    l.type_k    = k->type;
+    l.type_v    = dst->type;
+    l.n_threads = n_embd <= 128 ? 32 : 64;
+    lil_metal_set_args(l, args);
+    lil_metal_set_grid(l, layer.n_head_kv, dirty->ne[1], 1);
+
+    return nullptr;
+}
+
+static inline const char * lil_metal_plan_page_scores(const ggml_tensor * dst, const lil_select_layer & layer, lil_metal_launch & l) {
+    const ggml_tensor * q      = dst->src[0];
+    const ggml_tensor * bounds = dst->src[1];
+    const ggml_tensor * steps  = dst->src[2];
+
+    const int64_t n_embd  = q->ne[0];
+    const int64_t n_group = q->ne[1]/layer.n_head_kv;
+    const int64_t n_shmem = n_group*n_embd*sizeof(float);
+
+    if (bounds->type != GGML_TYPE_F16 && bounds->type != GGML_TYPE_F32) {
+        return "bounds are not of type F16 or F32";
+    }
+    if (n_embd%4 != 0) {
+        return "the head size is no multiple of 4";
+    }
+    if (q->nb[1]%16 != 0 || q->nb[2]%16 != 0) {
+        return "rows of q are not aligned";
+    }
+    if (n_shmem > LIL_METAL_MAX_SHMEM) {
+        return "the query heads of a KV head do not fit into the threadgroup memory";
+    }
+
+    lil_metal_kargs_page_scores args = {};
+
+    args.n_embd  = n_embd;
+    args.n_group = n_group;
+    args.nb_d1   = dst->nb[1];
+    args.nb_d2   = dst->nb[2];
+    args.nb_q1   = q->nb[1];
+    args.nb_q2   = q->nb[2];
+    args.nb_b1   = bounds->nb[1];
+    args.nb_b2   = bounds->nb[2];
+    args.nb_b3   = bounds->nb[3];
+    args.nb_s1   = steps->nb[1];
+
+    snprintf(l.name, sizeof(l.name), "kernel_lil_page_scores_%d", n_group <= 1 ? 1 : n_group <= 2 ? 2 : n_group <= 4 ? 4 : 8);
+    l.type_k    = bounds->type;
+    l.n_threads = 128;
+    l.n_shmem   = n_shmem;
+    lil_metal_set_args(l, args);
+    lil_metal_set_grid(l, (dst->ne[0] + LIL_METAL_SCORES_PAGES - 1)/LIL_METAL_SCORES_PAGES, layer.n_head_kv, steps->ne[1]);
+
+    return nullptr;
+}
+
+static inline const char * lil_metal_plan_page_select(const ggml_tensor * dst, const lil_select_layer & layer, lil_metal_launch & l) {
+    const ggml_tensor * scores = dst->src[0];
+    const ggml_tensor * steps  = dst->src[1];
+    const ggml_tensor * cells  = dst->src[2];
+    const ggml_tensor * pages  = dst->src[3];
+
+    lil_metal_kargs_page_select args = {};
+
+    args.n_pages    = layer.n_pages;
+    args.first_page = layer.first_page;
+    args.nb_d1      = dst->nb[1];
+    args.nb_d2      = dst->nb[2];
+    args.nb_x1      = scores->nb[1];
+    args.nb_x2      = scores->nb[2];
+    args.nb_s1      = steps->nb[1];
+    args.nb_c2      = cells->nb[2];
+    args.nb_p1      = pages->nb[1];
+
+    snprintf(l.name, sizeof(l.name), "kernel_lil_page_select");
+    l.n_threads = 256;
+    l.n_shmem   = LIL_METAL_TOPK_SHMEM*sizeof(uint32_t);
+    lil_metal_set_args(l, args);
+    lil_metal_set_grid(l, layer.n_head_kv, steps->ne[1], 1);
+
+    return nullptr;
+}
+
+static inline const char * lil_metal_plan_tidal_select(const ggml_tensor * dst, const lil_select_layer & layer, lil_metal_launch & l) {
+    const ggml_tensor * work  = dst->src[0];
+    const ggml_tensor * steps = dst->src[1];
+    const ggml_tensor * cells = dst->src[2];
+
+    const ggml_tensor * node = work;
+    while (node->view_src) {
+        node = node->view_src;
+    }
+
+    // of the attn that made the logits
+    const ggml_tensor * q    = node->src[0];
+    const ggml_tensor * v    = node->src[2];
+    const ggml_tensor * list = node->src[3];
+
+    lil_metal_kargs_token_select args = {};
+
+    args.budget    = layer.budget;
+    args.n_group   = q->ne[1]/layer.n_head_kv;
+    args.n_head    = q->ne[1];
+    args.n_max     = list->ne[0] - 1;
+    args.kq_offset = lil_attn_kq_offset(v->ne[0]/layer.n_head_kv, q->ne[1], list->ne[0] - 1, q->ne[2]);
+    args.nb_d1     = dst->nb[1];
+    args.nb_d2     = dst->nb[2];
+    args.nb_s1     = steps->nb[1];
+    args.nb_c2     = cells->nb[2];
+
+    snprintf(l.name, sizeof(l.name), "kernel_lil_tidal_select");
+    l.n_threads = 512;
+    l.n_shmem   = LIL_METAL_TOPK_SHMEM*sizeof(uint32_t);
+    lil_metal_set_args(l, args);
+    lil_metal_set_grid(l, layer.n_head_kv, steps->ne[1], 1);
+
+    return nullptr;
+}
+
 // How to compute a node. Returns null, or why no kernel can; layer: the op's userdata
 static inline const char * lil_metal_plan(lil_metal_op op, const ggml_tensor * dst, const void * layer, lil_metal_launch & l) {
     l = {};
@@ -207,6 +353,11 @@ static inline const char * lil_metal_plan(lil_metal_op op, const ggml_tensor * d
     switch (op) {
         case LIL_METAL_OP_ATTN:      return lil_metal_plan_attn     (dst, select, l);
         case LIL_METAL_OP_ATTN_JOIN: return lil_metal_plan_attn_join(dst, select, l);
+
+        case LIL_METAL_OP_PAGE_BOUNDS:  return lil_metal_plan_page_bounds (dst, select, l);
+        case LIL_METAL_OP_PAGE_SCORES:  return lil_metal_plan_page_scores (dst, select, l);
+        case LIL_METAL_OP_PAGE_SELECT:  return lil_metal_plan_page_select (dst, select, l);
+        case LIL_METAL_OP_TIDAL_SELECT: return lil_metal_plan_tidal_select(dst, select, l);
     }
 
     return "no such kernel";
