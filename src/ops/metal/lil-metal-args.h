@@ -13,6 +13,14 @@
 // threadgroup memory of the ops that choose, in uints, see topk.h
 #define LIL_METAL_TOPK_SHMEM (260 + 2*32)
 
+// moves that a threadgroup of h2o_evict plans at once
+#define LIL_METAL_EVICT_MOVES 1024
+
+// query rows that are scored at once, the simd-groups of a threadgroup at most, and the threadgroup memory for them in floats
+#define LIL_METAL_SCORE_ROWS  8
+#define LIL_METAL_SCORE_SIMDS 16
+#define LIL_METAL_SCORE_SHMEM(n_row, n_embd) ((n_row)*((n_embd) + 2*LIL_METAL_SCORE_SIMDS + 2))
+
 // as in lil-ops.h, which Metal cannot read; lil-metal-plan.h compares them
 #define LIL_METAL_ATTN_CHUNK 256
 
@@ -20,6 +28,16 @@
 #define LIL_METAL_SEL_TABLE  1
 #define LIL_METAL_SEL_SPARSE 2
 #define LIL_METAL_SEL_PAGES  5
+
+#define LIL_METAL_STEP_STREAM  0
+#define LIL_METAL_STEP_BEFORE  1
+#define LIL_METAL_STEP_EVICT   2
+#define LIL_METAL_STEP_PROTECT 3
+#define LIL_METAL_STEP_NEW     4
+#define LIL_METAL_STEP_POS     5
+#define LIL_METAL_STEP_WIN     6
+
+#define LIL_METAL_H2O_WINDOW 64
 
 #define LIL_METAL_DIRTY_STREAM 0
 #define LIL_METAL_DIRTY_TABLE  1
@@ -118,4 +136,36 @@ struct lil_metal_kargs_token_select {
     uint64_t nb_d2;
     uint64_t nb_s1;
     uint64_t nb_c2;
+};
+
+// The evict ops share one struct; what an op does not use is 0.
+struct lil_metal_kargs_evict {
+    int32_t  n_embd;    // of a K head
+    int32_t  n_head_kv;
+    int32_t  n_group;
+    int32_t  n_query;   // queries of a step
+    int32_t  n_part;
+    int32_t  n_kv;      // of a row of partial sums
+    int32_t  last;
+    int32_t  shared;
+    int32_t  by_quads;  // rows of K and V are copied 8 bytes at a time, otherwise 2
+    float    scale;
+    float    softcap;   // 0: none
+    uint64_t size_k;    // bytes of a head's row
+    uint64_t size_v;
+    uint64_t nb_q0;     // from head to head
+    uint64_t nb_q1;     // from query to query
+    uint64_t nb_q2;     // from sequence to sequence: a step's, or a stream's
+    uint64_t nb_k1;
+    uint64_t nb_k2;
+    uint64_t nb_v1;
+    uint64_t nb_v2;
+    uint64_t nb_x1;     // of score
+    uint64_t nb_x2;
+    uint64_t nb_p1;     // of pos
+    uint64_t nb_p2;
+    uint64_t nb_a1;     // of the partial sums
+    uint64_t nb_a2;
+    uint64_t nb_a3;
+    uint64_t nb_s1;
 };

@@ -20,6 +20,14 @@ enum lil_metal_op {
     LIL_METAL_OP_PAGE_SCORES,
     LIL_METAL_OP_PAGE_SELECT,
     LIL_METAL_OP_TIDAL_SELECT,
+
+    // userdata is a lil_h2o_layer
+    LIL_METAL_OP_H2O_EVICT,
+    LIL_METAL_OP_H2O_SCORE,
+    LIL_METAL_OP_H2O_SCORE_PROMPT,
+    LIL_METAL_OP_H2O_SCORE_ADD,
+    LIL_METAL_OP_H2O_SCORE_WINDOW,
+    LIL_METAL_OP_NEW_SLOTS,
 };
 
 struct lil_metal_launch {
@@ -43,6 +51,10 @@ static_assert(LIL_METAL_ATTN_CHUNK == LIL_ATTN_CHUNK, "");
 
 static_assert(LIL_METAL_SEL_STREAM == LIL_SEL_STREAM && LIL_METAL_SEL_TABLE == LIL_SEL_TABLE && LIL_METAL_SEL_SPARSE == LIL_SEL_SPARSE &&
               LIL_METAL_SEL_PAGES  == LIL_SEL_PAGES, "");
+
+static_assert(LIL_METAL_STEP_STREAM == LIL_STEP_STREAM && LIL_METAL_STEP_BEFORE == LIL_STEP_BEFORE && LIL_METAL_STEP_EVICT == LIL_STEP_EVICT &&
+              LIL_METAL_STEP_PROTECT == LIL_STEP_PROTECT && LIL_METAL_STEP_NEW == LIL_STEP_NEW && LIL_METAL_STEP_POS == LIL_STEP_POS &&
+              LIL_METAL_STEP_WIN  == LIL_STEP_WIN  && LIL_METAL_H2O_WINDOW == LIL_H2O_WINDOW, "");
 
 static_assert(LIL_METAL_DIRTY_STREAM == LIL_DIRTY_STREAM && LIL_METAL_DIRTY_TABLE == LIL_DIRTY_TABLE && LIL_METAL_DIRTY_PAGE == LIL_DIRTY_PAGE &&
               LIL_METAL_DIRTY_N      == LIL_DIRTY_N      && LIL_METAL_DIRTY_HEAD  == LIL_DIRTY_HEAD, "");
@@ -336,6 +348,182 @@ static inline const char * lil_metal_plan_tidal_select(const ggml_tensor * dst, 
     return nullptr;
 }
 
+//
+// evict
+//
+
+// what the evict ops have in common; any may be null
+static inline lil_metal_kargs_evict lil_metal_evict_args(const lil_h2o_layer & layer, const ggml_tensor * k, const ggml_tensor * score, const ggml_tensor * pos, const ggml_tensor * steps) {
+    lil_metal_kargs_evict args = {};
+
+    args.n_head_kv = layer.n_head_kv;
+    args.last      = layer.last;
+    args.shared    = layer.shared;
+    args.scale     = layer.scale;
+    args.softcap   = layer.softcap;
+
+    if (k) {
+        args.n_embd = k->ne[0]/layer.n_head_kv;
+        args.size_k = ggml_row_size(k->type, args.n_embd);
+        args.nb_k1  = k->nb[1];
+        args.nb_k2  = k->nb[2];
+    }
+    if (score) {
+        args.nb_x1 = score->nb[1];
+        args.nb_x2 = score->nb[2];
+    }
+    if (pos) {
+        args.nb_p1 = pos->nb[1];
+        args.nb_p2 = pos->nb[2];
+    }
+    args.nb_s1 = steps->nb[1];
+
+    return args;
+}
+
+static inline const char * lil_metal_plan_h2o_evict(const ggml_tensor * dst, const lil_h2o_layer & layer, lil_metal_launch & l) {
+    const ggml_tensor * k     = dst->src[1];
+    const ggml_tensor * v     = dst->src[2];
+    const ggml_tensor * score = dst->src[3];
+    const ggml_tensor * steps = dst->src[4];
+
+    lil_metal_kargs_evict args = lil_metal_evict_args(layer, k, score, dst, steps);
+
+    args.size_v = ggml_row_size(v->type, v->ne[0]/layer.n_head_kv);
+    args.nb_v1  = v->nb[1];
+    args.nb_v2  = v->nb[2];
+
+    const uint64_t bits = args.size_k | args.nb_k1 | args.nb_k2 | args.size_v | args.nb_v1 | args.nb_v2;
+    if (bits%2 != 0) {
+        return "rows of the cache are not aligned";
+    }
+    args.by_quads = bits%8 == 0;
+
+    snprintf(l.name, sizeof(l.name), "kernel_lil_h2o_evict");
+    l.n_threads = 512;
+    l.n_shmem   = (LIL_METAL_TOPK_SHMEM + 2*LIL_METAL_EVICT_MOVES)*sizeof(uint32_t);
+    lil_metal_set_args(l, args);
+    lil_metal_set_grid(l, layer.shared ? 1 : layer.n_head_kv, steps->ne[1], 1);
+
+    return nullptr;
+}
+
+// the kernels that score queries, n_row of them at once
+static inline const char * lil_metal_plan_score(const char * name, const ggml_tensor * k, int64_t n_row, lil_metal_kargs_evict & args, lil_metal_launch & l) {
+    if (const char * err = lil_metal_check_kv(k, args.n_head_kv)) {
+        return err;
+    }
+    if (args.nb_q0%16 != 0 || args.nb_q1%16 != 0 || args.nb_q2%16 != 0) {
+        return "rows of q are not aligned";
+    }
+
+    const int64_t n_shmem = LIL_METAL_SCORE_SHMEM(n_row, (int64_t) args.n_embd)*sizeof(float);
+    if (n_shmem > LIL_METAL_MAX_SHMEM) {
+        return "the head size is too large for the threadgroup memory";
+    }
+
+    snprintf(l.name, sizeof(l.name), "%s", name);
+    l.type_k    = k->type;
+    l.n_threads = 32*LIL_METAL_SCORE_SIMDS;
+    l.n_shmem   = (n_shmem + 15)/16*16;
+    lil_metal_set_args(l, args);
+
+    return nullptr;
+}
+
+static inline const char * lil_metal_plan_h2o_score(const ggml_tensor * dst, const lil_h2o_layer & layer, lil_metal_launch & l) {
+    const ggml_tensor * q     = dst->src[1];
+    const ggml_tensor * k     = dst->src[2];
+    const ggml_tensor * pos   = dst->src[3];
+    const ggml_tensor * steps = dst->src[4];
+
+    lil_metal_kargs_evict args = lil_metal_evict_args(layer, k, dst, pos, steps);
+
+    args.n_group = q->ne[1]/layer.n_head_kv;
+    args.n_query = 1;
+    args.nb_q0   = q->nb[1];
+    args.nb_q2   = q->nb[2];
+
+    const int n_row = args.n_group <= 1 ? 1 : args.n_group <= 2 ? 2 : args.n_group <= 4 ? 4 : 8;
+
+    char name[64];
+    snprintf(name, sizeof(name), "kernel_lil_h2o_score_%d", n_row);
+
+    lil_metal_set_grid(l, layer.n_head_kv, steps->ne[1], 1);
+    return lil_metal_plan_score(name, k, n_row, args, l);
+}
+
+static inline const char * lil_metal_plan_h2o_score_prompt(const ggml_tensor * dst, const lil_h2o_layer & layer, lil_metal_launch & l) {
+    const ggml_tensor * q     = dst->src[0];
+    const ggml_tensor * k     = dst->src[1];
+    const ggml_tensor * steps = dst->src[2];
+
+    lil_metal_kargs_evict args = lil_metal_evict_args(layer, k, nullptr, nullptr, steps);
+
+    args.n_group = q->ne[1]/layer.n_head_kv;
+    args.n_query = q->ne[2]/steps->ne[1];
+    args.n_part  = dst->ne[2];
+    args.n_kv    = dst->ne[0];
+    args.nb_q0   = q->nb[1];
+    args.nb_q1   = q->nb[2];
+    args.nb_q2   = q->nb[2]*args.n_query;
+    args.nb_a1   = dst->nb[1];
+    args.nb_a2   = dst->nb[2];
+    args.nb_a3   = dst->nb[3];
+
+    lil_metal_set_grid(l, args.n_part, layer.n_head_kv, steps->ne[1]);
+    return lil_metal_plan_score("kernel_lil_h2o_score_prompt", k, LIL_METAL_SCORE_ROWS, args, l);
+}
+
+static inline const char * lil_metal_plan_h2o_score_add(const ggml_tensor * dst, const lil_h2o_layer & layer, lil_metal_launch & l) {
+    const ggml_tensor * part  = dst->src[1];
+    const ggml_tensor * pos   = dst->src[2];
+    const ggml_tensor * steps = dst->src[3];
+
+    lil_metal_kargs_evict args = lil_metal_evict_args(layer, nullptr, dst, pos, steps);
+
+    args.n_part = part->ne[2]; // lil_h2o_score_prompt's kernel writes all
+    args.nb_a1  = part->nb[1];
+    args.nb_a2  = part->nb[2];
+    args.nb_a3  = part->nb[3];
+
+    snprintf(l.name, sizeof(l.name), "kernel_lil_h2o_score_add");
+    l.n_threads = 256;
+    lil_metal_set_args(l, args);
+    lil_metal_set_grid(l, layer.n_head_kv, steps->ne[1], 1);
+
+    return nullptr;
+}
+
+static inline const char * lil_metal_plan_h2o_score_window(const ggml_tensor * dst, const lil_h2o_layer & layer, lil_metal_launch & l) {
+    const ggml_tensor * win   = dst->src[1];
+    const ggml_tensor * k     = dst->src[2];
+    const ggml_tensor * pos   = dst->src[3];
+    const ggml_tensor * steps = dst->src[4];
+
+    lil_metal_kargs_evict args = lil_metal_evict_args(layer, k, dst, pos, steps);
+
+    args.n_group = win->ne[0]/k->ne[0];
+    args.nb_q0   = args.n_embd*sizeof(float);
+    args.nb_q1   = win->nb[1];
+    args.nb_q2   = win->nb[2];
+
+    lil_metal_set_grid(l, layer.n_head_kv, steps->ne[1], 1);
+    return lil_metal_plan_score("kernel_lil_h2o_score_window", k, LIL_METAL_SCORE_ROWS, args, l);
+}
+
+static inline const char * lil_metal_plan_new_slots(const ggml_tensor * dst, const lil_h2o_layer & layer, lil_metal_launch & l) {
+    const ggml_tensor * pos   = dst->src[1];
+    const ggml_tensor * steps = dst->src[2];
+
+    snprintf(l.name, sizeof(l.name), "kernel_lil_new_slots");
+    l.n_threads = 128;
+    lil_metal_set_args(l, lil_metal_evict_args(layer, nullptr, dst, pos, steps));
+    lil_metal_set_grid(l, layer.n_head_kv, steps->ne[1], 1);
+
+    return nullptr;
+}
+
 // How to compute a node. Returns null, or why no kernel can; layer: the op's userdata
 static inline const char * lil_metal_plan(lil_metal_op op, const ggml_tensor * dst, const void * layer, lil_metal_launch & l) {
     l = {};
@@ -349,6 +537,7 @@ static inline const char * lil_metal_plan(lil_metal_op op, const ggml_tensor * d
     }
 
     const auto & select = *(const lil_select_layer *) layer;
+    const auto & evict  = *(const lil_h2o_layer    *) layer;
 
     switch (op) {
         case LIL_METAL_OP_ATTN:      return lil_metal_plan_attn     (dst, select, l);
@@ -358,6 +547,13 @@ static inline const char * lil_metal_plan(lil_metal_op op, const ggml_tensor * d
         case LIL_METAL_OP_PAGE_SCORES:  return lil_metal_plan_page_scores (dst, select, l);
         case LIL_METAL_OP_PAGE_SELECT:  return lil_metal_plan_page_select (dst, select, l);
         case LIL_METAL_OP_TIDAL_SELECT: return lil_metal_plan_tidal_select(dst, select, l);
+
+        case LIL_METAL_OP_H2O_EVICT:        return lil_metal_plan_h2o_evict       (dst, evict, l);
+        case LIL_METAL_OP_H2O_SCORE:        return lil_metal_plan_h2o_score       (dst, evict, l);
+        case LIL_METAL_OP_H2O_SCORE_PROMPT: return lil_metal_plan_h2o_score_prompt(dst, evict, l);
+        case LIL_METAL_OP_H2O_SCORE_ADD:    return lil_metal_plan_h2o_score_add   (dst, evict, l);
+        case LIL_METAL_OP_H2O_SCORE_WINDOW: return lil_metal_plan_h2o_score_window(dst, evict, l);
+        case LIL_METAL_OP_NEW_SLOTS:        return lil_metal_plan_new_slots       (dst, evict, l);
     }
 
     return "no such kernel";
