@@ -208,6 +208,11 @@ static void run_tidal_select(const lil_metal_launch & l, const emu_metal::place 
     emu_metal::kernel_lil_tidal_select(args, BUF(0), BUF(1), BUF(2), BUF(3), p.shmem, p.tgpig, p.tiitg, p.tiisg, p.sgitg, p.ntg);
 }
 
+static void run_lessismore_select(const lil_metal_launch & l, const emu_metal::place & p) {
+    auto args = get_args<lil_metal_kargs_token_select>(l);
+    emu_metal::kernel_lil_lessismore_select(args, BUF(0), BUF(1), BUF(2), BUF(3), p.shmem, p.tgpig, p.tiitg, p.tiisg, p.sgitg, p.ntg);
+}
+
 static void run_h2o_evict(const lil_metal_launch & l, const emu_metal::place & p) {
     auto args = get_args<lil_metal_kargs_evict>(l);
     emu_metal::kernel_lil_h2o_evict(args, BUF(0), BUF(2), BUF(3), BUF(4), BUF(5), p.shmem, p.tgpig, p.tiitg, p.tiisg, p.sgitg, p.ntg);
@@ -261,6 +266,8 @@ static const struct {
     { "kernel_lil_page_scores_8", run_page_scores<8> },
     { "kernel_lil_page_select",   run_page_select    },
     { "kernel_lil_tidal_select",  run_tidal_select   },
+
+    { "kernel_lil_lessismore_select", run_lessismore_select },
 
     { "kernel_lil_h2o_evict",        run_h2o_evict        },
     { "kernel_lil_h2o_score_1",      run_h2o_score<1>     },
@@ -554,6 +561,27 @@ static void test_token_select() {
     test_name = name;
 
     check_op(LIL_METAL_OP_TIDAL_SELECT, ops->tidal_select, list, { rand_bool() ? work : t.inplace(work), seq.steps, seq.cells }, &layer, 0.0);
+
+    // heads that agree, more or less
+    const int one_of = rand_bool() ? 0 : rand_int(1, 20);
+
+    for (int s = 0; s < seq.n_steps && one_of > 0; ++s) {
+        float * x = (float *) work->data + lil_attn_kq_offset(n_embd_v, n_head, seq.n_max, seq.n_steps) + (int64_t) s*n_head*seq.n_max;
+        for (int i = seq.n_max; i < n_head*seq.n_max; ++i) {
+            x[i] = rng()%one_of == 0 ? x[i] : x[i%seq.n_max];
+        }
+    }
+
+    layer.n_sink   = rand_int(0, 4);
+    layer.n_recent = rand_int(1, 30);
+    layer.budget   = std::max(layer.n_sink + layer.n_recent + 1, rand_bool() ? seq.n(0) + rand_int(-1, 1) : rand_int(2, rand_bool() ? 100 : 1500));
+
+    ggml_tensor * one = t.tensor(GGML_TYPE_I32, 1 + seq.n_max, 1, seq.n_steps);
+
+    snprintf(name, sizeof(name), "lessismore_select: heads %d*%d, tokens %d, budget %d, levels %d", n_head_kv, n_group, seq.n_max, layer.budget, levels);
+    test_name = name;
+
+    check_op(LIL_METAL_OP_LESSISMORE_SELECT, ops->lessismore_select, one, { work, seq.steps, seq.cells }, &layer, 0.0);
 }
 
 // a cache of an evict method: the tokens of each head, in any order
@@ -740,7 +768,7 @@ static void test_h2o_score(int n_embd, int n_group, ggml_type type_k, int n_slot
     for (int s = 0; s < c.n_steps; ++s) {
         c.step(s)[LIL_STEP_BEFORE] = n_slots;
         c.step(s)[LIL_STEP_WIN]    = rand_bool() ? 0 : n_group <= 2 ? rand_int(1, LIL_H2O_WINDOW) : rand_int(1, 5);
-        c.step(s)[LIL_STEP_POS]    = 3*c.capacity + rand_int(0, 100);
+        c.step(s)[LIL_STEP_POS]    = 100 + rand_int(0, 100); // no query before position 0
 
         // a token that every query sees
         for (int h = 0; h < c.n_head_kv; ++h) {

@@ -128,6 +128,8 @@ struct lil_metal_kargs_page_select {
 
 struct lil_metal_kargs_token_select {
     int32_t  budget;
+    int32_t  n_sink;
+    int32_t  n_recent;
     int32_t  n_group;
     int32_t  n_head;
     int32_t  n_max;     // entries of a row of logits

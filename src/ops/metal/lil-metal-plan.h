@@ -20,6 +20,7 @@ enum lil_metal_op {
     LIL_METAL_OP_PAGE_SCORES,
     LIL_METAL_OP_PAGE_SELECT,
     LIL_METAL_OP_TIDAL_SELECT,
+    LIL_METAL_OP_LESSISMORE_SELECT,
 
     // userdata is a lil_h2o_layer
     LIL_METAL_OP_H2O_EVICT,
@@ -312,7 +313,7 @@ static inline const char * lil_metal_plan_page_select(const ggml_tensor * dst, c
     return nullptr;
 }
 
-static inline const char * lil_metal_plan_tidal_select(const ggml_tensor * dst, const lil_select_layer & layer, lil_metal_launch & l) {
+static inline const char * lil_metal_plan_token_select(const ggml_tensor * dst, const lil_select_layer & layer, bool merge, lil_metal_launch & l) {
     const ggml_tensor * work  = dst->src[0];
     const ggml_tensor * steps = dst->src[1];
     const ggml_tensor * cells = dst->src[2];
@@ -330,6 +331,8 @@ static inline const char * lil_metal_plan_tidal_select(const ggml_tensor * dst, 
     lil_metal_kargs_token_select args = {};
 
     args.budget    = layer.budget;
+    args.n_sink    = layer.n_sink;
+    args.n_recent  = layer.n_recent;
     args.n_group   = q->ne[1]/layer.n_head_kv;
     args.n_head    = q->ne[1];
     args.n_max     = list->ne[0] - 1;
@@ -339,11 +342,15 @@ static inline const char * lil_metal_plan_tidal_select(const ggml_tensor * dst, 
     args.nb_s1     = steps->nb[1];
     args.nb_c2     = cells->nb[2];
 
-    snprintf(l.name, sizeof(l.name), "kernel_lil_tidal_select");
+    snprintf(l.name, sizeof(l.name), merge ? "kernel_lil_lessismore_select" : "kernel_lil_tidal_select");
     l.n_threads = 512;
-    l.n_shmem   = LIL_METAL_TOPK_SHMEM*sizeof(uint32_t);
+    l.n_shmem   = ((LIL_METAL_TOPK_SHMEM + (merge ? 4*args.n_head : 0))*sizeof(uint32_t) + 15)/16*16;
     lil_metal_set_args(l, args);
-    lil_metal_set_grid(l, layer.n_head_kv, steps->ne[1], 1);
+    if (merge) {
+        lil_metal_set_grid(l, steps->ne[1], 1, 1);
+    } else {
+        lil_metal_set_grid(l, layer.n_head_kv, steps->ne[1], 1);
+    }
 
     return nullptr;
 }
@@ -543,10 +550,11 @@ static inline const char * lil_metal_plan(lil_metal_op op, const ggml_tensor * d
         case LIL_METAL_OP_ATTN:      return lil_metal_plan_attn     (dst, select, l);
         case LIL_METAL_OP_ATTN_JOIN: return lil_metal_plan_attn_join(dst, select, l);
 
-        case LIL_METAL_OP_PAGE_BOUNDS:  return lil_metal_plan_page_bounds (dst, select, l);
-        case LIL_METAL_OP_PAGE_SCORES:  return lil_metal_plan_page_scores (dst, select, l);
-        case LIL_METAL_OP_PAGE_SELECT:  return lil_metal_plan_page_select (dst, select, l);
-        case LIL_METAL_OP_TIDAL_SELECT: return lil_metal_plan_tidal_select(dst, select, l);
+        case LIL_METAL_OP_PAGE_BOUNDS:       return lil_metal_plan_page_bounds (dst, select, l);
+        case LIL_METAL_OP_PAGE_SCORES:       return lil_metal_plan_page_scores (dst, select, l);
+        case LIL_METAL_OP_PAGE_SELECT:       return lil_metal_plan_page_select (dst, select, l);
+        case LIL_METAL_OP_TIDAL_SELECT:      return lil_metal_plan_token_select(dst, select, false, l);
+        case LIL_METAL_OP_LESSISMORE_SELECT: return lil_metal_plan_token_select(dst, select, true, l);
 
         case LIL_METAL_OP_H2O_EVICT:        return lil_metal_plan_h2o_evict       (dst, evict, l);
         case LIL_METAL_OP_H2O_SCORE:        return lil_metal_plan_h2o_score       (dst, evict, l);

@@ -201,3 +201,35 @@ static inline void lil_list_set_size(device int32_t * list, int n, lil_place t) 
         list[0] = n;
     }
 }
+
+// Puts those of 0 ... n - 1 that pick(i) picks behind each other, ascending by i, in the manner of lil_topk_each
+template <typename PICK, typename ITEMS>
+static inline int lil_pick_each(PICK pick, ITEMS items, int n, threadgroup uint * shmem, lil_place t) {
+    threadgroup int * sums = (threadgroup int *) shmem + LIL_TOPK_SUMS;
+
+    const int n_sg = t.ntg/32;
+    const int size = ((n + n_sg - 1)/n_sg + 31)/32*32;
+    const int i0   = min(t.sgitg*size, n);
+    const int i1   = min(i0 + size, n);
+
+    int total = 0;
+    int at    = 0;
+    for (int i = i0 + t.tiisg; i < i1; i += 32) {
+        at += pick(i) ? items.size(i) : 0;
+    }
+    at = lil_sum_before(simd_sum(at), sums, t, total);
+
+    for (int i = i0; i < i1; i += 32) {
+        const int  j     = i + t.tiisg;
+        const bool take  = j < i1 && pick(j);
+        const int  width = take ? items.size(j) : 0;
+        const int  left  = simd_prefix_exclusive_sum(width);
+
+        if (take) {
+            items.put(j, at + left);
+        }
+        at += simd_sum(width);
+    }
+
+    return total;
+}
