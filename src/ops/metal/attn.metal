@@ -180,16 +180,16 @@ kernel void kernel_lil_attn(
 
 typedef decltype(kernel_lil_attn<1>) kernel_lil_attn_t;
 
-template [[host_name("kernel_lil_attn_1" )]] kernel kernel_lil_attn_t kernel_lil_attn<1>;
-template [[host_name("kernel_lil_attn_2" )]] kernel kernel_lil_attn_t kernel_lil_attn<2>;
-template [[host_name("kernel_lil_attn_3" )]] kernel kernel_lil_attn_t kernel_lil_attn<3>;
-template [[host_name("kernel_lil_attn_4" )]] kernel kernel_lil_attn_t kernel_lil_attn<4>;
-template [[host_name("kernel_lil_attn_5" )]] kernel kernel_lil_attn_t kernel_lil_attn<5>;
-template [[host_name("kernel_lil_attn_6" )]] kernel kernel_lil_attn_t kernel_lil_attn<6>;
-template [[host_name("kernel_lil_attn_7" )]] kernel kernel_lil_attn_t kernel_lil_attn<7>;
-template [[host_name("kernel_lil_attn_8" )]] kernel kernel_lil_attn_t kernel_lil_attn<8>;
-template [[host_name("kernel_lil_attn_12")]] kernel kernel_lil_attn_t kernel_lil_attn<12>;
-template [[host_name("kernel_lil_attn_16")]] kernel kernel_lil_attn_t kernel_lil_attn<16>;
+template LIL_HOST_NAME("kernel_lil_attn_1" ) kernel kernel_lil_attn_t kernel_lil_attn<1>;
+template LIL_HOST_NAME("kernel_lil_attn_2" ) kernel kernel_lil_attn_t kernel_lil_attn<2>;
+template LIL_HOST_NAME("kernel_lil_attn_3" ) kernel kernel_lil_attn_t kernel_lil_attn<3>;
+template LIL_HOST_NAME("kernel_lil_attn_4" ) kernel kernel_lil_attn_t kernel_lil_attn<4>;
+template LIL_HOST_NAME("kernel_lil_attn_5" ) kernel kernel_lil_attn_t kernel_lil_attn<5>;
+template LIL_HOST_NAME("kernel_lil_attn_6" ) kernel kernel_lil_attn_t kernel_lil_attn<6>;
+template LIL_HOST_NAME("kernel_lil_attn_7" ) kernel kernel_lil_attn_t kernel_lil_attn<7>;
+template LIL_HOST_NAME("kernel_lil_attn_8" ) kernel kernel_lil_attn_t kernel_lil_attn<8>;
+template LIL_HOST_NAME("kernel_lil_attn_12") kernel kernel_lil_attn_t kernel_lil_attn<12>;
+template LIL_HOST_NAME("kernel_lil_attn_16") kernel kernel_lil_attn_t kernel_lil_attn<16>;
 
 // Grid: [n_head, n_steps].
 kernel void kernel_lil_attn_join(

@@ -78,10 +78,10 @@ kernel void kernel_lil_h2o_score(
 
 typedef decltype(kernel_lil_h2o_score<1>) kernel_lil_h2o_score_t;
 
-template [[host_name("kernel_lil_h2o_score_1")]] kernel kernel_lil_h2o_score_t kernel_lil_h2o_score<1>;
-template [[host_name("kernel_lil_h2o_score_2")]] kernel kernel_lil_h2o_score_t kernel_lil_h2o_score<2>;
-template [[host_name("kernel_lil_h2o_score_4")]] kernel kernel_lil_h2o_score_t kernel_lil_h2o_score<4>;
-template [[host_name("kernel_lil_h2o_score_8")]] kernel kernel_lil_h2o_score_t kernel_lil_h2o_score<8>;
+template LIL_HOST_NAME("kernel_lil_h2o_score_1") kernel kernel_lil_h2o_score_t kernel_lil_h2o_score<1>;
+template LIL_HOST_NAME("kernel_lil_h2o_score_2") kernel kernel_lil_h2o_score_t kernel_lil_h2o_score<2>;
+template LIL_HOST_NAME("kernel_lil_h2o_score_4") kernel kernel_lil_h2o_score_t kernel_lil_h2o_score<4>;
+template LIL_HOST_NAME("kernel_lil_h2o_score_8") kernel kernel_lil_h2o_score_t kernel_lil_h2o_score<8>;
 
 // Grid: [n_part, n_head_kv, n_steps]: each part takes every n_part-th block of rows. Threadgroup memory:
 // LIL_METAL_SCORE_SHMEM(LIL_METAL_SCORE_ROWS, n_embd) floats.

@@ -8,9 +8,12 @@
 #include <metal_stdlib>
 using namespace metal;
 
-#define LIL_SHMEM [[threadgroup(0)]] // the emulation knows threadgroup as a word of its own only
+// what C++ does not take
+#define LIL_SHMEM           [[threadgroup(0)]]
+#define LIL_HOST_NAME(name) [[host_name(name)]]
 #else
 #define LIL_SHMEM
+#define LIL_HOST_NAME(name)
 #endif
 
 #include "lil-metal-args.h"

@@ -83,7 +83,7 @@ kernel void kernel_lil_page_scores(
 
 typedef decltype(kernel_lil_page_scores<1>) kernel_lil_page_scores_t;
 
-template [[host_name("kernel_lil_page_scores_1")]] kernel kernel_lil_page_scores_t kernel_lil_page_scores<1>;
-template [[host_name("kernel_lil_page_scores_2")]] kernel kernel_lil_page_scores_t kernel_lil_page_scores<2>;
-template [[host_name("kernel_lil_page_scores_4")]] kernel kernel_lil_page_scores_t kernel_lil_page_scores<4>;
-template [[host_name("kernel_lil_page_scores_8")]] kernel kernel_lil_page_scores_t kernel_lil_page_scores<8>;
+template LIL_HOST_NAME("kernel_lil_page_scores_1") kernel kernel_lil_page_scores_t kernel_lil_page_scores<1>;
+template LIL_HOST_NAME("kernel_lil_page_scores_2") kernel kernel_lil_page_scores_t kernel_lil_page_scores<2>;
+template LIL_HOST_NAME("kernel_lil_page_scores_4") kernel kernel_lil_page_scores_t kernel_lil_page_scores<4>;
+template LIL_HOST_NAME("kernel_lil_page_scores_8") kernel kernel_lil_page_scores_t kernel_lil_page_scores<8>;
