@@ -108,6 +108,7 @@ TO as_type(FROM x) {
 // by their names in kernels
 inline float exp (float x) { return std::exp (x); }
 inline float sqrt(float x) { return std::sqrt(x); }
+inline float ceil(float x) { return std::ceil(x); }
 inline float fabs(float x) { return std::fabs(x); }
 
 namespace precise {

@@ -30,6 +30,7 @@ namespace emu_metal {
 #include "metal/page-bounds.metal"
 #include "metal/page-scores.metal"
 #include "metal/page-select.metal"
+#include "metal/raas.metal"
 #include "metal/token-select.metal"
 }
 
@@ -213,6 +214,16 @@ static void run_lessismore_select(const lil_metal_launch & l, const emu_metal::p
     emu_metal::kernel_lil_lessismore_select(args, BUF(0), BUF(1), BUF(2), BUF(3), p.shmem, p.tgpig, p.tiitg, p.tiisg, p.sgitg, p.ntg);
 }
 
+static void run_raas_stamp(const lil_metal_launch & l, const emu_metal::place & p) {
+    auto args = get_args<lil_metal_kargs_raas>(l);
+    emu_metal::kernel_lil_raas_stamp(args, BUF(0), BUF(2), BUF(3), BUF(4), BUF(5), p.shmem, p.tgpig, p.tiitg, p.tiisg, p.sgitg, p.ntg);
+}
+
+static void run_raas_select(const lil_metal_launch & l, const emu_metal::place & p) {
+    auto args = get_args<lil_metal_kargs_raas>(l);
+    emu_metal::kernel_lil_raas_select(args, BUF(0), BUF(1), BUF(2), BUF(3), BUF(4), p.shmem, p.tgpig, p.tiitg, p.tiisg, p.sgitg, p.ntg);
+}
+
 static void run_h2o_evict(const lil_metal_launch & l, const emu_metal::place & p) {
     auto args = get_args<lil_metal_kargs_evict>(l);
     emu_metal::kernel_lil_h2o_evict(args, BUF(0), BUF(2), BUF(3), BUF(4), BUF(5), p.shmem, p.tgpig, p.tiitg, p.tiisg, p.sgitg, p.ntg);
@@ -268,6 +279,8 @@ static const struct {
     { "kernel_lil_tidal_select",  run_tidal_select   },
 
     { "kernel_lil_lessismore_select", run_lessismore_select },
+    { "kernel_lil_raas_stamp",        run_raas_stamp        },
+    { "kernel_lil_raas_select",       run_raas_select       },
 
     { "kernel_lil_h2o_evict",        run_h2o_evict        },
     { "kernel_lil_h2o_score_1",      run_h2o_score<1>     },
@@ -496,16 +509,9 @@ struct sequences {
 static const int LEVELS[] = { 0, 0, 1, 3, 50 };
 static const int SIZES [] = { 1, 2, 17, 31, 32, 33, 100, 255, 257, 1000, 3000 };
 
-static void test_page_select() {
-    test_case t;
-    sequences seq(t, SIZES[rng()%11]);
-
-    const int n_head_kv = rand_int(1, 3);
-    const int levels    = LEVELS[rng()%5];
-
-    ggml_tensor * scores = t.tensor_f32(levels, 1.0f, seq.n_max, n_head_kv, seq.n_steps);
-    ggml_tensor * pages  = t.tensor(GGML_TYPE_I32, seq.n_max + 1, seq.n_steps);
-    ggml_tensor * list   = t.tensor(GGML_TYPE_I32, 1 + seq.n_max, n_head_kv, seq.n_steps);
+// pages of any sizes, of 1, or of 16
+static ggml_tensor * make_pages(test_case & t, sequences & seq) {
+    ggml_tensor * pages = t.tensor(GGML_TYPE_I32, seq.n_max + 1, seq.n_steps);
 
     for (int s = 0; s < seq.n_steps; ++s) {
         const int size = rand_bool() ? 0 : rand_bool() ? 1 : 16;
@@ -517,6 +523,20 @@ static void test_page_select() {
         row_i32(pages, s)[n] = seq.n(s);
         row_i32(seq.steps, s)[LIL_SEL_PAGES] = n;
     }
+
+    return pages;
+}
+
+static void test_page_select() {
+    test_case t;
+    sequences seq(t, SIZES[rng()%11]);
+
+    const int n_head_kv = rand_int(1, 3);
+    const int levels    = LEVELS[rng()%5];
+
+    ggml_tensor * scores = t.tensor_f32(levels, 1.0f, seq.n_max, n_head_kv, seq.n_steps);
+    ggml_tensor * pages  = make_pages(t, seq);
+    ggml_tensor * list   = t.tensor(GGML_TYPE_I32, 1 + seq.n_max, n_head_kv, seq.n_steps);
 
     lil_select_layer layer = {};
     layer.n_head_kv  = n_head_kv;
@@ -531,6 +551,52 @@ static void test_page_select() {
     test_name = name;
 
     check_op(LIL_METAL_OP_PAGE_SELECT, ops->page_select, list, { scores, seq.steps, seq.cells, pages }, &layer, 0.0);
+}
+
+static void test_raas() {
+    test_case t;
+    sequences seq(t, SIZES[rng()%11]);
+
+    const int  n_head_kv = rand_int(1, 3);
+    const int  levels    = LEVELS[rng()%5];
+    const bool one       = rand_bool(); // all sequences are in one stream, some with the same cells
+
+    ggml_tensor * pages  = make_pages(t, seq);
+    ggml_tensor * scores = t.tensor_f32(levels, 1.0f, seq.n_max, n_head_kv, seq.n_steps);
+    ggml_tensor * stamp  = t.tensor_f32(20, 1.0f, 7*seq.n_max + 3, n_head_kv, one ? 1 : seq.n_steps);
+    ggml_tensor * list   = t.tensor(GGML_TYPE_I32, 1 + seq.n_max, n_head_kv, seq.n_steps);
+
+    for (int64_t i = 0; i < ggml_nelements(stamp); ++i) {
+        if (rng()%3 == 0) {
+            ((float *) stamp->data)[i] = LIL_RAAS_NEVER;
+        }
+    }
+
+    for (int s = 0; s < seq.n_steps; ++s) {
+        row_i32(seq.steps, s)[LIL_SEL_STREAM] = one ? 0 : seq.n_steps - 1 - s;
+        row_i32(seq.steps, s)[LIL_SEL_NOW]    = rand_int(1, 20);
+
+        if (one && s > 0 && rand_bool()) {
+            for (int i = 0; i < seq.n_max; ++i) {
+                row_i32(seq.cells, 0, s)[1 + i] = row_i32(seq.cells, 0, 0)[1 + i];
+            }
+        }
+    }
+
+    lil_select_layer layer = {};
+    layer.n_head_kv = n_head_kv;
+    layer.n_pages   = rand_int(1, rand_bool() ? 10 : 100);
+    layer.ratio     = rand_int(1, 10)/10.0f;
+    if (rand_bool()) { // a page more, as many, one fewer
+        layer.n_pages = std::max(1, row_i32(seq.steps, 0)[LIL_SEL_PAGES] + rand_int(-1, 1));
+    }
+
+    char name[256];
+    snprintf(name, sizeof(name), "raas: heads %d, tokens %d, pages %d, ratio %g, levels %d", n_head_kv, seq.n_max, layer.n_pages, layer.ratio, levels);
+    test_name = name;
+
+    check_op(LIL_METAL_OP_RAAS_STAMP,  ops->raas_stamp,  t.inplace(stamp), { stamp, scores, seq.steps, seq.cells, pages }, &layer, 0.0);
+    check_op(LIL_METAL_OP_RAAS_SELECT, ops->raas_select, list, { stamp, seq.steps, seq.cells, pages }, &layer, 0.0);
 }
 
 static void test_token_select() {
@@ -783,6 +849,41 @@ static void test_h2o_score(int n_embd, int n_group, ggml_type type_k, int n_slot
     check_op(LIL_METAL_OP_H2O_SCORE_WINDOW, ops->h2o_score_window, t.inplace(c.score), { c.score, win, c.k, c.pos, c.steps }, &c.layer, 5e-5);
 }
 
+// what no kernel can compute has a reason
+static void test_refusals() {
+    test_name = "refusals";
+
+    const struct {
+        ggml_type type;
+        int       n_embd;
+        bool      ok;
+    } cases[] = {
+        { GGML_TYPE_F16,  64,   true  },
+        { GGML_TYPE_Q4_0, 64,   true  },
+        { GGML_TYPE_Q5_1, 64,   false },
+        { GGML_TYPE_F16,  66,   false },
+        { GGML_TYPE_F16,  512,  true  },
+        { GGML_TYPE_F16,  1024, false },
+    };
+
+    for (const auto & c : cases) {
+        test_case t;
+
+        ggml_tensor * work = t.tensor(GGML_TYPE_F32, lil_attn_n_work(c.n_embd, 4, 16, 1, false));
+        work->src[0] = t.tensor(GGML_TYPE_F32, c.n_embd, 4, 1);
+        work->src[1] = t.tensor(c.type, 2*c.n_embd, 16);
+        work->src[2] = t.tensor(c.type, 2*c.n_embd, 16);
+        work->src[3] = t.tensor(GGML_TYPE_I32, 1 + 16, 1, 1);
+        work->src[4] = t.tensor(GGML_TYPE_I32, LIL_SEL_COUNT, 1);
+
+        lil_select_layer layer = {};
+        layer.n_head_kv = 2;
+
+        lil_metal_launch l;
+        CHECK((lil_metal_plan(LIL_METAL_OP_ATTN, work, &layer, l) == nullptr) == c.ok);
+    }
+}
+
 int main(int argc, char ** argv) {
     if (argc > 1) {
         seed = (uint32_t) strtoul(argv[1], nullptr, 10);
@@ -801,7 +902,9 @@ int main(int argc, char ** argv) {
     ops = get_ops();
     CHECK(ops);
 
-    int n_tests = 0;
+    test_refusals();
+
+    int n_tests = 1;
 
     for (int n_embd : { 32, 64, 80, 96, 112, 128, 256 }) {
         for (int n_group : { 1, 2, 3, 5, 7, 8, 16 }) {
@@ -846,7 +949,8 @@ int main(int argc, char ** argv) {
     for (int i = 0; i < 300; ++i) {
         test_page_select();
         test_token_select();
-        n_tests += 2;
+        test_raas();
+        n_tests += 3;
     }
 
     printf("test-metal-ops: %d cases, seed %u: ok\n", n_tests, seed);

@@ -28,6 +28,7 @@
 #define LIL_METAL_SEL_TABLE  1
 #define LIL_METAL_SEL_SPARSE 2
 #define LIL_METAL_SEL_PAGES  5
+#define LIL_METAL_SEL_NOW    6
 
 #define LIL_METAL_STEP_STREAM  0
 #define LIL_METAL_STEP_BEFORE  1
@@ -138,6 +139,21 @@ struct lil_metal_kargs_token_select {
     uint64_t nb_d2;
     uint64_t nb_s1;
     uint64_t nb_c2;
+};
+
+struct lil_metal_kargs_raas {
+    int32_t  n_pages; // alive
+    int32_t  n_steps;
+    float    ratio;
+    uint64_t nb_t1;   // of stamp
+    uint64_t nb_t2;
+    uint64_t nb_x1;   // of scores
+    uint64_t nb_x2;
+    uint64_t nb_d1;
+    uint64_t nb_d2;
+    uint64_t nb_s1;
+    uint64_t nb_c2;
+    uint64_t nb_p1;
 };
 
 // The evict ops share one struct; what an op does not use is 0.

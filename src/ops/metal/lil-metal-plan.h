@@ -21,6 +21,8 @@ enum lil_metal_op {
     LIL_METAL_OP_PAGE_SELECT,
     LIL_METAL_OP_TIDAL_SELECT,
     LIL_METAL_OP_LESSISMORE_SELECT,
+    LIL_METAL_OP_RAAS_STAMP,
+    LIL_METAL_OP_RAAS_SELECT,
 
     // userdata is a lil_h2o_layer
     LIL_METAL_OP_H2O_EVICT,
@@ -51,7 +53,7 @@ struct lil_metal_launch {
 static_assert(LIL_METAL_ATTN_CHUNK == LIL_ATTN_CHUNK, "");
 
 static_assert(LIL_METAL_SEL_STREAM == LIL_SEL_STREAM && LIL_METAL_SEL_TABLE == LIL_SEL_TABLE && LIL_METAL_SEL_SPARSE == LIL_SEL_SPARSE &&
-              LIL_METAL_SEL_PAGES  == LIL_SEL_PAGES, "");
+              LIL_METAL_SEL_PAGES  == LIL_SEL_PAGES && LIL_METAL_SEL_NOW == LIL_SEL_NOW, "");
 
 static_assert(LIL_METAL_STEP_STREAM == LIL_STEP_STREAM && LIL_METAL_STEP_BEFORE == LIL_STEP_BEFORE && LIL_METAL_STEP_EVICT == LIL_STEP_EVICT &&
               LIL_METAL_STEP_PROTECT == LIL_STEP_PROTECT && LIL_METAL_STEP_NEW == LIL_STEP_NEW && LIL_METAL_STEP_POS == LIL_STEP_POS &&
@@ -355,6 +357,37 @@ static inline const char * lil_metal_plan_token_select(const ggml_tensor * dst, 
     return nullptr;
 }
 
+static inline const char * lil_metal_plan_raas(const ggml_tensor * dst, const lil_select_layer & layer, bool select, lil_metal_launch & l) {
+    const ggml_tensor * stamp  = dst->src[0];
+    const ggml_tensor * scores = select ? nullptr : dst->src[1];
+    const ggml_tensor * steps  = dst->src[select ? 1 : 2];
+    const ggml_tensor * cells  = dst->src[select ? 2 : 3];
+    const ggml_tensor * pages  = dst->src[select ? 3 : 4];
+
+    lil_metal_kargs_raas args = {};
+
+    args.n_pages = layer.n_pages;
+    args.n_steps = steps->ne[1];
+    args.ratio   = layer.ratio;
+    args.nb_t1   = stamp->nb[1];
+    args.nb_t2   = stamp->nb[2];
+    args.nb_x1   = scores ? scores->nb[1] : 0;
+    args.nb_x2   = scores ? scores->nb[2] : 0;
+    args.nb_d1   = dst->nb[1];
+    args.nb_d2   = dst->nb[2];
+    args.nb_s1   = steps->nb[1];
+    args.nb_c2   = cells->nb[2];
+    args.nb_p1   = pages->nb[1];
+
+    snprintf(l.name, sizeof(l.name), select ? "kernel_lil_raas_select" : "kernel_lil_raas_stamp");
+    l.n_threads = 256;
+    l.n_shmem   = LIL_METAL_TOPK_SHMEM*sizeof(uint32_t);
+    lil_metal_set_args(l, args);
+    lil_metal_set_grid(l, layer.n_head_kv, select ? steps->ne[1] : 1, 1);
+
+    return nullptr;
+}
+
 //
 // evict
 //
@@ -555,6 +588,8 @@ static inline const char * lil_metal_plan(lil_metal_op op, const ggml_tensor * d
         case LIL_METAL_OP_PAGE_SELECT:       return lil_metal_plan_page_select (dst, select, l);
         case LIL_METAL_OP_TIDAL_SELECT:      return lil_metal_plan_token_select(dst, select, false, l);
         case LIL_METAL_OP_LESSISMORE_SELECT: return lil_metal_plan_token_select(dst, select, true, l);
+        case LIL_METAL_OP_RAAS_STAMP:        return lil_metal_plan_raas(dst, select, false, l);
+        case LIL_METAL_OP_RAAS_SELECT:       return lil_metal_plan_raas(dst, select, true, l);
 
         case LIL_METAL_OP_H2O_EVICT:        return lil_metal_plan_h2o_evict       (dst, evict, l);
         case LIL_METAL_OP_H2O_SCORE:        return lil_metal_plan_h2o_score       (dst, evict, l);

@@ -8,21 +8,6 @@ struct lil_page_key {
     uint operator()(int i) const thread { return lil_topk_key(x[i]); }
 };
 
-struct lil_page_items {
-    device       int32_t * list;
-    device const int32_t * cells;
-    device const int32_t * first; // rank of a page's first token
-    int                    at;    // entries that the list has
-
-    int size(int i) const thread { return first[i + 1] - first[i]; }
-
-    void put(int i, int offset) const thread {
-        for (int r = first[i]; r < first[i + 1]; ++r) {
-            list[1 + at + offset + r - first[i]] = cells[1 + r];
-        }
-    }
-};
-
 // Grid: [n_head_kv, n_steps]. Threadgroup memory: LIL_METAL_TOPK_SHMEM uints.
 kernel void kernel_lil_page_select(
         constant lil_metal_kargs_page_select & args [[buffer(0)]],

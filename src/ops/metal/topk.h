@@ -233,3 +233,19 @@ static inline int lil_pick_each(PICK pick, ITEMS items, int n, threadgroup uint 
 
     return total;
 }
+
+// pages as items of lil_topk_each and lil_pick_each: their tokens go to a list
+struct lil_page_items {
+    device       int32_t * list;
+    device const int32_t * cells;
+    device const int32_t * first; // rank of a page's first token
+    int                    at;    // entries that the list has
+
+    int size(int i) const thread { return first[i + 1] - first[i]; }
+
+    void put(int i, int offset) const thread {
+        for (int r = first[i]; r < first[i + 1]; ++r) {
+            list[1 + at + offset + r - first[i]] = cells[1 + r];
+        }
+    }
+};
