@@ -939,6 +939,12 @@ int main(int argc, char ** argv) {
         }
     }
 
+    // more moves than are planned at once
+    for (int n_evict : { 2000, 2500, 3000 }) {
+        test_h2o_evict(5000, n_evict);
+        n_tests++;
+    }
+
     for (int n_embd : { 64, 80, 96, 112, 128, 256 }) {
         for (int n_group : { 1, 2, 3, 4, 7, 8, 16 }) {
             test_h2o_score(n_embd, n_group, rand_type(n_embd), n_group <= 2 && rand_bool() ? rand_int(1, 300) : SIZES[rng()%7]);
