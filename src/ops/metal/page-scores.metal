@@ -1,0 +1,89 @@
+// Upper bounds on q.k, see lil-ops.h: page_scores.
+
+#include "lil-metal.h"
+
+// lanes that share a page, and pages that a threadgroup takes
+#define LIL_SCORES_LANES 8
+
+// Grid: [n_pages_max/LIL_METAL_SCORES_PAGES rounded up, n_head_kv, n_steps]. The bound is one dot product: with the maxima where
+// q is positive, with the minima where it is negative. N query heads at once; lil_type_k is the type of the bounds.
+//
+// Threadgroup memory: n_group*n_embd floats.
+template <int N>
+kernel void kernel_lil_page_scores(
+        constant lil_metal_kargs_page_scores & args [[buffer(0)]],
+        device       char * dst    [[buffer(1)]],
+        device const char * q      [[buffer(2)]],
+        device const char * bounds [[buffer(3)]],
+        device const char * steps  [[buffer(4)]],
+        threadgroup  char * shmem  LIL_SHMEM,
+        uint3   tgpig [[threadgroup_position_in_grid]],
+        ushort  tiitg [[thread_index_in_threadgroup]],
+        ushort3 ntg   [[threads_per_threadgroup]]) {
+    const int i_kv   = tgpig.y;
+    const int i_step = tgpig.z;
+
+    device const int32_t * step = (device const int32_t *) (steps + i_step*args.nb_s1);
+
+    const int p_begin = tgpig.x*LIL_METAL_SCORES_PAGES;
+    const int p_end   = min(p_begin + LIL_METAL_SCORES_PAGES, (int) step[LIL_METAL_SEL_PAGES]);
+    if (p_begin >= p_end) {
+        return;
+    }
+
+    const int nk = args.n_embd/4;
+
+    threadgroup float4 * sq = (threadgroup float4 *) shmem; // [nk, n_group]
+
+    for (int i = tiitg; i < args.n_group*nk; i += ntg.x) {
+        sq[i] = ((device const float4 *) (q + i_step*args.nb_q2 + (i_kv*args.n_group + i/nk)*args.nb_q1))[i%nk];
+    }
+
+    threadgroup_barrier(mem_flags::mem_threadgroup);
+
+    bounds += (uint64_t) step[LIL_METAL_SEL_TABLE]*args.nb_b3 + i_kv*args.nb_b1;
+
+    for (int p0 = p_begin; p0 < p_end; p0 += ntg.x/LIL_SCORES_LANES) {
+        const int p    = p0 + tiitg/LIL_SCORES_LANES;
+        const int lane = tiitg%LIL_SCORES_LANES;
+
+        float best = LIL_NEG;
+
+        for (int h0 = 0; h0 < args.n_group; h0 += N) {
+            float x[N];
+            for (int h = 0; h < N; ++h) {
+                x[h] = 0.0f;
+            }
+
+            if (p < p_end) {
+                device const char * row = bounds + p*args.nb_b2;
+
+                for (int i = lane; i < nk; i += LIL_SCORES_LANES) {
+                    const float4 hi = lil_type_k == LIL_METAL_TYPE_F16 ? float4(((device const half4 *) row)[i])      : ((device const float4 *) row)[i];
+                    const float4 lo = lil_type_k == LIL_METAL_TYPE_F16 ? float4(((device const half4 *) row)[nk + i]) : ((device const float4 *) row)[nk + i];
+
+                    for (int h = 0; h < N; ++h) {
+                        const float4 qi = sq[min(h0 + h, args.n_group - 1)*nk + i]; // a last block of fewer than N: the last head again
+
+                        x[h] += dot(max(qi, float4(0.0f)), hi) + dot(min(qi, float4(0.0f)), lo);
+                    }
+                }
+            }
+
+            for (int h = 0; h < N; ++h) {
+                best = max(best, lil_sum_lanes(x[h], LIL_SCORES_LANES));
+            }
+        }
+
+        if (p < p_end && lane == 0) {
+            ((device float *) (dst + i_step*args.nb_d2 + i_kv*args.nb_d1))[p] = best;
+        }
+    }
+}
+
+typedef decltype(kernel_lil_page_scores<1>) kernel_lil_page_scores_t;
+
+template LIL_HOST_NAME("kernel_lil_page_scores_1") kernel kernel_lil_page_scores_t kernel_lil_page_scores<1>;
+template LIL_HOST_NAME("kernel_lil_page_scores_2") kernel kernel_lil_page_scores_t kernel_lil_page_scores<2>;
+template LIL_HOST_NAME("kernel_lil_page_scores_4") kernel kernel_lil_page_scores_t kernel_lil_page_scores<4>;
+template LIL_HOST_NAME("kernel_lil_page_scores_8") kernel kernel_lil_page_scores_t kernel_lil_page_scores<8>;
