@@ -1,0 +1,58 @@
+#pragma once
+
+// The CUDA ops: what lil-ops.h defines, on one stream of one device. One file per op, under the CPU's names.
+//
+// Every function launches its kernels on `stream` and returns; none allocates, waits or copies, so all may be captured in a
+// CUDA graph. What varies from step to step (how many tokens, which cells) is read on the device, from steps and list; what the
+// host decides (grid sizes) follows from the tensors' shapes alone. So a captured graph stays valid as long as the shapes do.
+//
+// Each has a companion *_supports with the same tensors, of which only type, ne and nb are read: where it says false, the
+// function must not be called (it aborts). Nothing falls back to anything.
+//
+// Launches: all 1. The results do not depend on the device's size, but for rounding.
+
+#include "lil-ops.h"
+
+#ifndef LIL_EMU_CUDA // tests/c/emu-cuda.h, which a test includes first, takes CUDA's place
+#include <cuda_runtime.h>
+#endif
+
+// most query heads of a group
+#define LIL_CUDA_MAX_GROUP 16
+
+// largest head size, a multiple of 8 as every one
+#define LIL_CUDA_MAX_EMBD 256
+
+// of a ggml_tensor what a kernel needs
+struct lil_cuda_tensor {
+    ggml_type type;
+    void    * data;  // on the device
+    int64_t   ne[4];
+    size_t    nb[4];
+};
+
+static inline lil_cuda_tensor lil_cuda_get(const ggml_tensor * t) {
+    return { t->type, t->data, { t->ne[0], t->ne[1], t->ne[2], t->ne[3] }, { t->nb[0], t->nb[1], t->nb[2], t->nb[3] } };
+}
+
+// attn. work is lil_ops::attn's: [n_embd_head_v + 2, n_head, n_split, n_steps] partial results, then the logits if its size says
+// so. The lists are split evenly, whatever their length, into n_split parts or fewer; n_sm (multiprocessors of the device) says
+// how many, and must be the same for both. K and V: any of F16, BF16, Q8_0, Q4_0, F32 (read as F16).
+//   Time: reads each listed K and V row once, n_list*n_head_kv*(row of K + row of V) bytes.
+bool lil_cuda_attn_supports(const lil_select_layer & layer, const lil_cuda_tensor & work, const lil_cuda_tensor & q,
+        const lil_cuda_tensor & k, const lil_cuda_tensor & v, const lil_cuda_tensor & list, const lil_cuda_tensor & steps);
+void lil_cuda_attn(const lil_select_layer & layer, const lil_cuda_tensor & work, const lil_cuda_tensor & q,
+        const lil_cuda_tensor & k, const lil_cuda_tensor & v, const lil_cuda_tensor & list, const lil_cuda_tensor & steps,
+        int n_sm, cudaStream_t stream);
+
+// attn_join. dst F32 [n_embd_head_v, n_head, n_steps]
+void lil_cuda_attn_join(const lil_select_layer & layer, const lil_cuda_tensor & dst, const lil_cuda_tensor & work,
+        const lil_cuda_tensor & list, int n_sm, cudaStream_t stream);
+
+// parts of the attention over a list, at most
+static inline int lil_cuda_attn_n_split(int64_t n_max, int64_t n_head_kv, int64_t n_steps, int n_sm) {
+    const int64_t n_want = (2*n_sm + n_head_kv*n_steps - 1)/(n_head_kv*n_steps); // two blocks for each multiprocessor
+    const int64_t n_room = lil_attn_n_chunk(n_max);                              // what work has room for
+
+    return (int) (n_want < n_room ? n_want : n_room);
+}

@@ -1,0 +1,343 @@
+// The CUDA ops without a GPU: the kernels' own sources, compiled as C++ and run in lock step (emu-cuda.h), against references in
+// F64 or, where the op chooses, against its definition in lil-ops.h computed the naive way. Random inputs with many ties, sizes
+// at and around the borders of tiles, outputs poisoned.
+//
+// It tests the kernels' logic. It cannot test what only a GPU has: its memory model, its rounding, its speed.
+//
+//   test-cuda-ops [seed]
+
+#undef NDEBUG
+
+#define LIL_EMU_CUDA
+#include "emu-cuda.h"
+
+#include "../../src/ops/cuda/attn-join.cu"
+#include "../../src/ops/cuda/attn.cu"
+
+#include <cstdio>
+#include <cstdlib>
+#include <list>
+#include <random>
+#include <string>
+
+#define CHECK(x) \
+    do { \
+        if (!(x)) { \
+            fprintf(stderr, "%s:%d: seed %u: %s: CHECK(%s) failed\n", __FILE__, __LINE__, seed, test_name.c_str(), #x); \
+            exit(1); \
+        } \
+    } while (0)
+
+static uint32_t seed = 1;
+
+static std::string  test_name;
+static std::mt19937 rng;
+
+static const int32_t POISON = 0x7fc0dead; // as F32: not a number
+
+//
+// helpers
+//
+
+static int rand_int(int lo, int hi) { // [lo, hi]
+    return lo + (int) (rng()%(uint32_t) (hi - lo + 1));
+}
+
+static int pick(const std::vector<int> & of) {
+    return of[rng()%of.size()];
+}
+
+static std::vector<float> rand_floats(size_t n, float scale = 1.0f) {
+    std::vector<float> res(n);
+    for (float & x : res) {
+        x = scale*((float) rng()/(float) rng.max()*2.0f - 1.0f);
+    }
+    return res;
+}
+
+// [0, n) in any order
+static std::vector<int32_t> rand_order(int n) {
+    std::vector<int32_t> res(n);
+    for (int i = 0; i < n; ++i) {
+        res[i] = i;
+    }
+    std::shuffle(res.begin(), res.end(), rng);
+    return res;
+}
+
+// n of [0, n_cells), ascending
+static std::vector<int32_t> rand_cells(int n, int n_cells) {
+    auto res = rand_order(n_cells);
+    res.resize(n);
+    std::sort(res.begin(), res.end());
+    return res;
+}
+
+// a tensor in memory of its own, poisoned; rows and what is above them lie apart where `gap` says so
+struct tensor : lil_cuda_tensor {
+    std::vector<uint4> mem;
+
+    tensor(ggml_type type_, int64_t ne0, int64_t ne1 = 1, int64_t ne2 = 1, int64_t ne3 = 1, size_t gap = 0) {
+        type = type_;
+
+        ne[0] = ne0;
+        ne[1] = ne1;
+        ne[2] = ne2;
+        ne[3] = ne3;
+
+        nb[0] = ggml_type_size(type);
+        nb[1] = ggml_row_size(type, ne0) + gap;
+        nb[2] = nb[1]*ne1 + gap;
+        nb[3] = nb[2]*ne2;
+
+        mem.resize((nb[3]*ne3 + 15)/16 + 1);
+        data = mem.data();
+
+        for (size_t i = 0; i < mem.size()*4; ++i) {
+            ((int32_t *) data)[i] = POISON;
+        }
+    }
+
+    tensor(const tensor &) = delete;
+    tensor & operator=(const tensor &) = delete;
+
+    char * row(int64_t i1, int64_t i2 = 0, int64_t i3 = 0) const {
+        return (char *) data + i3*nb[3] + i2*nb[2] + i1*nb[1];
+    }
+
+    float   * f32(int64_t i1, int64_t i2 = 0, int64_t i3 = 0) const { return (float   *) row(i1, i2, i3); }
+    int32_t * i32(int64_t i1, int64_t i2 = 0, int64_t i3 = 0) const { return (int32_t *) row(i1, i2, i3); }
+
+    // F32, random
+    void fill(float scale) {
+        for (int64_t i3 = 0; i3 < ne[3]; ++i3) {
+            for (int64_t i2 = 0; i2 < ne[2]; ++i2) {
+                for (int64_t i1 = 0; i1 < ne[1]; ++i1) {
+                    const auto x = rand_floats(ne[0], scale);
+                    memcpy(row(i1, i2, i3), x.data(), x.size()*sizeof(float));
+                }
+            }
+        }
+    }
+};
+
+// K or V [n_embd*n_head_kv, n_cells, n_stream]. Each cell has a scale of its own, so that an attention is no mean
+struct kv_cache {
+    tensor t;
+
+    int n_embd;
+
+    std::vector<float> values; // as attention reads them
+
+    kv_cache(ggml_type type, int n_embd, int n_head_kv, int n_cells, int n_stream) :
+            t(type, n_embd*n_head_kv, n_cells, n_stream, 1, rng()%2 ? 32 : 0), n_embd(n_embd) {
+        const int64_t n = t.ne[0];
+
+        for (int s = 0; s < n_stream; ++s) {
+            for (int c = 0; c < n_cells; ++c) {
+                auto x = rand_floats(n, 0.25f + 2.0f*(float) rng()/(float) rng.max());
+
+                if (type == GGML_TYPE_F32) {
+                    memcpy(t.row(c, s), x.data(), n*sizeof(float));
+
+                    for (float & v : x) {
+                        v = ggml_fp16_to_fp32(ggml_fp32_to_fp16(v));
+                    }
+                } else {
+                    ggml_quantize_chunk(type, x.data(), t.row(c, s), 0, 1, n, nullptr);
+                    ggml_get_type_traits(type)->to_float(t.row(c, s), x.data(), n);
+                }
+
+                values.insert(values.end(), x.begin(), x.end());
+            }
+        }
+    }
+
+    const float * row(int64_t cell, int64_t i_head, int64_t strm) const {
+        return values.data() + (strm*t.ne[1] + cell)*t.ne[0] + i_head*n_embd;
+    }
+};
+
+static double dot(const float * a, const float * b, int n) {
+    double res = 0.0;
+    for (int i = 0; i < n; ++i) {
+        res += (double) a[i]*b[i];
+    }
+    return res;
+}
+
+static void check_near(double x, double ref, double tol) {
+    if (!(std::fabs(x - ref) <= tol*(1.0 + std::fabs(ref)))) {
+        fprintf(stderr, "%.9g, expected %.9g\n", x, ref);
+        CHECK(!"near");
+    }
+}
+
+static const std::vector<int> TYPES = { GGML_TYPE_F16, GGML_TYPE_F32, GGML_TYPE_BF16, GGML_TYPE_Q8_0, GGML_TYPE_Q4_0 };
+
+static ggml_type rand_type(int n_embd) {
+    ggml_type type;
+    do {
+        type = (ggml_type) pick(TYPES);
+    } while (n_embd%ggml_blck_size(type) != 0);
+    return type;
+}
+
+static double get_logit(const float * q, const float * k, int n, float scale, float softcap) {
+    const double x = dot(q, k, n)*scale;
+    return softcap != 0.0f ? softcap*std::tanh(x/softcap) : x;
+}
+
+//
+// tests
+//
+
+static void test_attn(int n_embd, int n_embd_v, int n_group, ggml_type type_k, ggml_type type_v, int n_list) {
+    const bool  shared  = rng()%2;
+    const bool  kq      = rng()%2;
+    const float softcap = rng()%4 ? 0.0f : 5.0f;
+
+    const int n_head_kv = rand_int(1, n_list > 300 ? 2 : 3);
+    const int n_head    = n_head_kv*n_group;
+    const int n_steps   = rand_int(1, 2);
+    const int n_stream  = n_steps + rand_int(0, 1);
+    const int n_max     = n_list + (rng()%2 ? rand_int(0, 2000) : 0);
+    const int n_cells   = n_list + rand_int(0, 100);
+    const int n_sm      = pick({ 1, 4, 20 });
+
+    char name[256];
+    snprintf(name, sizeof(name), "attn: n_embd %d/%d, heads %d*%d, %s/%s, list %d of %d, steps %d, shared %d, kq %d, softcap %g, multiprocessors %d",
+            n_embd, n_embd_v, n_head_kv, n_group, ggml_type_name(type_k), ggml_type_name(type_v), n_list, n_max, n_steps, shared, kq, (double) softcap, n_sm);
+    test_name = name;
+
+    lil_select_layer layer = {};
+    layer.n_head_kv = n_head_kv;
+    layer.scale     = 1.0f/sqrtf((float) n_embd);
+    layer.softcap   = softcap;
+
+    tensor q    (GGML_TYPE_F32, n_embd, n_head, n_steps, 1, rng()%2 ? 16 : 0);
+    tensor list (GGML_TYPE_I32, 1 + n_max, shared ? 1 : n_head_kv, n_steps);
+    tensor steps(GGML_TYPE_I32, LIL_SEL_COUNT, n_steps);
+    tensor work (GGML_TYPE_F32, lil_attn_n_work(n_embd_v, n_head, n_max, n_steps, kq));
+    tensor out  (GGML_TYPE_F32, n_embd_v, n_head, n_steps);
+
+    kv_cache k(type_k, n_embd,   n_head_kv, n_cells, n_stream);
+    kv_cache v(type_v, n_embd_v, n_head_kv, n_cells, n_stream);
+
+    q.fill(4.0f);
+
+    // the first list has n_list entries, the others at most as many
+    for (int s = 0; s < n_steps; ++s) {
+        for (int h = 0; h < list.ne[1]; ++h) {
+            const auto cells = rand_cells(s + h == 0 ? n_list : rand_int(1, n_list), n_cells);
+
+            list.i32(h, s)[0] = (int32_t) cells.size();
+            std::copy(cells.begin(), cells.end(), list.i32(h, s) + 1);
+        }
+        steps.i32(s)[LIL_SEL_STREAM] = n_stream - 1 - s;
+    }
+
+    CHECK(lil_cuda_attn_supports(layer, work, q, k.t, v.t, list, steps));
+
+    lil_cuda_attn     (layer, work, q, k.t, v.t, list, steps, n_sm, nullptr);
+    lil_cuda_attn_join(layer, out, work, list, n_sm, nullptr);
+
+    const float * x = (const float *) work.data + lil_attn_kq_offset(n_embd_v, n_head, n_max, n_steps);
+
+    for (int s = 0; s < n_steps; ++s) {
+        for (int i = 0; i < n_head; ++i) {
+            const int       h     = i/n_group;
+            const int       strm  = n_stream - 1 - s;
+            const int32_t * cells = list.i32(shared ? 0 : h, s);
+
+            std::vector<double> logits;
+            double max = -INFINITY;
+            for (int j = 0; j < cells[0]; ++j) {
+                logits.push_back(get_logit(q.f32(i, s), k.row(cells[1 + j], h, strm), n_embd, layer.scale, softcap));
+                max = std::max(max, logits[j]);
+            }
+
+            double sum = 0.0;
+            std::vector<double> ref(n_embd_v, 0.0);
+            for (int j = 0; j < cells[0]; ++j) {
+                const double  p   = std::exp(logits[j] - max);
+                const float * row = v.row(cells[1 + j], h, strm);
+                for (int d = 0; d < n_embd_v; ++d) {
+                    ref[d] += p*row[d];
+                }
+                sum += p;
+            }
+
+            for (int d = 0; d < n_embd_v; ++d) {
+                check_near(out.f32(i, s)[d], ref[d]/sum, 2e-5);
+            }
+
+            if (kq) {
+                for (int j = 0; j < n_max; ++j) {
+                    const float got = x[((int64_t) s*n_head + i)*n_max + j];
+                    if (j < cells[0]) {
+                        check_near(got, logits[j], 2e-5);
+                    } else {
+                        CHECK(std::isnan(got)); // not written
+                    }
+                }
+            }
+        }
+    }
+}
+
+static void test_attn_all() {
+    for (int n_embd : { 32, 64, 80, 96, 112, 128, 256 }) {
+        for (int n_group : { 1, 2, 3, 5, 7, 8, 9, 16 }) {
+            const int n_embd_v = rng()%4 == 0 ? 32*rand_int(1, 8) : n_embd;
+
+            for (int n_list : { pick({ 1, 2, 31, 32, 33 }), pick({ 63, 64, 65, 127, 128, 129 }), pick({ 255, 256, 257, 500 }) }) {
+                const ggml_type type = rand_type(n_embd%32 ? n_embd : n_embd_v);
+
+                // the types that have kernels of their own, and others
+                test_attn(n_embd, n_embd_v, n_group, type, rng()%4 && n_embd_v%ggml_blck_size(type) == 0 ? type : rand_type(n_embd_v), n_list);
+            }
+        }
+    }
+
+    // every kernel
+    for (int type : { GGML_TYPE_F16, GGML_TYPE_BF16, GGML_TYPE_Q8_0, GGML_TYPE_Q4_0 }) {
+        for (int n_embd : { 64, 128, 256 }) {
+            for (int n_group : { 1, 2, 4, 8, 16 }) {
+                test_attn(n_embd, n_embd, n_group, (ggml_type) type, (ggml_type) type, rand_int(1, 150));
+            }
+        }
+    }
+
+    test_attn(128, 128, 7, GGML_TYPE_F16, GGML_TYPE_F16, 3000);
+}
+
+int main(int argc, char ** argv) {
+    if (argc > 1) {
+        seed = (uint32_t) strtoul(argv[1], nullptr, 10);
+    }
+
+    static const struct {
+        const char * name;
+        void      (* run)();
+        int          n;
+    } tests[] = {
+        { "attn", test_attn_all, 1 },
+    };
+
+    for (const auto & test : tests) {
+        rng.seed(seed);
+
+        for (int i = 0; i < test.n; ++i) {
+            test_name = test.name;
+            test.run();
+        }
+
+        printf("test-cuda-ops: %s: ok\n", test.name);
+        fflush(stdout);
+    }
+
+    printf("test-cuda-ops: %zu launches, seed %u: ok\n", emu.n_launches, seed);
+
+    return 0;
+}
