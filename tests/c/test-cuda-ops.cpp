@@ -13,6 +13,9 @@
 
 #include "../../src/ops/cuda/attn-join.cu"
 #include "../../src/ops/cuda/attn.cu"
+#include "../../src/ops/cuda/page-bounds.cu"
+#include "../../src/ops/cuda/page-scores.cu"
+#include "../../src/ops/cuda/page-select.cu"
 
 #include <cstdio>
 #include <cstdlib>
@@ -312,6 +315,268 @@ static void test_attn_all() {
     test_attn(128, 128, 7, GGML_TYPE_F16, GGML_TYPE_F16, 3000);
 }
 
+static void test_pages(int n_embd, int n_group, ggml_type type_k, ggml_type type_b, int n_pages) {
+    const int n_head_kv = rand_int(1, 3);
+    const int n_head    = n_head_kv*n_group;
+    const int n_steps   = rand_int(1, 2);
+    const int n_stream  = n_steps + rand_int(0, 1);
+    const int n_cells   = 400;
+    const int page_size = pick({ 1, 2, 7, 15, 16, 17, 20 });
+
+    char name[256];
+    snprintf(name, sizeof(name), "pages: n_embd %d, heads %d*%d, %s, bounds %s, steps %d, pages %d of %d",
+            n_embd, n_head_kv, n_group, ggml_type_name(type_k), ggml_type_name(type_b), n_steps, n_pages, page_size);
+    test_name = name;
+
+    lil_select_layer layer = {};
+    layer.n_head_kv = n_head_kv;
+
+    tensor q     (GGML_TYPE_F32, n_embd, n_head, n_steps);
+    tensor bounds(type_b, 2*n_embd, n_head_kv, n_pages + 1, n_stream);
+    tensor dirty (GGML_TYPE_I32, LIL_DIRTY_HEAD + page_size, n_pages*n_steps);
+    tensor steps (GGML_TYPE_I32, LIL_SEL_COUNT, n_steps);
+    tensor scores(GGML_TYPE_F32, n_pages + 1, n_head_kv, n_steps);
+
+    kv_cache k(type_k, n_embd, n_head_kv, n_cells, n_stream);
+
+    q.fill(4.0f);
+
+    for (int s = 0; s < n_steps; ++s) {
+        steps.i32(s)[LIL_SEL_STREAM] = n_stream - 1 - s;
+        steps.i32(s)[LIL_SEL_TABLE]  = s;
+        steps.i32(s)[LIL_SEL_PAGES]  = s == 0 ? n_pages : rand_int(1, n_pages);
+
+        for (int p = 0; p < n_pages; ++p) {
+            const auto cells = rand_cells(rand_int(1, page_size), n_cells);
+
+            int32_t * entry = dirty.i32(s*n_pages + p);
+            entry[LIL_DIRTY_STREAM] = n_stream - 1 - s;
+            entry[LIL_DIRTY_TABLE]  = s;
+            entry[LIL_DIRTY_PAGE]   = p;
+            entry[LIL_DIRTY_N]      = (int32_t) cells.size();
+            std::copy(cells.begin(), cells.end(), entry + LIL_DIRTY_HEAD);
+        }
+    }
+
+    CHECK(lil_cuda_page_bounds_supports(layer, bounds, k.t, dirty));
+    CHECK(lil_cuda_page_scores_supports(layer, scores, q, bounds, steps));
+
+    lil_cuda_page_bounds(layer, bounds, k.t, dirty, nullptr);
+    lil_cuda_page_scores(layer, scores, q, bounds, steps, nullptr);
+
+    for (int s = 0; s < n_stream; ++s) {
+        for (int h = 0; h < n_head_kv; ++h) {
+            for (int p = 0; p <= n_pages; ++p) {
+                std::vector<float> bound(2*n_embd);
+                if (type_b == GGML_TYPE_F16) {
+                    ggml_fp16_to_fp32_row((const ggml_fp16_t *) bounds.row(h, p, s), bound.data(), 2*n_embd);
+                } else {
+                    memcpy(bound.data(), bounds.row(h, p, s), 2*n_embd*sizeof(float));
+                }
+
+                if (p == n_pages || s >= n_steps) { // not written
+                    CHECK(memcmp(bounds.row(h, p, s), &POISON, 4) == 0 && memcmp(bounds.row(h, p, s) + bounds.nb[1] - 4, &POISON, 4) == 0);
+                    CHECK(s >= n_steps || std::isnan(scores.f32(h, s)[p]));
+                    continue;
+                }
+
+                const int32_t * entry = dirty.i32(s*n_pages + p);
+
+                for (int i = 0; i < n_embd; ++i) {
+                    float max = -INFINITY;
+                    float min =  INFINITY;
+                    for (int j = 0; j < entry[LIL_DIRTY_N]; ++j) {
+                        const float x = k.row(entry[LIL_DIRTY_HEAD + j], h, n_stream - 1 - s)[i];
+                        max = std::max(max, x);
+                        min = std::min(min, x);
+                    }
+                    CHECK(bound[i] == max && bound[n_embd + i] == min);
+                }
+
+                if (p >= steps.i32(s)[LIL_SEL_PAGES]) {
+                    CHECK(std::isnan(scores.f32(h, s)[p]));
+                    continue;
+                }
+
+                double ref = -INFINITY;
+                for (int g = 0; g < n_group; ++g) {
+                    const float * qh = q.f32(h*n_group + g, s);
+
+                    double sum = 0.0;
+                    for (int i = 0; i < n_embd; ++i) {
+                        sum += std::max((double) qh[i]*bound[i], (double) qh[i]*bound[n_embd + i]);
+                    }
+                    ref = std::max(ref, sum);
+                }
+                check_near(scores.f32(h, s)[p], ref, 1e-5);
+            }
+        }
+    }
+}
+
+static void test_pages_all() {
+    for (int n_embd : { 32, 64, 80, 96, 112, 128, 256 }) {
+        for (int n_group : { 1, 2, 3, 5, 7, 8, 9, 16 }) {
+            const ggml_type type_k = rand_type(n_embd);
+            const bool      is_f16 = type_k == GGML_TYPE_F16 || (type_k == GGML_TYPE_F32 && rng()%2 == 0);
+
+            test_pages(n_embd, n_group, type_k, is_f16 ? GGML_TYPE_F16 : GGML_TYPE_F32, pick({ 1, 2, 3, 15, 16, 17, 63, 64, 65, 90 }));
+        }
+    }
+}
+
+//
+// selection
+//
+
+// levels 0: no ties to speak of
+static void fill_levels(float * x, int64_t n, int levels, float scale = 1.0f) {
+    for (int64_t i = 0; i < n; ++i) {
+        x[i] = levels ? scale*(float) (rand_int(0, levels - 1) - levels/2) : scale*((float) (rng()%(1u << 24))/(float) (1u << 23) - 1.0f);
+        if (x[i] == 0.0f && rng()%2) {
+            x[i] = -0.0f;
+        }
+    }
+}
+
+// indices [0, x.size()), best first; of equal ones the last first
+static std::vector<int32_t> get_ranking(const std::vector<float> & x) {
+    std::vector<int32_t> res(x.size());
+    for (size_t i = 0; i < x.size(); ++i) {
+        res[i] = (int32_t) (x.size() - 1 - i);
+    }
+    std::stable_sort(res.begin(), res.end(), [&](int32_t a, int32_t b) { return x[a] > x[b]; });
+    return res;
+}
+
+static std::vector<int32_t> get_best(const std::vector<float> & x, int64_t k) {
+    auto res = get_ranking(x);
+    res.resize(std::min<size_t>(res.size(), std::max<int64_t>(k, 0)));
+    return res;
+}
+
+static void add_ranks(std::vector<int32_t> & ranks, int32_t r0, int32_t r1) {
+    for (int32_t r = r0; r < r1; ++r) {
+        ranks.push_back(r);
+    }
+}
+
+// a list says: the cells of these ranks, and nothing is written behind them
+static void check_list(const tensor & list, int64_t i_head, int64_t i_step, const int32_t * all, std::vector<int32_t> ranks) {
+    const int32_t * got = list.i32(i_head, i_step);
+
+    std::sort(ranks.begin(), ranks.end());
+    CHECK(got[0] == (int32_t) ranks.size());
+    for (size_t i = 0; i < ranks.size(); ++i) {
+        CHECK(got[1 + i] == all[1 + ranks[i]]);
+    }
+    for (int64_t i = 1 + (int64_t) ranks.size(); i < list.ne[0]; ++i) {
+        CHECK(got[i] == POISON);
+    }
+}
+
+// sequences, some of which share a stream and then cells
+struct sequences {
+    int n_steps;
+    int n_stream;
+    int n_cells;
+    int n_max;
+
+    tensor steps;
+    tensor cells;
+
+    explicit sequences(int n_max) : n_steps(rand_int(1, 3)), n_stream(rng()%2 ? 1 : n_steps + 1), n_cells(n_max + rand_int(0, 5)), n_max(n_max),
+            steps(GGML_TYPE_I32, LIL_SEL_COUNT, n_steps), cells(GGML_TYPE_I32, 1 + n_max, 1, n_steps) {
+        for (int s = 0; s < n_steps; ++s) {
+            const auto order = rand_order(n_cells);
+            memcpy(all(s) + 1, order.data(), n_max*sizeof(int32_t));
+
+            step(s)[LIL_SEL_STREAM] = n_stream == 1 ? 0 : n_stream - 1 - s;
+            step(s)[LIL_SEL_TABLE]  = s;
+            step(s)[LIL_SEL_SPARSE] = rng()%4 != 0;
+            step(s)[LIL_SEL_NEW]    = 1;
+            step(s)[LIL_SEL_PAGES]  = 0;
+            step(s)[LIL_SEL_NOW]    = 0;
+            set_n(s, rng()%2 ? n_max : rand_int(1, n_max));
+        }
+    }
+
+    int32_t * step(int s) { return steps.i32(s); }
+    int32_t * all (int s) { return cells.i32(0, s); }
+    int       n   (int s) { return all(s)[0]; }
+
+    void set_n(int s, int n) {
+        step(s)[LIL_SEL_N] = n;
+        all (s)[0]         = n;
+    }
+};
+
+// pages of any sizes, or of 16
+static void fill_pages(tensor & pages, sequences & seq) {
+    for (int s = 0; s < seq.n_steps; ++s) {
+        const int n_page = pick({ 0, 1, 16 });
+
+        int n = 0;
+        for (int r = 0; r < seq.n(s); ) {
+            pages.i32(s)[n++] = r;
+            r += n_page ? n_page : rand_int(1, 20);
+        }
+        pages.i32(s)[n] = seq.n(s);
+
+        seq.step(s)[LIL_SEL_PAGES] = n;
+    }
+}
+
+static void test_page_select() {
+    sequences seq(pick({ 1, 17, 100, 512, 513, 514, 1000, 5000 }));
+    test_name = "page_select: n_max " + std::to_string(seq.n_max);
+
+    const int n_head_kv = rand_int(1, 3);
+
+    tensor pages (GGML_TYPE_I32, seq.n_max + 1, seq.n_steps);
+    tensor scores(GGML_TYPE_F32, seq.n_max, n_head_kv, seq.n_steps);
+    tensor list  (GGML_TYPE_I32, 1 + seq.n_max, n_head_kv, seq.n_steps);
+
+    fill_pages(pages, seq);
+    fill_levels((float *) scores.data, seq.n_max*n_head_kv*seq.n_steps, pick({ 0, 1, 3, 50 }));
+
+    lil_select_layer layer = {};
+    layer.n_head_kv  = n_head_kv;
+    layer.first_page = rng()%2;
+    layer.n_pages    = rand_int(1 + layer.first_page, pick({ 2, 10, 100 }));
+
+    // a page more, as many, one fewer
+    if (rng()%2) {
+        layer.n_pages = std::max(1 + layer.first_page, seq.step(0)[LIL_SEL_PAGES] + rand_int(-1, 1));
+    }
+
+    lil_cuda_page_select(layer, list, scores, seq.steps, seq.cells, pages, nullptr);
+
+    for (int s = 0; s < seq.n_steps; ++s) {
+        const int       n_pages = seq.step(s)[LIL_SEL_PAGES];
+        const int32_t * first   = pages.i32(s);
+
+        for (int h = 0; h < n_head_kv; ++h) {
+            std::vector<int32_t> ranks;
+
+            if (!seq.step(s)[LIL_SEL_SPARSE]) {
+                add_ranks(ranks, 0, seq.n(s));
+            } else {
+                std::vector<float> x(scores.f32(h, s), scores.f32(h, s) + n_pages - 1);
+                if (layer.first_page && n_pages > 1) {
+                    x[0] = 1e30f;
+                }
+                auto best = get_best(x, layer.n_pages - 1);
+                best.push_back(n_pages - 1);
+                for (const int32_t p : best) {
+                    add_ranks(ranks, first[p], first[p + 1]);
+                }
+            }
+            check_list(list, h, s, seq.all(s), ranks);
+        }
+    }
+}
+
 int main(int argc, char ** argv) {
     if (argc > 1) {
         seed = (uint32_t) strtoul(argv[1], nullptr, 10);
@@ -322,7 +587,9 @@ int main(int argc, char ** argv) {
         void      (* run)();
         int          n;
     } tests[] = {
-        { "attn", test_attn_all, 1 },
+        { "attn",        test_attn_all,    1 },
+        { "pages",       test_pages_all,   1 },
+        { "page_select", test_page_select, 100 },
     };
 
     for (const auto & test : tests) {

@@ -56,3 +56,18 @@ static inline int lil_cuda_attn_n_split(int64_t n_max, int64_t n_head_kv, int64_
 
     return (int) (n_want < n_room ? n_want : n_room);
 }
+
+// page_bounds. All tensors of lil_ops::page_bounds, dst in place.
+//   Time: reads each dirty token's K row once, writes the bounds; once per page of a head, or per token as it comes.
+bool lil_cuda_page_bounds_supports(const lil_select_layer & layer, const lil_cuda_tensor & bounds, const lil_cuda_tensor & k, const lil_cuda_tensor & dirty);
+void lil_cuda_page_bounds(const lil_select_layer & layer, const lil_cuda_tensor & bounds, const lil_cuda_tensor & k, const lil_cuda_tensor & dirty, cudaStream_t stream);
+
+// page_scores. scores F32 [n_pages_max, n_head_kv, n_steps]
+//   Time: reads each page's bounds once, n_pages*n_head_kv*2*n_embd_head*(size of a bound) bytes.
+bool lil_cuda_page_scores_supports(const lil_select_layer & layer, const lil_cuda_tensor & scores, const lil_cuda_tensor & q, const lil_cuda_tensor & bounds, const lil_cuda_tensor & steps);
+void lil_cuda_page_scores(const lil_select_layer & layer, const lil_cuda_tensor & scores, const lil_cuda_tensor & q, const lil_cuda_tensor & bounds, const lil_cuda_tensor & steps, cudaStream_t stream);
+
+// page_select. list I32 [1 + n_max, n_head_kv, n_steps]
+//   Time: a block for each KV head and step, which reads the scores six times, all but the first from caches.
+void lil_cuda_page_select(const lil_select_layer & layer, const lil_cuda_tensor & list, const lil_cuda_tensor & scores, const lil_cuda_tensor & steps,
+        const lil_cuda_tensor & cells, const lil_cuda_tensor & pages, cudaStream_t stream);
