@@ -71,3 +71,26 @@ void lil_cuda_page_scores(const lil_select_layer & layer, const lil_cuda_tensor 
 //   Time: a block for each KV head and step, which reads the scores six times, all but the first from caches.
 void lil_cuda_page_select(const lil_select_layer & layer, const lil_cuda_tensor & list, const lil_cuda_tensor & scores, const lil_cuda_tensor & steps,
         const lil_cuda_tensor & cells, const lil_cuda_tensor & pages, cudaStream_t stream);
+
+// tidal_select. work is attn's, with logits over cells; n_head, of all query heads. list I32 [1 + n_max, n_head_kv, n_steps]
+//   Time: a block for each KV head and step, which reads the logits of its group six times.
+void lil_cuda_tidal_select(const lil_select_layer & layer, const lil_cuda_tensor & list, const lil_cuda_tensor & work, int64_t n_embd_v, int64_t n_head,
+        const lil_cuda_tensor & steps, const lil_cuda_tensor & cells, cudaStream_t stream);
+
+// h2o_score. scratch: lil_cuda_h2o_score_n_scratch() floats on the device that nothing else uses until this has run.
+//   Launches: 2. Time: reads each used K row once, n_used*n_head_kv*(row of K) bytes.
+bool lil_cuda_h2o_score_supports(const lil_h2o_layer & layer, const lil_cuda_tensor & score, const lil_cuda_tensor & q, const lil_cuda_tensor & k,
+        const lil_cuda_tensor & pos, const lil_cuda_tensor & steps);
+size_t lil_cuda_h2o_score_n_scratch(const lil_cuda_tensor & q, const lil_cuda_tensor & k, const lil_cuda_tensor & steps);
+void lil_cuda_h2o_score(const lil_h2o_layer & layer, const lil_cuda_tensor & score, const lil_cuda_tensor & q, const lil_cuda_tensor & k,
+        const lil_cuda_tensor & pos, const lil_cuda_tensor & steps, float * scratch, int n_sm, cudaStream_t stream);
+
+// new_slots
+void lil_cuda_new_slots(const lil_h2o_layer & layer, const lil_cuda_tensor & score, const lil_cuda_tensor & pos, const lil_cuda_tensor & steps, cudaStream_t stream);
+
+// h2o_evict. scratch: lil_cuda_h2o_evict_n_scratch() ints. Positions of a head differ from each other.
+//   Time: a block for each KV head and step (shared: for each step). Where one token goes, it reads the scores once; else ten
+//   times, and twice, and moves the rows: two reads and two writes of a row for each that moves.
+size_t lil_cuda_h2o_evict_n_scratch(const lil_h2o_layer & layer, const lil_cuda_tensor & pos, const lil_cuda_tensor & steps);
+void lil_cuda_h2o_evict(const lil_h2o_layer & layer, const lil_cuda_tensor & pos, const lil_cuda_tensor & k, const lil_cuda_tensor & v,
+        const lil_cuda_tensor & score, const lil_cuda_tensor & steps, int32_t * scratch, cudaStream_t stream);

@@ -55,7 +55,7 @@ template <> struct lil_bounds8<false> {
 
 // a group of more than GROUP heads takes turns; its pages come from the cache then
 template <bool IS_F16, int LANES, int GROUP>
-static __global__ void __launch_bounds__(LIL_WARP*LIL_PAGE_SCORES_N_WARP) lil_page_scores_kernel(const lil_page_scores_params p) {
+static __global__ void __launch_bounds__(LIL_WARP*LIL_PAGE_SCORES_N_WARP, GROUP == 8 ? 4 : 5) lil_page_scores_kernel(const lil_page_scores_params p) {
     constexpr int N_ROW   = LIL_WARP/LANES;   // pages that the warp reads at once
     constexpr int N_BATCH = IS_F16 ? 4 : 2;   // rows of a lane that are under way
     constexpr int N_TURN  = LIL_PAGE_SCORES_N_PAGE/(N_ROW*N_BATCH);

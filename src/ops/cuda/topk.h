@@ -51,6 +51,7 @@ static __device__ __forceinline__ int lil_block_scan(int x, int * shared, int * 
 struct lil_topk_bound {
     int32_t key;    // the k-th largest
     int     n_skip; // of the keys equal to it so many, the first ones, are not among the k
+    int     n_take; // and so many are
 };
 
 // 1 <= k <= n; get_key(i) for i in [0, n). All threads get the same. shared [LIL_TOPK_SHARED]
@@ -100,7 +101,7 @@ static __device__ __forceinline__ lil_topk_bound lil_topk_search(int n, int k, i
         __syncthreads(); // found is free
     }
 
-    return { (int32_t) (prefix ^ 0x80000000u), n_gt + n_eq - k };
+    return { (int32_t) (prefix ^ 0x80000000u), n_gt + n_eq - k, k - n_gt };
 }
 
 // f(i, j, is_in, total) once for each thread and LIL_TOPK_THREADS indices in turn: whether i is among the k, and how many of
