@@ -22,7 +22,6 @@
 
 #include <cstdio>
 #include <cstdlib>
-#include <list>
 #include <random>
 #include <string>
 
@@ -209,7 +208,7 @@ static void test_attn(int n_embd, int n_embd_v, int n_group, ggml_type type_k, g
     const int n_stream  = n_steps + rand_int(0, 1);
     const int n_max     = n_list + (rng()%2 ? rand_int(0, 2000) : 0);
     const int n_cells   = n_list + rand_int(0, 100);
-    const int n_sm      = pick({ 1, 4, 20 });
+    const int n_sm      = pick({ 1, 4, 20, 132 });
 
     char name[256];
     snprintf(name, sizeof(name), "attn: n_embd %d/%d, heads %d*%d, %s/%s, list %d of %d, steps %d, shared %d, kq %d, softcap %g, multiprocessors %d",
@@ -224,7 +223,7 @@ static void test_attn(int n_embd, int n_embd_v, int n_group, ggml_type type_k, g
     tensor q    (GGML_TYPE_F32, n_embd, n_head, n_steps, 1, rng()%2 ? 16 : 0);
     tensor list (GGML_TYPE_I32, 1 + n_max, shared ? 1 : n_head_kv, n_steps);
     tensor steps(GGML_TYPE_I32, LIL_SEL_COUNT, n_steps);
-    tensor work (GGML_TYPE_F32, lil_attn_n_work(n_embd_v, n_head, n_max, n_steps, kq));
+    tensor work (GGML_TYPE_F32, lil_cuda_attn_n_work(n_embd_v, n_head, n_max, n_steps, kq));
     tensor out  (GGML_TYPE_F32, n_embd_v, n_head, n_steps);
 
     kv_cache k(type_k, n_embd,   n_head_kv, n_cells, n_stream);
@@ -248,7 +247,7 @@ static void test_attn(int n_embd, int n_embd_v, int n_group, ggml_type type_k, g
     lil_cuda_attn     (layer, work, q, k.t, v.t, list, steps, n_sm, nullptr);
     lil_cuda_attn_join(layer, out, work, list, n_sm, nullptr);
 
-    const float * x = (const float *) work.data + lil_attn_kq_offset(n_embd_v, n_head, n_max, n_steps);
+    const float * x = (const float *) work.data + lil_cuda_attn_kq_offset(n_embd_v, n_head, n_max, n_steps);
 
     for (int s = 0; s < n_steps; ++s) {
         for (int i = 0; i < n_head; ++i) {
@@ -589,10 +588,10 @@ static void test_tidal_select() {
     const int n_head    = n_head_kv*n_group;
     const int n_embd_v  = pick({ 8, 24 });
 
-    tensor work(GGML_TYPE_F32, lil_attn_n_work(n_embd_v, n_head, seq.n_max, seq.n_steps, true));
+    tensor work(GGML_TYPE_F32, lil_cuda_attn_n_work(n_embd_v, n_head, seq.n_max, seq.n_steps, true));
     tensor list(GGML_TYPE_I32, 1 + seq.n_max, n_head_kv, seq.n_steps);
 
-    float * kq = (float *) work.data + lil_attn_kq_offset(n_embd_v, n_head, seq.n_max, seq.n_steps);
+    float * kq = (float *) work.data + lil_cuda_attn_kq_offset(n_embd_v, n_head, seq.n_max, seq.n_steps);
     fill_levels(kq, (int64_t) seq.n_max*n_head*seq.n_steps, pick({ 0, 1, 3, 50 }), (float) pick({ 1, 20 }));
 
     lil_select_layer layer = {};
@@ -641,7 +640,7 @@ static void test_h2o_score() {
     const int n_steps   = rand_int(1, 2);
     const int n_stream  = n_steps + rand_int(0, 1);
     const int capacity  = pick({ 1, 32, 100, 255, 256, 257, 600 });
-    const int n_sm      = pick({ 1, 4, 20 });
+    const int n_sm      = pick({ 1, 4, 20, 132 });
 
     lil_h2o_layer layer = {};
     layer.n_head_kv = n_head_kv;

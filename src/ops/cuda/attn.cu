@@ -70,8 +70,8 @@ void lil_cuda_attn(const lil_select_layer & layer, const lil_cuda_tensor & work,
     p.steps_nb1 = steps.nb[1];
 
     p.part = (float *) work.data;
-    p.kq   = work.ne[0] == lil_attn_n_work(p.n_embd_v, n_head, n_max, n_steps, true) ?
-        p.part + lil_attn_kq_offset(p.n_embd_v, n_head, n_max, n_steps) : nullptr;
+    p.kq   = work.ne[0] == lil_cuda_attn_n_work(p.n_embd_v, n_head, n_max, n_steps, true) ?
+        p.part + lil_cuda_attn_kq_offset(p.n_embd_v, n_head, n_max, n_steps) : nullptr;
 
     lil_attn_launch_types(p, (int) n_steps, stream);
 }

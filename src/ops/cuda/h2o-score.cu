@@ -90,13 +90,6 @@ static __global__ void __launch_bounds__(LIL_H2O_SCORE_THREADS) lil_h2o_score_ke
     score[j] = res;
 }
 
-static int lil_h2o_score_n_split(int64_t n_max, int64_t n_head_kv, int64_t n_steps, int n_sm) {
-    const int64_t n_want = (2*n_sm + n_head_kv*n_steps - 1)/(n_head_kv*n_steps);
-    const int64_t n_room = (n_max + 31)/32;
-
-    return (int) (n_want < n_room ? n_want : n_room);
-}
-
 static lil_h2o_score_params lil_h2o_score_get_params(const lil_cuda_tensor & score, const lil_cuda_tensor & pos, const lil_cuda_tensor & steps) {
     lil_h2o_score_params p = {};
 
@@ -126,7 +119,7 @@ bool lil_cuda_h2o_score_supports(const lil_h2o_layer & layer, const lil_cuda_ten
 }
 
 size_t lil_cuda_h2o_score_n_scratch(const lil_cuda_tensor & q, const lil_cuda_tensor & k, const lil_cuda_tensor & steps) {
-    return q.ne[1]*steps.ne[1]*(k.ne[1] + 2*((k.ne[1] + 31)/32));
+    return q.ne[1]*steps.ne[1]*(k.ne[1] + 2*lil_cuda_attn_n_part(k.ne[1]));
 }
 
 void lil_cuda_h2o_score(const lil_h2o_layer & layer, const lil_cuda_tensor & score, const lil_cuda_tensor & q, const lil_cuda_tensor & k,
@@ -141,7 +134,7 @@ void lil_cuda_h2o_score(const lil_h2o_layer & layer, const lil_cuda_tensor & sco
     a.n_head_kv = layer.n_head_kv;
     a.n_group   = (int) (n_head/a.n_head_kv);
     a.n_embd_k  = (int) q.ne[0];
-    a.n_split   = lil_h2o_score_n_split(k.ne[1], a.n_head_kv, n_steps, n_sm);
+    a.n_split   = lil_cuda_attn_n_split(k.ne[1], a.n_head_kv, n_steps, n_sm);
     a.n_max     = k.ne[1];
     a.type_k    = k.type;
     a.scale     = layer.scale;

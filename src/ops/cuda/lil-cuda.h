@@ -35,9 +35,32 @@ static inline lil_cuda_tensor lil_cuda_get(const ggml_tensor * t) {
     return { t->type, t->data, { t->ne[0], t->ne[1], t->ne[2], t->ne[3] }, { t->nb[0], t->nb[1], t->nb[2], t->nb[3] } };
 }
 
-// attn. work is lil_ops::attn's: [n_embd_head_v + 2, n_head, n_split, n_steps] partial results, then the logits if its size says
-// so. The lists are split evenly, whatever their length, into n_split parts or fewer; n_sm (multiprocessors of the device) says
-// how many, and must be the same for both. K and V: any of F16, BF16, Q8_0, Q4_0, F32 (read as F16).
+// The work of attn: as lil_attn_n_work(), with smaller and fewer parts, because a GPU needs hundreds of blocks for a short list
+// and no more for a long one: room for [n_embd_head_v + 2, n_head, n_part, n_steps] partial results, then, where kq is asked for,
+// the logits.
+static inline int64_t lil_cuda_attn_n_part(int64_t n_max) {
+    const int64_t n = (n_max + 31)/32;
+    return n < 256 ? n : 256;
+}
+
+static inline int64_t lil_cuda_attn_kq_offset(int64_t n_embd_v, int64_t n_head, int64_t n_max, int64_t n_steps) {
+    return (n_embd_v + 2)*n_head*lil_cuda_attn_n_part(n_max)*n_steps;
+}
+
+static inline int64_t lil_cuda_attn_n_work(int64_t n_embd_v, int64_t n_head, int64_t n_max, int64_t n_steps, bool kq) {
+    return lil_cuda_attn_kq_offset(n_embd_v, n_head, n_max, n_steps) + (kq ? n_max*n_head*n_steps : 0);
+}
+
+// parts that the lists are split into: two blocks for each of the device's multiprocessors, as far as there is room
+static inline int lil_cuda_attn_n_split(int64_t n_max, int64_t n_head_kv, int64_t n_steps, int n_sm) {
+    const int64_t n_want = (2*n_sm + n_head_kv*n_steps - 1)/(n_head_kv*n_steps);
+    const int64_t n_room = lil_cuda_attn_n_part(n_max);
+
+    return (int) (n_want < n_room ? n_want : n_room);
+}
+
+// attn. work F32 [lil_cuda_attn_n_work()]; its size says whether logits are asked for. Every list is split evenly, whatever its
+// length; n_sm, the multiprocessors of the device, says into how many parts, and must be the same for attn and attn_join. K and V: any of F16, BF16, Q8_0, Q4_0, F32 (read as F16).
 //   Time: reads each listed K and V row once, n_list*n_head_kv*(row of K + row of V) bytes.
 bool lil_cuda_attn_supports(const lil_select_layer & layer, const lil_cuda_tensor & work, const lil_cuda_tensor & q,
         const lil_cuda_tensor & k, const lil_cuda_tensor & v, const lil_cuda_tensor & list, const lil_cuda_tensor & steps);
@@ -48,14 +71,6 @@ void lil_cuda_attn(const lil_select_layer & layer, const lil_cuda_tensor & work,
 // attn_join. dst F32 [n_embd_head_v, n_head, n_steps]
 void lil_cuda_attn_join(const lil_select_layer & layer, const lil_cuda_tensor & dst, const lil_cuda_tensor & work,
         const lil_cuda_tensor & list, int n_sm, cudaStream_t stream);
-
-// parts of the attention over a list, at most
-static inline int lil_cuda_attn_n_split(int64_t n_max, int64_t n_head_kv, int64_t n_steps, int n_sm) {
-    const int64_t n_want = (2*n_sm + n_head_kv*n_steps - 1)/(n_head_kv*n_steps); // two blocks for each multiprocessor
-    const int64_t n_room = lil_attn_n_chunk(n_max);                              // what work has room for
-
-    return (int) (n_want < n_room ? n_want : n_room);
-}
 
 // page_bounds. All tensors of lil_ops::page_bounds, dst in place.
 //   Time: reads each dirty token's K row once, writes the bounds; once per page of a head, or per token as it comes.

@@ -74,7 +74,7 @@ void lil_cuda_tidal_select(const lil_select_layer & layer, const lil_cuda_tensor
     p.n_head  = (int) n_head;
     p.n_group = (int) (n_head/layer.n_head_kv);
     p.budget  = layer.budget;
-    p.kq      = (const float *) work.data + lil_attn_kq_offset(n_embd_v, n_head, p.n_max, steps.ne[1]);
+    p.kq      = (const float *) work.data + lil_cuda_attn_kq_offset(n_embd_v, n_head, p.n_max, steps.ne[1]);
 
     p.list     = (char *) list.data;
     p.list_nb1 = list.nb[1];
