@@ -116,21 +116,23 @@ inline T __shfl_up_sync(unsigned, T x, int delta, const char * file = __builtin_
     return emu_shuffle(x, lane < delta ? lane : lane - delta, file, line);
 }
 
-inline unsigned __ballot_sync(unsigned, bool x, const char * file = __builtin_FILE(), int line = __builtin_LINE()) {
+// the lanes with the same value
+inline unsigned __match_any_sync(unsigned, int x, const char * file = __builtin_FILE(), int line = __builtin_LINE()) {
     const int i    = (int) threadIdx.x;
     auto &    from = emu.exchange[emu.n_exchange[i]++ & 1];
 
-    from[i] = x;
+    from[i] = (uint32_t) x;
     __syncwarp(0xffffffffu, file, line);
 
     unsigned res = 0;
     for (int j = 0; j < 32; ++j) {
-        res |= from[i/32*32 + j] << j;
+        res |= (unsigned) (from[i/32*32 + j] == (uint32_t) x) << j;
     }
     return res;
 }
 
 inline int __popc(unsigned x) { return __builtin_popcount(x); }
+inline int __ffs (int x)      { return __builtin_ffs(x); }
 
 inline int atomicAdd(int * p, int x) {
     const int old = *p;

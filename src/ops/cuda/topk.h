@@ -72,11 +72,18 @@ static __device__ __forceinline__ lil_topk_bound lil_topk_search(int n, int k, i
         }
         __syncthreads();
 
-        for (int i = threadIdx.x; i < n; i += LIL_TOPK_THREADS) {
-            const uint32_t key = (uint32_t) get_key(i) ^ 0x80000000u;
+        // lanes with the same byte count together: scores have few different first bytes, and adding to one place takes turns
+        for (int i0 = 0; i0 < n; i0 += LIL_TOPK_THREADS) {
+            const int      i   = i0 + (int) threadIdx.x;
+            const uint32_t key = i < n ? (uint32_t) get_key(i) ^ 0x80000000u : 0;
 
-            if (shift == 24 || key >> ((shift + 8)%32) == prefix) {
-                atomicAdd(&count[255 - (int) (key >> shift & 255)], 1);
+            const bool is_in = i < n && (shift == 24 || key >> ((shift + 8)%32) == prefix);
+            const int  at    = is_in ? 255 - (int) (key >> shift & 255) : -1;
+
+            const unsigned peers = __match_any_sync(LIL_FULL, at);
+
+            if (is_in && __ffs((int) peers) - 1 == (int) (threadIdx.x%LIL_WARP)) {
+                atomicAdd(&count[at], __popc(peers));
             }
         }
         __syncthreads();
