@@ -63,7 +63,11 @@ def find_ggml(given: str | None) -> Path:
 
 def short_name(name: str) -> str:
     """A mangled kernel name without its parameters: name<template arguments>."""
-    demangled = subprocess.run(["c++filt", name], capture_output=True, text=True).stdout.strip() if shutil.which("c++filt") else name
+    demangled = (
+        subprocess.run(["c++filt", name], capture_output=True, text=True, check=False).stdout.strip()
+        if shutil.which("c++filt")
+        else name
+    )
     return re.sub(r"\((int|bool)\)", "", demangled.removeprefix("void ").split("(lil_")[0]).split("(float")[0]
 
 
@@ -73,12 +77,32 @@ def compile_file(nvcc: str, file: Path, arch: str, ggml: Path) -> list[Kernel]:
     Raises RuntimeError with nvcc's output where it does not compile.
     """
     with tempfile.TemporaryDirectory() as folder:
-        command = [nvcc, "-std=c++17", "-O3", f"-arch={arch}", "-Xptxas", "-v", "-I", str(ROOT / "src/ops"), "-I", str(ggml)]
-        done = subprocess.run([*command, "-c", str(file), "-o", str(Path(folder, "x.o"))], capture_output=True, text=True)
+        command = [
+            nvcc,
+            "-std=c++17",
+            "-O3",
+            f"-arch={arch}",
+            "-Xptxas",
+            "-v",
+            "-I",
+            str(ROOT / "src/ops"),
+            "-I",
+            str(ggml),
+        ]
+        done = subprocess.run(
+            [*command, "-c", str(file), "-o", str(Path(folder, "x.o"))], capture_output=True, text=True, check=False
+        )
     if done.returncode != 0:
         raise RuntimeError(f"{file.name} does not compile for {arch}:\n{done.stdout}{done.stderr}")
     return [
-        Kernel(file.name, short_name(m["name"]), m["arch"], int(m["registers"]), int(m["stack"]), int(m["stores"]) + int(m["loads"]))
+        Kernel(
+            file.name,
+            short_name(m["name"]),
+            m["arch"],
+            int(m["registers"]),
+            int(m["stack"]),
+            int(m["stores"]) + int(m["loads"]),
+        )
         for m in KERNEL.finditer(done.stdout + done.stderr)
     ]
 
@@ -124,7 +148,9 @@ def main() -> int:
             bad = kernel is not None and (kernel.spills > 0 or kernel.stack > 0 or kernel.registers > args.limit)
             cells.append(f"{'-' if kernel is None else kernel.registers:>7}{'!' if bad else ' '}")
             if bad:
-                failed.append(f"{file}: {name}, {arch}: {kernel.registers} registers, {kernel.stack} bytes of stack, {kernel.spills} bytes spilled")
+                failed.append(
+                    f"{file}: {name}, {arch}: {kernel.registers} registers, {kernel.stack} bytes of stack, {kernel.spills} bytes spilled"
+                )
         print(f"         {''.join(cells)}  {file.removesuffix('.cu')}: {name}")
 
     for line in failed:
@@ -133,7 +159,9 @@ def main() -> int:
         print("check_cuda: no kernel was found", file=sys.stderr)
         return 1
     if not failed:
-        print(f"check_cuda: {len(files)} files, {len(kernels)} kernels, {', '.join(archs)}: no spills, at most {args.limit} registers")
+        print(
+            f"check_cuda: {len(files)} files, {len(kernels)} kernels, {', '.join(archs)}: no spills, at most {args.limit} registers"
+        )
     return 1 if failed else 0
 
 

@@ -19,7 +19,7 @@ struct lil_page_select_params {
     int first_page;
 };
 
-static __global__ void __launch_bounds__(LIL_TOPK_THREADS) lil_page_select_kernel(const lil_page_select_params p) {
+static __global__ void __launch_bounds__(LIL_TOPK_THREADS, 1) lil_page_select_kernel(const lil_page_select_params p) {
     const int i_kv   = blockIdx.x;
     const int i_step = blockIdx.y;
 

@@ -18,7 +18,7 @@ struct lil_tidal_select_params {
     int budget;
 };
 
-static __global__ void __launch_bounds__(LIL_TOPK_THREADS) lil_tidal_select_kernel(const lil_tidal_select_params p) {
+static __global__ void __launch_bounds__(LIL_TOPK_THREADS, 1) lil_tidal_select_kernel(const lil_tidal_select_params p) {
     const int i_kv   = blockIdx.x;
     const int i_step = blockIdx.y;
 
