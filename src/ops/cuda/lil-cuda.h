@@ -1,0 +1,111 @@
+#pragma once
+
+// The CUDA ops: what lil-ops.h defines, on one stream of one device. One file per op, under the CPU's names.
+//
+// Every function launches its kernels on `stream` and returns; none allocates, waits or copies, so all may be captured in a
+// CUDA graph. What varies from step to step (how many tokens, which cells) is read on the device, from steps and list; what the
+// host decides (grid sizes) follows from the tensors' shapes alone. So a captured graph stays valid as long as the shapes do.
+//
+// Each has a companion *_supports with the same tensors, of which only type, ne and nb are read: where it says false, the
+// function must not be called (it aborts). Nothing falls back to anything.
+//
+// Launches: all 1. The results do not depend on the device's size, but for rounding.
+
+#include "lil-ops.h"
+
+#ifndef LIL_EMU_CUDA // tests/c/emu-cuda.h, which a test includes first, takes CUDA's place
+#include <cuda_runtime.h>
+#endif
+
+// most query heads of a group
+#define LIL_CUDA_MAX_GROUP 16
+
+// largest head size, a multiple of 8 as every one
+#define LIL_CUDA_MAX_EMBD 256
+
+// of a ggml_tensor what a kernel needs
+struct lil_cuda_tensor {
+    ggml_type type;
+    void    * data;  // on the device
+    int64_t   ne[4];
+    size_t    nb[4];
+};
+
+static inline lil_cuda_tensor lil_cuda_get(const ggml_tensor * t) {
+    return { t->type, t->data, { t->ne[0], t->ne[1], t->ne[2], t->ne[3] }, { t->nb[0], t->nb[1], t->nb[2], t->nb[3] } };
+}
+
+// The work of attn: as lil_attn_n_work(), with smaller and fewer parts, because a GPU needs hundreds of blocks for a short list
+// and no more for a long one: room for [n_embd_head_v + 2, n_head, n_part, n_steps] partial results, then, where kq is asked for,
+// the logits.
+static inline int64_t lil_cuda_attn_n_part(int64_t n_max) {
+    const int64_t n = (n_max + 31)/32;
+    return n < 256 ? n : 256;
+}
+
+static inline int64_t lil_cuda_attn_kq_offset(int64_t n_embd_v, int64_t n_head, int64_t n_max, int64_t n_steps) {
+    return (n_embd_v + 2)*n_head*lil_cuda_attn_n_part(n_max)*n_steps;
+}
+
+static inline int64_t lil_cuda_attn_n_work(int64_t n_embd_v, int64_t n_head, int64_t n_max, int64_t n_steps, bool kq) {
+    return lil_cuda_attn_kq_offset(n_embd_v, n_head, n_max, n_steps) + (kq ? n_max*n_head*n_steps : 0);
+}
+
+// parts that the lists are split into: two blocks for each of the device's multiprocessors, as far as there is room
+static inline int lil_cuda_attn_n_split(int64_t n_max, int64_t n_head_kv, int64_t n_steps, int n_sm) {
+    const int64_t n_want = (2*n_sm + n_head_kv*n_steps - 1)/(n_head_kv*n_steps);
+    const int64_t n_room = lil_cuda_attn_n_part(n_max);
+
+    return (int) (n_want < n_room ? n_want : n_room);
+}
+
+// attn. work F32 [lil_cuda_attn_n_work()]; its size says whether logits are asked for. Every list is split evenly, whatever its
+// length; n_sm, the multiprocessors of the device, says into how many parts, and must be the same for attn and attn_join. K and V: any of F16, BF16, Q8_0, Q4_0, F32 (read as F16).
+//   Time: reads each listed K and V row once, n_list*n_head_kv*(row of K + row of V) bytes.
+bool lil_cuda_attn_supports(const lil_select_layer & layer, const lil_cuda_tensor & work, const lil_cuda_tensor & q,
+        const lil_cuda_tensor & k, const lil_cuda_tensor & v, const lil_cuda_tensor & list, const lil_cuda_tensor & steps);
+void lil_cuda_attn(const lil_select_layer & layer, const lil_cuda_tensor & work, const lil_cuda_tensor & q,
+        const lil_cuda_tensor & k, const lil_cuda_tensor & v, const lil_cuda_tensor & list, const lil_cuda_tensor & steps,
+        int n_sm, cudaStream_t stream);
+
+// attn_join. dst F32 [n_embd_head_v, n_head, n_steps]
+void lil_cuda_attn_join(const lil_select_layer & layer, const lil_cuda_tensor & dst, const lil_cuda_tensor & work,
+        const lil_cuda_tensor & list, int n_sm, cudaStream_t stream);
+
+// page_bounds. All tensors of lil_ops::page_bounds, dst in place.
+//   Time: reads each dirty token's K row once, writes the bounds; once per page of a head, or per token as it comes.
+bool lil_cuda_page_bounds_supports(const lil_select_layer & layer, const lil_cuda_tensor & bounds, const lil_cuda_tensor & k, const lil_cuda_tensor & dirty);
+void lil_cuda_page_bounds(const lil_select_layer & layer, const lil_cuda_tensor & bounds, const lil_cuda_tensor & k, const lil_cuda_tensor & dirty, cudaStream_t stream);
+
+// page_scores. scores F32 [n_pages_max, n_head_kv, n_steps]
+//   Time: reads each page's bounds once, n_pages*n_head_kv*2*n_embd_head*(size of a bound) bytes.
+bool lil_cuda_page_scores_supports(const lil_select_layer & layer, const lil_cuda_tensor & scores, const lil_cuda_tensor & q, const lil_cuda_tensor & bounds, const lil_cuda_tensor & steps);
+void lil_cuda_page_scores(const lil_select_layer & layer, const lil_cuda_tensor & scores, const lil_cuda_tensor & q, const lil_cuda_tensor & bounds, const lil_cuda_tensor & steps, cudaStream_t stream);
+
+// page_select. list I32 [1 + n_max, n_head_kv, n_steps]
+//   Time: a block for each KV head and step, which reads the scores six times, all but the first from caches.
+void lil_cuda_page_select(const lil_select_layer & layer, const lil_cuda_tensor & list, const lil_cuda_tensor & scores, const lil_cuda_tensor & steps,
+        const lil_cuda_tensor & cells, const lil_cuda_tensor & pages, cudaStream_t stream);
+
+// tidal_select. work is attn's, with logits over cells; n_head, of all query heads. list I32 [1 + n_max, n_head_kv, n_steps]
+//   Time: a block for each KV head and step, which reads the logits of its group six times.
+void lil_cuda_tidal_select(const lil_select_layer & layer, const lil_cuda_tensor & list, const lil_cuda_tensor & work, int64_t n_embd_v, int64_t n_head,
+        const lil_cuda_tensor & steps, const lil_cuda_tensor & cells, cudaStream_t stream);
+
+// h2o_score. scratch: lil_cuda_h2o_score_n_scratch() floats on the device that nothing else uses until this has run.
+//   Launches: 2. Time: reads each used K row once, n_used*n_head_kv*(row of K) bytes.
+bool lil_cuda_h2o_score_supports(const lil_h2o_layer & layer, const lil_cuda_tensor & score, const lil_cuda_tensor & q, const lil_cuda_tensor & k,
+        const lil_cuda_tensor & pos, const lil_cuda_tensor & steps);
+size_t lil_cuda_h2o_score_n_scratch(const lil_cuda_tensor & q, const lil_cuda_tensor & k, const lil_cuda_tensor & steps);
+void lil_cuda_h2o_score(const lil_h2o_layer & layer, const lil_cuda_tensor & score, const lil_cuda_tensor & q, const lil_cuda_tensor & k,
+        const lil_cuda_tensor & pos, const lil_cuda_tensor & steps, float * scratch, int n_sm, cudaStream_t stream);
+
+// new_slots
+void lil_cuda_new_slots(const lil_h2o_layer & layer, const lil_cuda_tensor & score, const lil_cuda_tensor & pos, const lil_cuda_tensor & steps, cudaStream_t stream);
+
+// h2o_evict. scratch: lil_cuda_h2o_evict_n_scratch() ints. Positions of a head differ from each other.
+//   Time: a block for each KV head and step (shared: for each step). Where one token goes, it reads the scores once; else ten
+//   times, and twice, and moves the rows: two reads and two writes of a row for each that moves.
+size_t lil_cuda_h2o_evict_n_scratch(const lil_h2o_layer & layer, const lil_cuda_tensor & pos, const lil_cuda_tensor & steps);
+void lil_cuda_h2o_evict(const lil_h2o_layer & layer, const lil_cuda_tensor & pos, const lil_cuda_tensor & k, const lil_cuda_tensor & v,
+        const lil_cuda_tensor & score, const lil_cuda_tensor & steps, int32_t * scratch, cudaStream_t stream);

@@ -1,0 +1,200 @@
+#pragma once
+
+// CUDA's types and intrinsics, as far as src/ops/cuda uses them, for the CPU: the .cu files compile as C++, and a block's threads
+// run in lock step (lockstep.h). Blocks run one after the other, in an order that changes from launch to launch. Shared memory is poisoned when a block begins: NaN in every float.
+//
+// A warp's shuffles are exchanges at a barrier of the warp: all its lanes must take part, as the kernels' full masks say.
+
+#include "lockstep.h"
+
+#include "ggml.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+using std::max;
+using std::min;
+
+#define __global__
+#define __device__
+#define __host__
+#define __forceinline__ inline
+#define __restrict__
+#define __launch_bounds__(...)
+
+typedef void * cudaStream_t;
+
+struct dim3 {
+    unsigned x, y, z;
+
+    dim3(int64_t x = 1, int64_t y = 1, int64_t z = 1) : x((unsigned) x), y((unsigned) y), z((unsigned) z) {}
+};
+
+struct alignas(16) uint4 {
+    uint32_t x, y, z, w;
+};
+
+struct alignas(16) float4 {
+    float x, y, z, w;
+};
+
+struct __half {
+    ggml_fp16_t bits;
+};
+
+//
+// the current thread. The fiber's own number is put back after each barrier
+//
+
+inline dim3 threadIdx;
+inline dim3 blockIdx;
+inline dim3 blockDim;
+inline dim3 gridDim;
+
+struct emu_block {
+    std::vector<uint64_t> shared;       // dynamic shared memory, 16 byte aligned
+    std::vector<uint32_t> exchange[2];  // what each thread gives away; the next shuffle has the other one
+    std::vector<int>      n_exchange;   // shuffles so far, by thread
+    size_t                n_launches = 0;
+};
+
+inline emu_block emu;
+
+#define LIL_SHARED(type, name) type * name = (type *) (((uintptr_t) emu.shared.data() + 15)/16*16)
+
+inline void __syncthreads(const char * file = __builtin_FILE(), int line = __builtin_LINE()) {
+    const dim3 self = threadIdx;
+    lockstep_barrier(file, line);
+    threadIdx = self;
+}
+
+inline void __syncwarp(unsigned = 0xffffffffu, const char * file = __builtin_FILE(), int line = __builtin_LINE()) {
+    const dim3 self = threadIdx;
+    lockstep_sub_barrier(32, file, line);
+    threadIdx = self;
+}
+
+// the word of the lane `src` of the caller's warp
+inline uint32_t emu_exchange(uint32_t word, int src, const char * file, int line) {
+    const int i    = (int) threadIdx.x;
+    auto &    from = emu.exchange[emu.n_exchange[i]++ & 1];
+
+    from[i] = word;
+    __syncwarp(0xffffffffu, file, line);
+
+    return from[i/32*32 + src];
+}
+
+template <typename T>
+inline T emu_shuffle(T x, int src, const char * file, int line) {
+    static_assert(sizeof(T) == 4, "words");
+
+    uint32_t word;
+    memcpy(&word, &x, 4);
+    word = emu_exchange(word, src, file, line);
+    memcpy(&x, &word, 4);
+    return x;
+}
+
+template <typename T>
+inline T __shfl_sync(unsigned, T x, int src, const char * file = __builtin_FILE(), int line = __builtin_LINE()) {
+    return emu_shuffle(x, src & 31, file, line);
+}
+
+template <typename T>
+inline T __shfl_xor_sync(unsigned, T x, int mask, const char * file = __builtin_FILE(), int line = __builtin_LINE()) {
+    return emu_shuffle(x, (int) ((threadIdx.x & 31) ^ (unsigned) mask), file, line);
+}
+
+// lanes below `delta` keep their own
+template <typename T>
+inline T __shfl_up_sync(unsigned, T x, int delta, const char * file = __builtin_FILE(), int line = __builtin_LINE()) {
+    const int lane = (int) threadIdx.x & 31;
+    return emu_shuffle(x, lane < delta ? lane : lane - delta, file, line);
+}
+
+// the lanes with the same value
+inline unsigned __match_any_sync(unsigned, int x, const char * file = __builtin_FILE(), int line = __builtin_LINE()) {
+    const int i    = (int) threadIdx.x;
+    auto &    from = emu.exchange[emu.n_exchange[i]++ & 1];
+
+    from[i] = (uint32_t) x;
+    __syncwarp(0xffffffffu, file, line);
+
+    unsigned res = 0;
+    for (int j = 0; j < 32; ++j) {
+        res |= (unsigned) (from[i/32*32 + j] == (uint32_t) x) << j;
+    }
+    return res;
+}
+
+inline int __popc(unsigned x) { return __builtin_popcount(x); }
+inline int __ffs (int x)      { return __builtin_ffs(x); }
+
+inline int atomicAdd(int * p, int x) {
+    const int old = *p;
+    *p += x;
+    return old;
+}
+
+inline float __half2float(__half x) { return ggml_fp16_to_fp32(x.bits); }
+inline __half __float2half_rn(float x) { return { ggml_fp32_to_fp16(x) }; }
+inline __half __ushort_as_half(unsigned short x) { return { x }; }
+inline unsigned short __half_as_ushort(__half x) { return x.bits; }
+
+inline float __uint_as_float(uint32_t x) {
+    float res;
+    memcpy(&res, &x, 4);
+    return res;
+}
+
+inline int __float_as_int(float x) {
+    int res;
+    memcpy(&res, &x, 4);
+    return res;
+}
+
+#define LIL_UNROLL
+#define LIL_UNROLL_BY(n)
+
+//
+// launches
+//
+
+template <typename F>
+inline void emu_launch(dim3 grid, dim3 block, size_t smem, const F & body) {
+    const int n_threads = (int) block.x;
+    const int n_blocks  = (int) (grid.x*grid.y*grid.z);
+
+    if (n_threads%32 != 0 || n_threads > 1024 || block.y != 1 || block.z != 1 || smem > 48*1024 || grid.y > 65535 || grid.z > 65535) {
+        fprintf(stderr, "emu_launch: %d x %u x %u threads, %zu bytes, grid %u x %u x %u\n", n_threads, block.y, block.z, smem, grid.x, grid.y, grid.z);
+        abort();
+    }
+
+    gridDim  = grid;
+    blockDim = block;
+
+    emu.n_launches++;
+
+    for (int j = 0; j < n_blocks; ++j) {
+        const int i = emu.n_launches%2 ? n_blocks - 1 - j : j;
+
+        blockIdx = dim3(i%(int) grid.x, i/(int) grid.x%(int) grid.y, i/(int) (grid.x*grid.y));
+
+        emu.shared.assign((smem + 15)/8 + 2, UINT64_MAX);
+        emu.exchange[0].assign(n_threads, 0);
+        emu.exchange[1].assign(n_threads, 0);
+        emu.n_exchange .assign(n_threads, 0);
+
+        lockstep_run(n_threads, [&](int thread) {
+            threadIdx = dim3(thread);
+            body();
+        });
+    }
+}
+
+#define LIL_LAUNCH(grid, block, smem, stream, kernel, ...) \
+    ((void) (stream), emu_launch(grid, block, smem, [&]() { kernel(__VA_ARGS__); }))
