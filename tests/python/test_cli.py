@@ -559,9 +559,26 @@ def test_passkey_goes_on(model_path: str, text: str, tmp_path: Path, capsys: pyt
     assert run(*args).exit_code == 0
     assert lines.read_text() == before
 
+    # other words are another test: nothing of the file is taken for an answer to them
+    other = ["--hide", "The number is {key}.", "--ask", "", "--begin", "The number is"]
+    assert run(*args, *other).exit_code == 0
+    assert len(lines.read_text().splitlines()) == 13
+
     capsys.readouterr()
     assert main(["passkey", model_path, "--context", "60"]) == 2
     assert "no room" in capsys.readouterr().err
+    assert main(["passkey", model_path, "--hide", "no place"]) == 2
+    assert "'no place': {key} must stand" in capsys.readouterr().err
+
+
+def test_passkey_words(session: measure.Session) -> None:
+    words = measure.Wording(hide="It is {key}, {key}!", ask="", begin="It is")
+    prompt = measure.make_prompt(session, n_tokens=300, depth=0.5, wording=words, chat=False)
+    text = session.llama.detokenize(prompt.tokens).decode()
+    assert text.count(f" It is {prompt.key}, {prompt.key}! ") == 1
+    assert text.endswith(".\n\nIt is")
+    asked = measure.make_prompt(session, n_tokens=300, depth=0.5, chat=False)
+    assert session.llama.detokenize(asked.tokens).decode().endswith("\n\nWhat is the pass key? The pass key is")
 
 
 @pytest.mark.parametrize("method", [Quest(budget=64), TidalDecode(budget=64), LessIsMore(budget=64)], ids=str)

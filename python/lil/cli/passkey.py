@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json as json_format
 import os
 from pathlib import Path
@@ -25,6 +26,16 @@ def passkey(
         bool, typer.Option("--decode-question", help="Feed the question token by token, as Quest's program does.")
     ] = False,
     plain: Annotated[bool, typer.Option("--plain", help="Without the model's chat template.")] = False,
+    hide: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="What is hidden, with {key} for the key.", show_default="two sentences about a pass key"),
+    ] = None,
+    ask: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="The question; may be empty.", show_default="What is the pass key?")
+    ] = None,
+    begin: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="The answer's first words.", show_default="The pass key is")
+    ] = None,
     out: Annotated[
         str | None,
         typer.Option(
@@ -48,7 +59,10 @@ def passkey(
     places = [round((i + 0.5) / depths, 6) for i in range(depths)]
 
     with common.opened(model, threads=threads, gpu_layers=gpu_layers) as session:
-        from ..eval import FILLER, make_prompt, passkeys
+        from ..eval import FILLER, Wording, make_prompt, passkeys
+
+        given = {"hide": hide, "ask": ask, "begin": begin}
+        wording = Wording(**{name: words for name, words in given.items() if words is not None})
 
         settings = {
             "model": session.fingerprint,
@@ -56,12 +70,13 @@ def passkey(
             "seed": seed,
             "decode_question": decode_question,
             "plain": plain,
+            "wording": dataclasses.asdict(wording),
         }
         # What one answer is kept under. Labels do not hold the budget.
         names = {id(method): (label, method and method.budget) for label, method in cases}
         labelled = [(_key(*names[id(method)]), method) for _, method in cases]
         answers = _earlier(out, settings)
-        make = {"filler": filler or FILLER, "seed": seed, "chat": not plain}
+        make = {"filler": filler or FILLER, "wording": wording, "seed": seed, "chat": not plain}
         for length in lengths:  # what is refused is refused before anything is run
             make_prompt(session, n_tokens=length, depth=places[0], **make)  # type: ignore[arg-type]
 

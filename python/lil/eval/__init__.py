@@ -18,7 +18,7 @@ from .generation import Generation, Sampling, generate
 from .intervals import wilson
 from .judging import Verdict, judge
 from .losses import Texts, make_texts, perplexity, recall_text, token_loss, token_losses
-from .passkey import FILLER, Passkey, Prompt, make_prompt, passkeys
+from .passkey import FILLER, Passkey, Prompt, Wording, make_prompt, passkeys
 from .records import Answer, AnswersFile, Run, case_label, extend_run, read_answers, read_run
 from .replay import Replay, Stop, replay_run, sweep
 from .splits import CaseResult, Part
@@ -52,6 +52,7 @@ __all__ = [
     "Texts",
     "Timing",
     "Verdict",
+    "Wording",
     "ask",
     "benchmark",
     "break_even",

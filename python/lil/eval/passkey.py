@@ -20,12 +20,33 @@ _TASK = (
     "There is an important piece of information hidden in a lot of irrelevant text. Find it and memorize it. You will "
     "be asked about it.\n\n"
 )
-_KEY = "The pass key is {key}. Remember it. {key} is the pass key. "
-_QUESTION = "\n\nWhat is the pass key?"
-_ANSWER = "The pass key is"
 
 N_ANSWER = 16  # tokens
 MARGIN = 64  # tokens of filler, at least; a shorter context is refused
+
+
+@dataclass(frozen=True)
+class Wording:
+    """What is hidden, and how it is asked for. Small models need it simple.
+
+    Args:
+        hide: With `{key}` in place of the key, once or more.
+        ask: The question at the end; it may be empty.
+        begin: The answer's first words, which the model goes on from.
+
+    Raises:
+        ConfigError: `hide` has no `{key}`, or `begin` is empty.
+    """
+
+    hide: str = "The pass key is {key}. Remember it. {key} is the pass key."
+    ask: str = "What is the pass key?"
+    begin: str = "The pass key is"
+
+    def __post_init__(self) -> None:
+        if "{key}" not in self.hide:
+            raise ConfigError(f"hide = {self.hide!r}: {{key}} must stand where the key goes, as in {Wording.hide!r}")
+        if not self.begin.strip():
+            raise ConfigError(f"begin = {self.begin!r}: the answer's first words, as in {Wording.begin!r}")
 
 
 class Prompt(NamedTuple):
@@ -62,18 +83,26 @@ def _cut(text: str, at: int) -> int:
     return at
 
 
-def _frame(session: Session, filling: str, depth: float, key: str, chat: bool) -> tuple[list[int], int]:
+def _frame(
+    session: Session, filling: str, depth: float, key: str, wording: Wording, chat: bool
+) -> tuple[list[int], int]:
     """The tokens of a prompt around `filling`, and how many are the question's."""
     llama = session.llama
     cut = _cut(filling, int(len(filling) * depth))
-    body = _TASK + filling[:cut] + _KEY.format(key=key) + filling[cut:].rstrip() + _QUESTION
+    hidden = wording.hide.replace("{key}", key).strip() + " "
+    question = f"\n\n{wording.ask.strip()}"
+    begin = wording.begin.strip()
+    body = _TASK + filling[:cut] + hidden + filling[cut:].rstrip() + question
     framed = chat_text(session, body) if chat else None
-    text = f"{body} {_ANSWER}" if framed is None else framed + _ANSWER
+    if framed is not None:
+        text = framed + begin
+    else:
+        text = f"{body} {begin}" if wording.ask.strip() else body + begin
 
     def tokens_of(part: str) -> list[int]:
         return llama.tokenize(part.encode(), add_bos=framed is None, special=framed is not None)
 
-    tokens, before = tokens_of(text), tokens_of(text[: max(0, text.rfind(_QUESTION))])
+    tokens, before = tokens_of(text), tokens_of(text[: max(0, text.rfind(question))])
     same = 0
     while same < min(len(tokens), len(before)) and tokens[same] == before[same]:
         same += 1
@@ -81,7 +110,14 @@ def _frame(session: Session, filling: str, depth: float, key: str, chat: bool) -
 
 
 def make_prompt(
-    session: Session, *, n_tokens: int, depth: float, filler: str = FILLER, seed: int = 0, chat: bool = True
+    session: Session,
+    *,
+    n_tokens: int,
+    depth: float,
+    filler: str = FILLER,
+    wording: Wording = Wording(),
+    seed: int = 0,
+    chat: bool = True,
 ) -> Prompt:
     """A prompt of at most `n_tokens` tokens, and few less, with a key at `depth` (0 to 1) of its filler.
 
@@ -94,7 +130,7 @@ def make_prompt(
         ConfigError: No room for filler, or the template fails.
     """
     key = str(random.Random(f"{seed}/{n_tokens}/{depth}").randrange(10_000, 100_000))
-    overhead = len(_frame(session, "", depth, key, chat)[0])
+    overhead = len(_frame(session, "", depth, key, wording, chat)[0])
     n = n_tokens - overhead
     if n < MARGIN:
         raise ConfigError(
@@ -106,7 +142,7 @@ def make_prompt(
         text += filler * (1 + len(text) // len(filler))
     for _ in range(8):
         filling = session.llama.detokenize(material[:n]).decode("utf-8", "ignore")
-        tokens, n_question = _frame(session, filling, depth, key, chat)
+        tokens, n_question = _frame(session, filling, depth, key, wording, chat)
         over = len(tokens) - n_tokens
         if -16 <= over <= 0:
             break
@@ -114,7 +150,7 @@ def make_prompt(
     else:
         tokens, n_question = _frame(
             session, session.llama.detokenize(material[: n_tokens - overhead - MARGIN // 2]).decode("utf-8", "ignore"),
-            depth, key, chat,
+            depth, key, wording, chat,
         )  # fmt: skip
     return Prompt(tokens, n_question, key)
 
@@ -139,6 +175,7 @@ def passkeys(
     contexts: Iterable[int],
     depths: Sequence[float],
     filler: str = FILLER,
+    wording: Wording = Wording(),
     seed: int = 0,
     chat: bool = True,
     decode_question: bool = False,
@@ -160,7 +197,9 @@ def passkeys(
             left = [(label, method) for label, method in cases if not done(label, n_tokens, depth)]
             if not left:
                 continue
-            prompt = make_prompt(session, n_tokens=n_tokens, depth=depth, filler=filler, seed=seed, chat=chat)
+            prompt = make_prompt(
+                session, n_tokens=n_tokens, depth=depth, filler=filler, wording=wording, seed=seed, chat=chat
+            )
             split = len(prompt.tokens) - (prompt.n_question if decode_question else 0)
             n_ctx = len(prompt.tokens) + N_ANSWER
             shared: Any = None
