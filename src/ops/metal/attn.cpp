@@ -30,9 +30,6 @@ const char * lil_metal_plan_attn(const ggml_tensor * dst, const void * userdata,
     if (q->nb[1]%16 != 0 || q->nb[2]%16 != 0) {
         return "rows of q are not aligned";
     }
-    if (n_embd_v/4 > l.n_threads) {
-        return "the head size of V is more than 512";
-    }
 
     const auto n_shmem = [&](int64_t n) {
         return (n*(std::max(n_embd, n_embd_v) + LIL_ATTN_CHUNK + 2)*sizeof(float) + 15)/16*16;
@@ -43,9 +40,6 @@ const char * lil_metal_plan_attn(const ggml_tensor * dst, const void * userdata,
         if (n_shmem(n) <= LIL_METAL_MAX_SHMEM) {
             n_most = n;
         }
-    }
-    if (n_most == 0) {
-        return "the head size is too large for the threadgroup memory";
     }
 
     const int64_t n_part = (n_group + n_most - 1)/n_most;

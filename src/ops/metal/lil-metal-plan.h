@@ -46,9 +46,9 @@ static_assert(LIL_METAL_DIRTY_STREAM == LIL_DIRTY_STREAM && LIL_METAL_DIRTY_TABL
 static_assert(LIL_METAL_TYPE_F32  == GGML_TYPE_F32  && LIL_METAL_TYPE_F16  == GGML_TYPE_F16 && LIL_METAL_TYPE_Q4_0 == GGML_TYPE_Q4_0 &&
               LIL_METAL_TYPE_Q8_0 == GGML_TYPE_Q8_0 && LIL_METAL_TYPE_BF16 == GGML_TYPE_BF16, "");
 
-// why rows of this K or V cannot be read, null: they can
-static inline const char * lil_metal_check_kv(const ggml_tensor * kv, int64_t n_head_kv) {
-    switch (kv->type) {
+// why heads like this cannot be read, null: they can
+static inline const char * lil_metal_check_head(ggml_type type, int64_t n_embd) {
+    switch (type) {
         case GGML_TYPE_F32:
         case GGML_TYPE_F16:
         case GGML_TYPE_BF16:
@@ -56,11 +56,16 @@ static inline const char * lil_metal_check_kv(const ggml_tensor * kv, int64_t n_
         case GGML_TYPE_Q4_0: break;
         default: return "only caches of type F32, F16, BF16, Q8_0 and Q4_0 can be read";
     }
-
-    const int64_t n_embd = kv->ne[0]/n_head_kv;
-
-    if (n_embd%4 != 0 || n_embd%ggml_blck_size(kv->type) != 0) {
+    if (n_embd%4 != 0 || n_embd%ggml_blck_size(type) != 0) {
         return "the head size is no multiple of 4, or of the type's blocks";
+    }
+    return n_embd <= 512 ? nullptr : "the head size is more than 512";
+}
+
+// and rows of this K or V
+static inline const char * lil_metal_check_kv(const ggml_tensor * kv, int64_t n_head_kv) {
+    if (const char * err = lil_metal_check_head(kv->type, kv->ne[0]/n_head_kv)) {
+        return err;
     }
 
     // of 4 elements; blocks are read by halves
@@ -117,14 +122,9 @@ static inline const char * lil_metal_set_score(lil_metal_launch & l, const ggml_
         return "rows of q are not aligned";
     }
 
-    const int64_t n_shmem = LIL_METAL_SCORE_SHMEM(n_row, k->ne[0]/n_head_kv)*sizeof(float);
-    if (n_shmem > LIL_METAL_MAX_SHMEM) {
-        return "the head size is too large for the threadgroup memory";
-    }
-
     l.type_k    = k->type;
     l.n_threads = 32*LIL_METAL_SCORE_SIMDS;
-    l.n_shmem   = (n_shmem + 15)/16*16;
+    l.n_shmem   = (LIL_METAL_SCORE_SHMEM(n_row, k->ne[0]/n_head_kv)*sizeof(float) + 15)/16*16;
 
     return nullptr;
 }
@@ -186,3 +186,6 @@ const char * lil_metal_plan_raas_stamp          (const ggml_tensor * dst, const 
 const char * lil_metal_plan_raas_select         (const ggml_tensor * dst, const void * userdata, lil_metal_launch & l);
 const char * lil_metal_plan_new_slots           (const ggml_tensor * dst, const void * userdata, lil_metal_launch & l);
 const char * lil_metal_plan_rkv_score           (const ggml_tensor * dst, const void * userdata, lil_metal_launch & l);
+
+// the same for any node: not one of our ops is a reason too
+const char * lil_metal_plan(const ggml_tensor * node, lil_metal_launch & l);

@@ -5,6 +5,8 @@
 // No kernel uses infinities: Metal compiles with fast math.
 
 #if defined(__METAL_VERSION__)
+#pragma clang diagnostic ignored "-Weverything" // ggml-metal takes a library with warnings for one that does not compile
+
 #include <metal_stdlib>
 using namespace metal;
 

@@ -25,9 +25,6 @@ const char * lil_metal_plan_rkv_score(const ggml_tensor * dst, const void * user
     if (const char * err = lil_metal_set_score(l, k, layer.n_head_kv, 1, args.nb_q0 | args.nb_q1 | args.nb_q2)) {
         return err;
     }
-    if (args.n_embd > 512) {
-        return "the head size of K is more than 512";
-    }
     if (n_shmem > LIL_METAL_MAX_SHMEM) {
         return "the slots of a KV head do not fit into the threadgroup memory";
     }

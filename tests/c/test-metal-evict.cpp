@@ -1,0 +1,214 @@
+// The evict ops on the emulated device (metal-ops-common.h) against the CPU's ops: the same random inputs, outputs poisoned, sizes
+// at and around every border.
+//
+//   test-metal-evict [seed]
+
+#include "metal-ops-common.h"
+
+// a cache of an evict method: the tokens of each head, in any order
+struct evict_cache {
+    int n_head_kv = rand_int(1, 3);
+    int n_steps   = rand_int(1, 2);
+    int n_stream  = n_steps + rand_int(0, 1);
+    int capacity;
+
+    ggml_tensor * k;
+    ggml_tensor * v;
+    ggml_tensor * score;
+    ggml_tensor * pos;
+    ggml_tensor * steps;
+
+    lil_h2o_layer layer = {};
+
+    // same: every head holds the same tokens
+    evict_cache(test_case & t, int n_embd, int n_embd_v, ggml_type type_k, ggml_type type_v, int n_slots, int levels, bool same) : capacity(n_slots + rand_int(0, 20)) {
+        k     = t.tensor_kv(type_k, n_embd*n_head_kv, capacity, n_stream);
+        v     = t.tensor_kv(type_v, n_embd_v*n_head_kv, capacity, n_stream);
+        score = t.tensor_f32(levels, 1.0f, capacity, n_head_kv, n_stream);
+        pos   = t.tensor(GGML_TYPE_F32, capacity, n_head_kv, n_stream);
+        steps = t.tensor(GGML_TYPE_I32, LIL_STEP_COUNT, n_steps);
+
+        for (int s = 0; s < n_stream; ++s) {
+            std::vector<int32_t> order = rand_cells(capacity, 3*capacity);
+            for (int h = 0; h < n_head_kv; ++h) {
+                if (h == 0 || !same) {
+                    std::shuffle(order.begin(), order.end(), rng);
+                }
+                for (int i = 0; i < capacity; ++i) {
+                    ((float *) ((char *) pos->data + s*pos->nb[2] + h*pos->nb[1]))[i] = (float) order[i];
+                }
+            }
+        }
+
+        for (int s = 0; s < n_steps; ++s) {
+            memset(step(s), 0, LIL_STEP_COUNT*sizeof(int32_t));
+            step(s)[LIL_STEP_STREAM] = n_stream - 1 - s;
+        }
+
+        layer.n_head_kv = n_head_kv;
+        layer.n_part    = 1;
+        layer.scale     = 1.0f/sqrtf((float) n_embd);
+        layer.softcap   = rng()%4 == 0 ? 5.0f : 0.0f;
+        layer.shared    = same;
+        layer.last      = rand_bool();
+    }
+
+    int32_t * step(int s) { return row_i32(steps, s); }
+};
+
+static void test_h2o_evict(int n_slots, int n_evict) {
+    const bool same    = rand_bool();
+    const int  levels  = LEVELS[rng()%5];
+    const int  n_embd  = 32*rand_int(1, 2);
+
+    const ggml_type type_k = TYPES[rng()%5];
+    const ggml_type type_v = TYPES[rng()%5];
+
+    char name[256];
+    snprintf(name, sizeof(name), "h2o_evict: %d of %d, %s/%s, same %d, levels %d", n_evict, n_slots, ggml_type_name(type_k), ggml_type_name(type_v), same, levels);
+    test_name = name;
+
+    test_case   t;
+    evict_cache c(t, n_embd, 32, type_k, type_v, n_slots, levels, same);
+
+    for (int s = 0; s < c.n_steps; ++s) {
+        c.step(s)[LIL_STEP_BEFORE]  = n_slots;
+        c.step(s)[LIL_STEP_EVICT]   = s == 0 ? n_evict : rand_int(0, n_evict);
+        c.step(s)[LIL_STEP_PROTECT] = 3*c.capacity;
+
+        // as many unprotected as are to go, or more
+        if (rand_bool()) {
+            int protect = 0;
+            for (int h = 0; h < c.n_head_kv; ++h) {
+                const float * pos = (const float *) ((char *) c.pos->data + c.step(s)[LIL_STEP_STREAM]*c.pos->nb[2] + h*c.pos->nb[1]);
+
+                std::vector<float> p(pos, pos + n_slots);
+                std::sort(p.begin(), p.end());
+                protect = std::max(protect, (int) p[n_evict - 1] + 1);
+            }
+            c.step(s)[LIL_STEP_PROTECT] = protect;
+        }
+    }
+
+    check_op(&lil_ops::h2o_evict, t.inplace(c.pos), { c.pos, c.k, c.v, c.score, c.steps }, &c.layer, 0.0);
+}
+
+static void test_h2o_score(int n_embd, int n_group, ggml_type type_k, int n_slots) {
+    char name[256];
+    snprintf(name, sizeof(name), "h2o_score: n_embd %d, group %d, %s, slots %d", n_embd, n_group, ggml_type_name(type_k), n_slots);
+    test_name = name;
+
+    test_case   t;
+    evict_cache c(t, n_embd, 4, type_k, GGML_TYPE_F16, n_slots, 0, false);
+
+    const int n_head = c.n_head_kv*n_group;
+    const int n_new  = rand_int(1, std::min(n_slots, n_group <= 4 ? 20 : 6));
+
+    // decode: the last query of each
+    for (int s = 0; s < c.n_steps; ++s) {
+        const int n_evict = rand_int(0, 3);
+        const int n_here  = s == 0 ? n_new : 1;
+
+        c.step(s)[LIL_STEP_BEFORE] = n_slots - n_here + n_evict;
+        c.step(s)[LIL_STEP_EVICT]  = n_evict;
+        c.step(s)[LIL_STEP_NEW]    = n_here;
+        c.step(s)[LIL_STEP_POS]    = 5000 + s;
+    }
+
+    ggml_tensor * q = t.tensor_f32(0, 4.0f, n_embd, n_head, c.n_steps);
+
+    check_op(&lil_ops::h2o_score, t.inplace(c.score), { c.score, q, c.k, c.pos, c.steps }, &c.layer, 2e-5);
+    check_op(&lil_ops::new_slots, t.inplace(c.score), { c.score, c.pos, c.steps }, &c.layer, 0.0);
+
+    // a prompt, in two ops
+    for (int s = 0; s < c.n_steps; ++s) {
+        c.step(s)[LIL_STEP_NEW]    = n_new;
+        c.step(s)[LIL_STEP_BEFORE] = n_slots - n_new + c.step(s)[LIL_STEP_EVICT];
+    }
+
+    const int n_kv = n_slots + rand_int(0, 30);
+
+    ggml_tensor * qs   = t.tensor_f32(0, 4.0f, n_embd, n_head, n_new*c.n_steps);
+    ggml_tensor * ref  = t.tensor(GGML_TYPE_F32, n_kv, c.n_head_kv, 1, c.n_steps);
+    ggml_tensor * part = t.tensor(GGML_TYPE_F32, n_kv, c.n_head_kv, rand_int(1, 4), c.n_steps);
+
+    check_parts(&lil_ops::h2o_score_prompt, ref, part, { qs, c.k, c.steps }, &c.layer, 2e-5);
+
+    ggml_tensor * one = t.tensor_f32(0, 1.0f, n_kv, c.n_head_kv, 1, c.n_steps);
+
+    check_op(&lil_ops::h2o_score_add, t.inplace(c.score), { c.score, one, c.pos, c.steps }, &c.layer, 1e-6);
+
+    // every part counts
+    c.layer.n_part = (int) part->ne[2];
+
+    ggml_tensor * add = t.inplace(c.score);
+
+    const std::vector<char> before((const char *) c.score->data, (const char *) c.score->data + ggml_nbytes(c.score));
+
+    set_op(add, ops->h2o_score_add, { c.score, part, c.pos, c.steps }, &c.layer);
+    for (int i = 0; i < c.layer.n_part; ++i) {
+        ops->h2o_score_add(add, i, c.layer.n_part, &c.layer);
+    }
+
+    const std::vector<char> ref_sum((const char *) c.score->data, (const char *) c.score->data + ggml_nbytes(c.score));
+
+    memcpy(c.score->data, before.data(), before.size());
+    set_op(add, metal->h2o_score_add, { c.score, part, c.pos, c.steps }, &c.layer);
+    run_metal(add);
+
+    compare(c.score, std::vector<char>((const char *) c.score->data, (const char *) c.score->data + ggml_nbytes(c.score)), ref_sum, 1e-6);
+
+    // the window: the last queries before LIL_STEP_POS, which see the tokens up to their own
+    ggml_tensor * win = t.tensor_f32(0, 4.0f, n_embd*n_head, LIL_H2O_WINDOW, c.n_stream);
+
+    for (int s = 0; s < c.n_steps; ++s) {
+        c.step(s)[LIL_STEP_BEFORE] = n_slots;
+        c.step(s)[LIL_STEP_WIN]    = rand_bool() ? 0 : n_group <= 2 ? rand_int(1, LIL_H2O_WINDOW) : rand_int(1, 5);
+        c.step(s)[LIL_STEP_POS]    = 100 + rand_int(0, 100); // no query before position 0
+
+        // a token that every query sees
+        for (int h = 0; h < c.n_head_kv; ++h) {
+            float * pos = (float *) ((char *) c.pos->data + c.step(s)[LIL_STEP_STREAM]*c.pos->nb[2] + h*c.pos->nb[1]);
+
+            for (int i = 0; i < n_slots; ++i) {
+                pos[i] = i == 0 ? 0.0f : (float) (c.step(s)[LIL_STEP_POS] - rand_int(1, 100));
+            }
+        }
+    }
+
+    check_op(&lil_ops::h2o_score_window, t.inplace(c.score), { c.score, win, c.k, c.pos, c.steps }, &c.layer, 5e-5);
+}
+
+int main(int argc, char ** argv) {
+    test_init(argc, argv);
+
+    int n_tests = 0;
+
+    for (int n_slots : { 1, 2, 31, 32, 33, 64, 257, 1000, 3000 }) {
+        for (int n_evict : { 1, 2, 31, 32, 33, 200, 1000, 1024, 1030, 2000 }) {
+            if (n_evict <= n_slots) {
+                test_h2o_evict(n_slots, n_evict);
+                test_h2o_evict(n_slots, n_evict);
+                n_tests += 2;
+            }
+        }
+    }
+
+    // more moves than are planned at once
+    for (int n_evict : { 2000, 2500, 3000 }) {
+        test_h2o_evict(5000, n_evict);
+        n_tests++;
+    }
+
+    for (int n_embd : { 64, 80, 96, 112, 128, 256 }) {
+        for (int n_group : { 1, 2, 3, 4, 7, 8, 16 }) {
+            test_h2o_score(n_embd, n_group, rand_type(n_embd), n_group <= 2 && rand_bool() ? rand_int(1, 300) : SIZES[rng()%7]);
+            n_tests++;
+        }
+    }
+
+
+    printf("test-metal-evict: %d cases, seed %u: ok\n", n_tests, seed);
+
+    return 0;
+}
