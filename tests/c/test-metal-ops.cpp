@@ -47,7 +47,7 @@ static std::string test_name;
 
 static std::mt19937 rng;
 
-static const lil_cpu_ops * ops;
+static const lil_ops * ops;
 
 static const int32_t POISON = 0x7fc0dead; // as F32: not a number
 
@@ -895,7 +895,7 @@ int main(int argc, char ** argv) {
     ggml_backend_dev_t dev = ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
     CHECK(dev);
 
-    using get_ops_t = const lil_cpu_ops * (*)(void);
+    using get_ops_t = const lil_ops * (*)(void);
 
     auto get_ops = (get_ops_t) ggml_backend_reg_get_proc_address(ggml_backend_dev_backend_reg(dev), "lil_ops");
     CHECK(get_ops);

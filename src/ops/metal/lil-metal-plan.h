@@ -12,7 +12,7 @@
 #include <cstdio>
 #include <cstring>
 
-// the ops that have a kernel, named as in lil_cpu_ops
+// the ops that have a kernel, named as in lil_ops
 enum lil_metal_op {
     LIL_METAL_OP_ATTN,
     LIL_METAL_OP_ATTN_JOIN,
