@@ -150,6 +150,8 @@ struct lil_sparse_info {
     uint64_t n_sparse;  // decode steps that attended to a part
     uint64_t n_rows;    // KV rows that decode steps attended to: tokens x KV heads x layers
     uint64_t n_evicted; // tokens evicted, per KV head and layer
+
+    const char * backend; // where these layers' keys and values live and their steps run: "CPU", "CUDA0+CUDA1"; valid as long as ctx
 };
 
 // Counts since the context was created. False where ctx has no sparse attention.

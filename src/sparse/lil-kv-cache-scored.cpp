@@ -210,7 +210,7 @@ void lil_kv_cache_scored::build_before_store(const llm_graph_context & g, const 
 
     if (fused) {
         if (decode || evicts) {
-            build_inplace(lg, pos[lg.ikv], { layers[lg.ikv].k, layers[lg.ikv].v, score[lg.ikv], inp->steps }, ops->h2o_evict);
+            build_inplace(lg, pos[lg.ikv], { layers[lg.ikv].k, layers[lg.ikv].v, score[lg.ikv], inp->steps }, ops[lg.ikv].h2o_evict);
         }
     } else {
         for (size_t i = 0; i < steps.size(); ++i) {
@@ -239,7 +239,7 @@ ggml_tensor * lil_kv_cache_scored::build_attn(
     auto & op = op_layers[lg.ikv];
 
     op.n_head_kv = n_head_kv(lg.ikv);
-    op.n_part    = std::max(1, std::max(g.cparams.n_threads, g.cparams.n_threads_batch));
+    op.n_part    = fused && ops[lg.ikv].has_parts ? std::max(1, std::max(g.cparams.n_threads, g.cparams.n_threads_batch)) : 1;
     op.scale     = kq_scale;
     op.softcap   = hparams.attn_soft_cap ? hparams.f_attn_logit_softcapping : 0.0f;
 
@@ -267,7 +267,9 @@ void lil_kv_cache_scored::build_store_queries(const layer_graph & lg, ggml_tenso
 void lil_kv_cache_scored::build_inplace(const layer_graph & lg, ggml_tensor * dst, std::initializer_list<ggml_tensor *> srcs, ggml_custom_op_t op) {
     std::vector<ggml_tensor *> args(srcs);
 
-    ggml_build_forward_expand(lg.g.gf, ggml_custom_inplace(lg.g.ctx0, dst, args.data(), args.size(), op, GGML_N_TASKS_MAX, &op_layers[lg.ikv]));
+    ggml_tensor * cur = ggml_custom_inplace(lg.g.ctx0, dst, args.data(), args.size(), op, GGML_N_TASKS_MAX, &op_layers[lg.ikv]);
+
+    ggml_build_forward_expand(lg.g.gf, ops.check(lg.ikv, cur));
 }
 
 ggml_tensor * lil_kv_cache_scored::view_last_query(const layer_graph & lg, ggml_tensor * q) const {

@@ -134,8 +134,6 @@ protected:
 
     std::vector<lil_h2o_layer> op_layers;
 
-    const lil_cpu_ops * ops = lil_get_cpu_ops();
-
     void get_head(const ggml_tensor * t, uint32_t strm, uint32_t h, std::vector<float> & dst) const;
     void set_head(      ggml_tensor * t, uint32_t strm, uint32_t h, const std::vector<float> & src) const;
 

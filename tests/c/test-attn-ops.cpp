@@ -33,7 +33,7 @@ static uint32_t seed = 1;
 static std::string  test_name;
 static std::mt19937 rng;
 
-static const lil_cpu_ops * ops;
+static const lil_ops * ops;
 
 static ggml_backend_t             backend;
 static ggml_backend_set_n_threads_t set_n_threads;
@@ -481,7 +481,7 @@ int main(int argc, char ** argv) {
     CHECK(dev);
     ggml_backend_reg_t reg = ggml_backend_dev_backend_reg(dev);
 
-    using get_ops_t = const lil_cpu_ops * (*)(void);
+    using get_ops_t = const lil_ops * (*)(void);
 
     auto get_ops  = (get_ops_t) ggml_backend_reg_get_proc_address(reg, "lil_ops");
     set_n_threads = (ggml_backend_set_n_threads_t) ggml_backend_reg_get_proc_address(reg, "ggml_backend_set_n_threads");

@@ -30,7 +30,7 @@ static uint32_t     test_seed = 0;
         } \
     } while (0)
 
-static const lil_cpu_ops * ops = nullptr;
+static const lil_ops * ops = nullptr;
 
 static const int32_t POISON = 0x7fc0dead; // as F32: not a number
 
@@ -809,7 +809,7 @@ int main(int argc, char ** argv) {
         return 1;
     }
 
-    const auto get_ops = (const lil_cpu_ops * (*)(void)) ggml_backend_reg_get_proc_address(ggml_backend_dev_backend_reg(dev), "lil_ops");
+    const auto get_ops = (const lil_ops * (*)(void)) ggml_backend_reg_get_proc_address(ggml_backend_dev_backend_reg(dev), "lil_ops");
     if (!get_ops) {
         fprintf(stderr, "the CPU backend has no lil_ops\n");
         return 1;
