@@ -19,6 +19,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <string.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -256,6 +257,19 @@ struct lil_ops {
     X(attn) X(attn_join) X(page_bounds) X(page_scores) X(page_select) X(tidal_select) X(lessismore_select) \
     X(infllm_score) X(infllm_score_prompt) X(infllm_score_add) X(block_repr) X(block_scores) X(block_select) \
     X(raas_stamp) X(raas_select) X(new_slots) X(rkv_score)
+
+// what ggml_custom_4d() and ggml_custom_inplace() write at the beginning of a node's op_params
+struct lil_node_params {
+    ggml_custom_op_t fun;
+    int              n_tasks;
+    void           * userdata;
+};
+
+static inline struct lil_node_params lil_get_node_params(const struct ggml_tensor * node) {
+    struct lil_node_params res;
+    memcpy(&res, node->op_params, sizeof(res));
+    return res;
+}
 
 // what a backend answers to the name "lil_ops" in ggml_backend_reg_get_proc_address()
 typedef const struct lil_ops * (*lil_get_ops_t)(void);

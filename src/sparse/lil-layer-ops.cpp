@@ -4,8 +4,6 @@
 
 #include "llama-impl.h"
 
-#include <cstring>
-
 static const char * get_op_name(ggml_custom_op_t lil_ops::* op) {
 #define LIL_OP_NAME(x) if (op == &lil_ops::x) { return #x; }
     LIL_OPS(LIL_OP_NAME)
@@ -16,8 +14,7 @@ static const char * get_op_name(ggml_custom_op_t lil_ops::* op) {
 
 // the op of a node
 static const char * get_node_name(const lil_ops & ops, const ggml_tensor * node) {
-    ggml_custom_op_t fun;
-    memcpy(&fun, node->op_params, sizeof(fun)); // ggml_custom_op_params begins with it
+    const ggml_custom_op_t fun = lil_get_node_params(node).fun;
 
 #define LIL_OP_NAME(x) if (ops.x == fun) { return #x; }
     LIL_OPS(LIL_OP_NAME)
