@@ -7,7 +7,6 @@
 
 #include "ggml-backend-impl.h"
 #include "ggml-backend.h"
-#include "ggml-impl.h"
 #include "ggml.h"
 #include "lil-ops.h"
 
@@ -218,7 +217,7 @@ static void compare(const ggml_tensor * t, const std::vector<char> & got, const 
 
 // makes dst the node of an op
 static void set_op(ggml_tensor * dst, ggml_custom_op_t fun, const std::vector<ggml_tensor *> & src, const void * layer) {
-    ggml_custom_op_params params = {};
+    lil_node_params params = {};
 
     params.fun      = fun;
     params.n_tasks  = 1;

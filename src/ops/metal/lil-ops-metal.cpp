@@ -2,8 +2,6 @@
 
 #include "lil-metal-plan.h"
 
-#include "ggml-impl.h"
-
 #include <algorithm>
 
 // The functions are names: a node is told by its function, see lil_metal_plan. On a CPU they do not run.
@@ -67,8 +65,7 @@ const char * lil_metal_plan(const ggml_tensor * node, lil_metal_launch & l) {
         return "not one of our ops";
     }
 
-    ggml_custom_op_params params;
-    memcpy(&params, node->op_params, sizeof(params));
+    const lil_node_params params = lil_get_node_params(node);
 
     for (const auto & p : PLANS) {
         if (p.fun == params.fun) {
