@@ -292,9 +292,9 @@ struct ggml_metal_library {
     std::map<std::string, ggml_metal_pipeline> pipelines;
 };
 
-ggml_metal_device_t emu_metal_device() {
-    static ggml_metal_device dev;
-    return &dev;
+ggml_metal_device_t emu_metal_device(int i) {
+    static ggml_metal_device devices[8];
+    return &devices[i];
 }
 
 ggml_metal_encoder_t emu_metal_encoder() {

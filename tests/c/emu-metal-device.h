@@ -34,5 +34,5 @@ emu_metal_state & emu_metal_get();
 // kernels of the text that the table of the emulation lacks, or the other way round: the first one's name
 std::string emu_metal_check_kernels();
 
-ggml_metal_device_t  emu_metal_device();
+ggml_metal_device_t  emu_metal_device(int i = 0); // of 8
 ggml_metal_encoder_t emu_metal_encoder();

@@ -13,7 +13,9 @@
 #include <algorithm>
 #include <map>
 #include <mutex>
+#include <set>
 #include <string>
+#include <utility>
 
 extern const char lil_metal_source[]; // see embed.cmake
 
@@ -39,7 +41,7 @@ static ggml_metal_library_t get_library(ggml_metal_device_t dev) {
 // without pipeline: it does not compile
 static ggml_metal_pipeline_with_params get_pipeline(ggml_metal_device_t dev, const lil_metal_launch & l) {
     static std::mutex mutex;
-    static std::map<std::string, bool> failed; // not tried again
+    static std::set<std::pair<ggml_metal_library_t, std::string>> failed; // not tried again
 
     ggml_metal_library_t lib = get_library(dev);
     if (!lib) {
@@ -56,7 +58,7 @@ static ggml_metal_pipeline_with_params get_pipeline(ggml_metal_device_t dev, con
 
     std::lock_guard<std::mutex> lock(mutex);
 
-    if (failed.count(name)) {
+    if (failed.count({ lib, name })) {
         return res;
     }
 
@@ -69,7 +71,7 @@ static ggml_metal_pipeline_with_params get_pipeline(ggml_metal_device_t dev, con
     ggml_metal_cv_free(cv);
 
     if (!res.pipeline) {
-        failed[name] = true;
+        failed.insert({ lib, name });
     }
     return res;
 }
