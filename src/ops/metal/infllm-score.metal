@@ -3,19 +3,6 @@
 
 #include "score-block.h"
 
-// Sequences of one stream can share cells, so that their steps go one after the other: the threadgroup of a stream's first
-// step takes them all, those of the others none.
-static inline bool lil_infllm_is_first(device const char * steps, uint64_t nb_s1, int i_step) {
-    const int strm = ((device const int32_t *) (steps + i_step*nb_s1))[LIL_METAL_SEL_STREAM];
-
-    for (int s = 0; s < i_step; ++s) {
-        if (((device const int32_t *) (steps + s*nb_s1))[LIL_METAL_SEL_STREAM] == strm) {
-            return false;
-        }
-    }
-    return true;
-}
-
 // Grid: [n_head_kv, n_steps]. Threadgroup memory: 2*n_group floats.
 kernel void kernel_lil_infllm_score(
         constant lil_metal_kargs_infllm & args [[buffer(0)]],
@@ -31,18 +18,18 @@ kernel void kernel_lil_infllm_score(
         ushort3 ntg   [[threads_per_threadgroup]]) {
     const int i_kv = tgpig.x;
 
-    if (!lil_infllm_is_first(steps, args.nb_s1, tgpig.y)) {
+    if (!lil_is_first_of_stream(steps, args.nb_s1, tgpig.y)) {
         return;
     }
 
-    const int strm = ((device const int32_t *) (steps + tgpig.y*args.nb_s1))[LIL_METAL_SEL_STREAM];
+    const int strm = lil_get_stream(steps, args.nb_s1, tgpig.y);
 
     device float * score = (device float *) (dst + (uint64_t) strm*args.nb_x2 + i_kv*args.nb_x1);
 
     threadgroup float * sm = (threadgroup float *) shmem; // [2, n_group] maximum and 1/sum
 
     for (int i_step = tgpig.y; i_step < args.n_steps; ++i_step) {
-        if (((device const int32_t *) (steps + i_step*args.nb_s1))[LIL_METAL_SEL_STREAM] != strm) {
+        if (lil_get_stream(steps, args.nb_s1, i_step) != strm) {
             continue;
         }
 
@@ -164,20 +151,20 @@ kernel void kernel_lil_infllm_score_add(
         ushort3 ntg   [[threads_per_threadgroup]]) {
     const int i_kv = tgpig.x;
 
-    if (!lil_infllm_is_first(steps, args.nb_s1, tgpig.y)) {
+    if (!lil_is_first_of_stream(steps, args.nb_s1, tgpig.y)) {
         return;
     }
 
-    const int strm = ((device const int32_t *) (steps + tgpig.y*args.nb_s1))[LIL_METAL_SEL_STREAM];
+    const int strm = lil_get_stream(steps, args.nb_s1, tgpig.y);
 
     device float * score = (device float *) (dst + (uint64_t) strm*args.nb_x2 + i_kv*args.nb_x1);
 
     for (int i_step = tgpig.y; i_step < args.n_steps; ++i_step) {
-        device const int32_t * step = (device const int32_t *) (steps + i_step*args.nb_s1);
-        if (step[LIL_METAL_SEL_STREAM] != strm) {
+        if (lil_get_stream(steps, args.nb_s1, i_step) != strm) {
             continue;
         }
 
+        device const int32_t * step = (device const int32_t *) (steps + i_step*args.nb_s1);
         device const int32_t * cell = (device const int32_t *) (cells + i_step*args.nb_l2) + 1;
         device const float   * sum  = (device const float *) (part + i_step*args.nb_a3 + i_kv*args.nb_a1);
 

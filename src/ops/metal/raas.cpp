@@ -28,7 +28,7 @@ static const char * plan_raas(const ggml_tensor * dst, const void * userdata, bo
     l.n_threads = 256;
     l.n_shmem   = LIL_METAL_TOPK_SHMEM*sizeof(uint32_t);
     lil_metal_set_args(l, args);
-    lil_metal_set_grid(l, layer.n_head_kv, select ? steps->ne[1] : 1, 1);
+    lil_metal_set_grid(l, layer.n_head_kv, steps->ne[1], 1);
 
     return nullptr;
 }
