@@ -54,7 +54,7 @@ static inline const char * lil_metal_check_head(ggml_type type, int64_t n_embd) 
         case GGML_TYPE_BF16:
         case GGML_TYPE_Q8_0:
         case GGML_TYPE_Q4_0: break;
-        default: return "only caches of type F32, F16, BF16, Q8_0 and Q4_0 can be read";
+        default: return "keys and values may be F16, BF16, F32, Q8_0 or Q4_0";
     }
     if (n_embd%4 != 0 || n_embd%ggml_blck_size(type) != 0) {
         return "the head size is no multiple of 4, or of the type's blocks";
