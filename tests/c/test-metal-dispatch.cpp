@@ -189,6 +189,33 @@ static void test_refusals() {
     CHECK(a.is_supported());
 }
 
+// A graph asks for the ops that stand before a layer's attention before the layer's constants are set
+static void test_early() {
+    test_name = "early";
+
+    test_case t;
+
+    const lil_h2o_layer unset = {};
+
+    ggml_tensor * k     = t.tensor(GGML_TYPE_F16, 2*64, 32, 1);
+    ggml_tensor * v     = t.tensor(GGML_TYPE_F16, 2*64, 32, 1);
+    ggml_tensor * score = t.tensor(GGML_TYPE_F32, 32, 2, 1);
+    ggml_tensor * pos   = t.tensor(GGML_TYPE_F32, 32, 2, 1);
+    ggml_tensor * ring  = t.tensor(GGML_TYPE_F32, 4*64, 8, 1);
+    ggml_tensor * steps = t.tensor(GGML_TYPE_I32, LIL_STEP_COUNT, 1);
+
+    const auto is_supported = [&](ggml_custom_op_t op, ggml_tensor * of, const std::vector<ggml_tensor *> & src) {
+        ggml_tensor * node = t.inplace(of);
+        set_op(node, op, src, &unset);
+        return lil_metal_supports(emu_metal_device(), node);
+    };
+
+    CHECK(is_supported(metal->h2o_evict,        pos,   { pos, k, v, score, steps }));
+    CHECK(is_supported(metal->h2o_score_window, score, { score, ring, k, pos, steps }));
+    CHECK(is_supported(metal->rkv_score,        score, { score, ring, k, pos, steps }));
+    CHECK(is_supported(metal->new_slots,        score, { score, pos, steps }));
+}
+
 // a grid of nothing, which Metal takes for an error, is left out
 static void test_empty() {
     test_name = "empty";
@@ -266,6 +293,7 @@ int main(int argc, char ** argv) {
     test_compile();
     test_identity();
     test_refusals();
+    test_early();
     test_empty();
     test_stubs();
 

@@ -10,7 +10,7 @@ const char * lil_metal_plan_h2o_evict(const ggml_tensor * dst, const void * user
 
     lil_metal_kargs_evict args = lil_metal_evict_args(layer, k, score, dst, steps);
 
-    args.size_v = ggml_row_size(v->type, v->ne[0]/layer.n_head_kv);
+    args.size_v = ggml_row_size(v->type, v->ne[0]/args.n_head_kv);
     args.nb_v1  = v->nb[1];
     args.nb_v2  = v->nb[2];
 
@@ -25,7 +25,7 @@ const char * lil_metal_plan_h2o_evict(const ggml_tensor * dst, const void * user
     l.writes_src = true; // K, V and score
     l.n_shmem    = (LIL_METAL_TOPK_SHMEM + 2*LIL_METAL_EVICT_MOVES)*sizeof(uint32_t);
     lil_metal_set_args(l, args);
-    lil_metal_set_grid(l, layer.shared ? 1 : layer.n_head_kv, steps->ne[1], 1);
+    lil_metal_set_grid(l, layer.shared ? 1 : args.n_head_kv, steps->ne[1], 1);
 
     return nullptr;
 }

@@ -18,7 +18,7 @@ const char * lil_metal_plan_h2o_score(const ggml_tensor * dst, const void * user
 
     lil_metal_kargs_evict args = lil_metal_evict_args(layer, k, dst, pos, steps);
 
-    args.n_group = q->ne[1]/layer.n_head_kv;
+    args.n_group = q->ne[1]/args.n_head_kv;
     args.n_query = 1;
     args.nb_q0   = q->nb[1];
     args.nb_q2   = q->nb[2];
@@ -30,7 +30,7 @@ const char * lil_metal_plan_h2o_score(const ggml_tensor * dst, const void * user
 
     l.writes_src = true; // pos
 
-    lil_metal_set_grid(l, layer.n_head_kv, steps->ne[1], 1);
+    lil_metal_set_grid(l, args.n_head_kv, steps->ne[1], 1);
     return plan_score(name, k, n_row, args, l);
 }
 
@@ -76,7 +76,7 @@ const char * lil_metal_plan_h2o_score_add(const ggml_tensor * dst, const void * 
     l.n_threads  = 256;
     l.writes_src = true; // pos
     lil_metal_set_args(l, args);
-    lil_metal_set_grid(l, layer.n_head_kv, steps->ne[1], 1);
+    lil_metal_set_grid(l, args.n_head_kv, steps->ne[1], 1);
 
     return nullptr;
 }
@@ -97,7 +97,7 @@ const char * lil_metal_plan_h2o_score_window(const ggml_tensor * dst, const void
     args.nb_q1   = win->nb[1];
     args.nb_q2   = win->nb[2];
 
-    lil_metal_set_grid(l, layer.n_head_kv, steps->ne[1], 1);
+    lil_metal_set_grid(l, args.n_head_kv, steps->ne[1], 1);
     return plan_score("kernel_lil_h2o_score_window", k, LIL_METAL_SCORE_ROWS, args, l);
 }
 
@@ -111,7 +111,7 @@ const char * lil_metal_plan_new_slots(const ggml_tensor * dst, const void * user
     l.n_threads  = 128;
     l.writes_src = true; // pos
     lil_metal_set_args(l, lil_metal_evict_args(layer, nullptr, dst, pos, steps));
-    lil_metal_set_grid(l, layer.n_head_kv, steps->ne[1], 1);
+    lil_metal_set_grid(l, pos->ne[1], steps->ne[1], 1);
 
     return nullptr;
 }

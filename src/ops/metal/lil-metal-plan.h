@@ -129,11 +129,12 @@ static inline const char * lil_metal_set_score(lil_metal_launch & l, const ggml_
     return nullptr;
 }
 
-// what the evict ops have in common; any may be null
+// What the evict ops have in common; any may be null. The heads are pos's: a node before the attention is looked at when
+// the layer's constants are not yet set
 static inline lil_metal_kargs_evict lil_metal_evict_args(const lil_h2o_layer & layer, const ggml_tensor * k, const ggml_tensor * score, const ggml_tensor * pos, const ggml_tensor * steps) {
     lil_metal_kargs_evict args = {};
 
-    args.n_head_kv = layer.n_head_kv;
+    args.n_head_kv = pos ? pos->ne[1] : layer.n_head_kv;
     args.last      = layer.last;
     args.shared    = layer.shared;
     args.scale     = layer.scale;
@@ -142,7 +143,7 @@ static inline lil_metal_kargs_evict lil_metal_evict_args(const lil_h2o_layer & l
     args.threshold = layer.threshold;
 
     if (k) {
-        args.n_embd = k->ne[0]/layer.n_head_kv;
+        args.n_embd = k->ne[0]/args.n_head_kv;
         args.size_k = ggml_row_size(k->type, args.n_embd);
         args.nb_k1  = k->nb[1];
         args.nb_k2  = k->nb[2];

@@ -22,7 +22,7 @@ const char * lil_metal_plan_rkv_score(const ggml_tensor * dst, const void * user
     const int     n_row     = std::max(LIL_METAL_RKV_ROWS, (args.n_group + n_at_once - 1)/n_at_once*n_at_once);
     const int64_t n_shmem   = LIL_METAL_RKV_SHMEM(n_row, args.n_embd, dst->ne[0])*sizeof(float);
 
-    if (const char * err = lil_metal_set_score(l, k, layer.n_head_kv, 1, args.nb_q0 | args.nb_q1 | args.nb_q2)) {
+    if (const char * err = lil_metal_set_score(l, k, args.n_head_kv, 1, args.nb_q0 | args.nb_q1 | args.nb_q2)) {
         return err;
     }
     if (n_shmem > LIL_METAL_MAX_SHMEM) {
@@ -32,7 +32,7 @@ const char * lil_metal_plan_rkv_score(const ggml_tensor * dst, const void * user
     snprintf(l.name, sizeof(l.name), "kernel_lil_rkv_score_%d", n_at_once);
     l.n_shmem = (n_shmem + 15)/16*16;
     lil_metal_set_args(l, args);
-    lil_metal_set_grid(l, layer.n_head_kv, steps->ne[1], 1);
+    lil_metal_set_grid(l, args.n_head_kv, steps->ne[1], 1);
 
     return nullptr;
 }
