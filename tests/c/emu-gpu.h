@@ -343,6 +343,7 @@ inline void emu_gpu_register() {
 #if defined(LIL_EMU_METAL)
     emu_metal_get().props.supports_gpu_family_apple7 = true;
     emu_metal_get().props.max_theadgroup_memory_size = 32768;
+    emu_metal_get().n_threads = 128; // few, which is faster here
 #endif
 
     emu_gpu.cpu = ggml_backend_init_by_type(GGML_BACKEND_DEVICE_TYPE_CPU, nullptr);

@@ -402,7 +402,6 @@ void ggml_metal_encoder_dispatch_threadgroups(ggml_metal_encoder_t enc, int tg0,
 }
 
 void ggml_metal_encoder_memory_barrier(ggml_metal_encoder_t) {
-    emu_metal_get().n_barriers++;
     emu_metal_get().log.push_back("barrier");
 }
 

@@ -24,7 +24,6 @@ struct emu_metal_state {
     int         n_dispatched = 0;
     int         n_compiled   = 0; // libraries
     int         n_pipelines  = 0; // compiled
-    int         n_barriers   = 0;
 
     std::vector<std::string> log; // "kernel_...", "barrier"
 };
