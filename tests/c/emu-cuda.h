@@ -131,12 +131,39 @@ inline unsigned __match_any_sync(unsigned, int x, const char * file = __builtin_
     return res;
 }
 
+inline unsigned __ballot_sync(unsigned, bool x, const char * file = __builtin_FILE(), int line = __builtin_LINE()) {
+    const int i    = (int) threadIdx.x;
+    auto &    from = emu.exchange[emu.n_exchange[i]++ & 1];
+
+    from[i] = x;
+    __syncwarp(0xffffffffu, file, line);
+
+    unsigned res = 0;
+    for (int j = 0; j < 32; ++j) {
+        res |= from[i/32*32 + j] << j;
+    }
+    return res;
+}
+
 inline int __popc(unsigned x) { return __builtin_popcount(x); }
 inline int __ffs (int x)      { return __builtin_ffs(x); }
 
-inline int atomicAdd(int * p, int x) {
-    const int old = *p;
+template <typename T>
+inline T atomicAdd(T * p, T x) {
+    const T old = *p;
     *p += x;
+    return old;
+}
+
+inline unsigned atomicOr(unsigned * p, unsigned x) {
+    const unsigned old = *p;
+    *p |= x;
+    return old;
+}
+
+inline unsigned atomicAnd(unsigned * p, unsigned x) {
+    const unsigned old = *p;
+    *p &= x;
     return old;
 }
 
