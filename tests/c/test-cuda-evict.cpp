@@ -5,6 +5,7 @@
 #include "cuda-common.h"
 
 #include "../../src/ops/cuda/h2o-evict.cu"
+#include "../../src/ops/cuda/h2o-score-prompt.cu"
 #include "../../src/ops/cuda/h2o-score.cu"
 
 static void test_h2o_score() {
@@ -257,10 +258,254 @@ static void test_h2o_evict() {
     CHECK(scratch.is_whole());
 }
 
+// a head size and a type of K; the kernels are few, so that their borders come up often
+static int rand_embd() {
+    return pick({ 32, 64, 72, 80, 96, 128, 160, 256 });
+}
+
+// what keys receive from n_query*n_group rows: get_q(query, head in the group), is_seen(query, key), all in F64 from what was
+// rounded to F16
+template <typename Q, typename S>
+static std::vector<double> get_received(int n_query, int n_group, int n_keys, int n_embd, float scale, float softcap, Q get_q, const std::vector<const float *> & keys, S is_seen) {
+    std::vector<float> k(n_keys*n_embd);
+    for (int j = 0; j < n_keys; ++j) {
+        for (int d = 0; d < n_embd; ++d) {
+            k[j*n_embd + d] = round_f16(keys[j][d]);
+        }
+    }
+
+    std::vector<double> res(n_keys, 0.0);
+    for (int i = 0; i < n_query; ++i) {
+        for (int g = 0; g < n_group; ++g) {
+            std::vector<float> q(n_embd);
+            for (int d = 0; d < n_embd; ++d) {
+                q[d] = round_f16(get_q(i, g)[d]*scale);
+            }
+
+            std::vector<double> x;
+            std::vector<int>    at;
+            for (int j = 0; j < n_keys; ++j) {
+                if (is_seen(i, j)) {
+                    x.push_back(get_logit(q.data(), k.data() + j*n_embd, n_embd, 1.0f, softcap));
+                    at.push_back(j);
+                }
+            }
+            if (!x.empty()) {
+                const auto p = get_softmax(x);
+                for (size_t j = 0; j < p.size(); ++j) {
+                    res[at[j]] += p[j];
+                }
+            }
+        }
+    }
+    return res;
+}
+
+static void test_h2o_score_prompt() {
+    const int n_embd    = rand_embd();
+    const int n_group   = pick({ 1, 3, 4, 7, 8, 16 });
+    const int n_head_kv = rand_int(1, 2);
+    const int n_head    = n_head_kv*n_group;
+    const int n_steps   = rand_int(1, 2);
+    const int n_stream  = n_steps + rand_int(0, 1);
+    const int n_query   = std::max(1, pick({ 1, 2, 31, 32, 33, 63, 64, 65, 127, 128, 129, 150 })/n_group + rand_int(-1, 1));
+    const int n_before  = pick({ 0, 0, 1, 31, 64, 65, 130, 600 });
+    const int capacity  = n_before + n_query + rand_int(0, 40);
+    const int n_sm      = pick({ 1, 20, 132 });
+
+    const ggml_type type = rng()%2 ? GGML_TYPE_F16 : rand_type(n_embd);
+
+    test_name = "h2o_score_prompt: n_embd " + std::to_string(n_embd) + ", group " + std::to_string(n_group) + ", before " + std::to_string(n_before) +
+        ", queries " + std::to_string(n_query) + ", " + ggml_type_name(type);
+
+    lil_h2o_layer layer = {};
+    layer.n_head_kv = n_head_kv;
+    layer.n_part    = 1;
+    layer.scale     = 1.0f/sqrtf((float) n_embd);
+    layer.softcap   = rng()%4 ? 0.0f : 5.0f;
+
+    tensor q    (GGML_TYPE_F32, n_embd, n_head, n_query*n_steps, 1, rng()%2 ? 32 : 0);
+    tensor steps(GGML_TYPE_I32, LIL_STEP_COUNT, n_steps);
+    tensor part (GGML_TYPE_F32, capacity, n_head_kv, 1, n_steps);
+    tensor score(GGML_TYPE_F32, capacity, n_head_kv, n_stream);
+    tensor pos  (GGML_TYPE_F32, capacity, n_head_kv, n_stream);
+
+    kv_cache k(type, n_embd, n_head_kv, capacity, n_stream);
+
+    q.fill(4.0f);
+
+    for (int s = 0; s < n_steps; ++s) {
+        const int n_evict = rand_int(0, 3);
+        const int base    = s == 0 ? n_before : rand_int(0, n_before);
+
+        int32_t * step = steps.i32(s);
+        step[LIL_STEP_STREAM] = n_stream - 1 - s;
+        step[LIL_STEP_BEFORE] = base + n_evict;
+        step[LIL_STEP_EVICT]  = n_evict;
+        step[LIL_STEP_NEW]    = n_query;
+        step[LIL_STEP_POS]    = 10000 + s;
+
+        for (int h = 0; h < n_head_kv; ++h) {
+            fill_levels(score.f32(h, n_stream - 1 - s), base, 0, 3.0f);
+            fill_levels(pos  .f32(h, n_stream - 1 - s), base, 50);
+        }
+    }
+
+    tensor want_pos(GGML_TYPE_F32, capacity, n_head_kv, n_stream);
+    memcpy(want_pos.data, pos.data, pos.mem.size()*sizeof(uint4));
+
+    std::vector<double> want(capacity*n_head_kv*n_stream, NAN);
+    for (int s = 0; s < n_steps; ++s) {
+        const int strm = n_stream - 1 - s;
+        const int base = steps.i32(s)[LIL_STEP_BEFORE] - steps.i32(s)[LIL_STEP_EVICT];
+
+        for (int h = 0; h < n_head_kv; ++h) {
+            std::vector<const float *> keys;
+            for (int j = 0; j < base + n_query; ++j) {
+                keys.push_back(k.row(j, h, strm));
+            }
+            const auto sum = get_received(n_query, n_group, base + n_query, n_embd, layer.scale, layer.softcap,
+                    [&](int i, int g) { return q.f32(h*n_group + g, s*n_query + i); }, keys, [&](int i, int j) { return j <= base + i; });
+
+            for (int j = 0; j < base + n_query; ++j) {
+                want[(strm*n_head_kv + h)*capacity + j] = sum[j] + (j < base ? score.f32(h, strm)[j] : 0.0f);
+            }
+            for (int i = 0; i < n_query; ++i) {
+                want_pos.f32(h, strm)[base + i] = (float) (10000 + s + i);
+            }
+        }
+    }
+
+    CHECK(lil_cuda_h2o_score_prompt_supports(layer, part, q, k.t, steps));
+
+    tensor scratch(GGML_TYPE_F32, (int64_t) lil_cuda_h2o_score_prompt_n_scratch(layer, part, q, steps, n_sm));
+
+    lil_cuda_h2o_score_prompt(layer, part, q, k.t, steps, (float *) scratch.data, n_sm, nullptr);
+    lil_cuda_h2o_score_add   (layer, score, part, pos, steps, nullptr);
+
+    CHECK(scratch.is_whole() && part.is_whole() && get_bytes(pos) == get_bytes(want_pos));
+
+    for (size_t i = 0; i < want.size(); ++i) {
+        const float got = ((const float *) score.data)[i];
+        if (std::isnan(want[i])) {
+            CHECK(std::isnan(got));
+        } else {
+            check_near(got, want[i], 3e-5);
+        }
+    }
+}
+
+static void test_h2o_score_window() {
+    const int n_embd    = rand_embd();
+    const int n_group   = pick({ 1, 3, 4, 7, 8, 16 });
+    const int n_head_kv = rand_int(1, 2);
+    const int n_steps   = rand_int(1, 2);
+    const int n_stream  = n_steps + rand_int(0, 1);
+    const int capacity  = pick({ 1, 31, 64, 65, 128, 130, 600 });
+    const int n_sm      = pick({ 1, 20, 132 });
+
+    const ggml_type type = rng()%2 ? GGML_TYPE_F16 : rand_type(n_embd);
+
+    test_name = "h2o_score_window: n_embd " + std::to_string(n_embd) + ", group " + std::to_string(n_group) + ", capacity " + std::to_string(capacity) + ", " + ggml_type_name(type);
+
+    lil_h2o_layer layer = {};
+    layer.n_head_kv = n_head_kv;
+    layer.scale     = 1.0f/sqrtf((float) n_embd);
+    layer.softcap   = rng()%4 ? 0.0f : 5.0f;
+
+    tensor win  (GGML_TYPE_F32, n_embd*n_group*n_head_kv, LIL_H2O_WINDOW, n_stream);
+    tensor steps(GGML_TYPE_I32, LIL_STEP_COUNT, n_steps);
+    tensor score(GGML_TYPE_F32, capacity, n_head_kv, n_stream);
+    tensor pos  (GGML_TYPE_F32, capacity, n_head_kv, n_stream);
+
+    kv_cache k(type, n_embd, n_head_kv, capacity, n_stream);
+
+    win.fill(4.0f);
+    fill_levels((float *) score.data, capacity*n_head_kv*n_stream, 0, 3.0f);
+
+    std::vector<double> want(capacity*n_head_kv*n_stream);
+    for (size_t i = 0; i < want.size(); ++i) {
+        want[i] = ((const float *) score.data)[i];
+    }
+
+    for (int s = 0; s < n_steps; ++s) {
+        const int strm  = n_stream - 1 - s;
+        const int n     = s == 0 ? capacity : rand_int(1, capacity);
+        const int p1    = n + rand_int(0, 200); // positions below
+        const int n_win = pick({ 0, 1, std::min(p1, 5), std::min(p1, LIL_H2O_WINDOW) });
+
+        int32_t * step = steps.i32(s);
+        step[LIL_STEP_STREAM] = strm;
+        step[LIL_STEP_BEFORE] = n;
+        step[LIL_STEP_POS]    = p1;
+        step[LIL_STEP_WIN]    = n_win;
+
+        for (int h = 0; h < n_head_kv; ++h) {
+            const auto order = rand_order(p1);
+
+            std::vector<const float *> keys;
+            for (int j = 0; j < n; ++j) {
+                pos.f32(h, strm)[j] = (float) order[j];
+                keys.push_back(k.row(j, h, strm));
+            }
+            const auto sum = get_received(n_win, n_group, n, n_embd, layer.scale, layer.softcap,
+                    [&](int i, int g) { return win.f32((p1 - n_win + i)%LIL_H2O_WINDOW, strm) + (h*n_group + g)*n_embd; }, keys,
+                    [&](int i, int j) { return order[j] <= p1 - n_win + i; });
+
+            for (int j = 0; j < n; ++j) {
+                want[(strm*n_head_kv + h)*capacity + j] += sum[j];
+            }
+        }
+    }
+
+    const auto old_pos = get_bytes(pos);
+
+    CHECK(lil_cuda_h2o_score_window_supports(layer, score, win, k.t, pos, steps));
+
+    tensor scratch(GGML_TYPE_F32, (int64_t) lil_cuda_h2o_score_window_n_scratch(layer, win, k.t, steps, n_sm));
+
+    lil_cuda_h2o_score_window(layer, score, win, k.t, pos, steps, (float *) scratch.data, n_sm, nullptr);
+
+    CHECK(scratch.is_whole() && score.is_whole() && get_bytes(pos) == old_pos);
+
+    for (size_t i = 0; i < want.size(); ++i) {
+        check_near(((const float *) score.data)[i], want[i], 3e-5);
+    }
+}
+
+// the tensor cores' work without them
+static void test_mma() {
+    uint32_t a[32][4];
+    uint32_t b[32][2];
+    float    d[32][2][4];
+
+    for (int i = 0; i < 32; ++i) {
+        for (uint32_t & x : a[i]) { x = ggml_fp32_to_fp16(rand_floats(1)[0]) | (uint32_t) ggml_fp32_to_fp16(rand_floats(1)[0]) << 16; }
+        for (uint32_t & x : b[i]) { x = ggml_fp32_to_fp16(rand_floats(1)[0]) | (uint32_t) ggml_fp32_to_fp16(rand_floats(1)[0]) << 16; }
+        for (float    & x : d[i][0]) { x = rand_floats(1)[0]; }
+        memcpy(d[i][1], d[i][0], sizeof(d[i][0]));
+    }
+
+    emu_launch(dim3(1), dim3(32), 0, [&]() {
+        const int i = (int) threadIdx.x;
+        lil_mma        (d[i][0], a[i], b[i]);
+        lil_mma_shuffle(d[i][1], a[i], b[i]);
+    });
+
+    for (int i = 0; i < 32; ++i) {
+        for (int j = 0; j < 4; ++j) {
+            check_near(d[i][1][j], d[i][0][j], 1e-5);
+        }
+    }
+}
+
 int main(int argc, char ** argv) {
     run_tests("test-cuda-evict", argc, argv, {
         { "h2o_score", test_h2o_score, 100 },
         { "h2o_evict", test_h2o_evict, 200 },
+        { "mma", test_mma, 1 },
+        { "h2o_score_prompt", test_h2o_score_prompt, 80 },
+        { "h2o_score_window", test_h2o_score_window, 60 },
     });
 
     printf("test-cuda-evict: %zu launches, seed %u: ok\n", emu.n_launches, seed);
