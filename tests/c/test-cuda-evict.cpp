@@ -7,6 +7,7 @@
 #include "../../src/ops/cuda/h2o-evict.cu"
 #include "../../src/ops/cuda/h2o-score-prompt.cu"
 #include "../../src/ops/cuda/h2o-score.cu"
+#include "../../src/ops/cuda/rkv.cu"
 
 static void test_h2o_score() {
     const int n_embd    = pick({ 32, 64, 80, 96, 128, 256 });
@@ -499,13 +500,198 @@ static void test_mma() {
     }
 }
 
+// one head's, by the definition; near: how close any similarity comes to the threshold
+static std::vector<double> get_rkv(const lil_h2o_layer & layer, const std::vector<std::vector<float>> & keys, const std::vector<float> & pos,
+        const std::vector<std::vector<std::vector<float>>> & queries, int p0, double & near) {
+    const int n     = (int) keys.size();
+    const int n_win = (int) queries.size();
+
+    std::vector<int> order(n);
+    for (int j = 0; j < n; ++j) {
+        order[j] = j;
+    }
+    std::sort(order.begin(), order.end(), [&](int a, int b) { return pos[a] < pos[b]; });
+
+    const int n_embd = (int) keys[0].size();
+
+    std::vector<double> mean(n, 0.0);
+    for (int i = 0; i < n_win; ++i) {
+        std::vector<double> x;
+        for (int j = 0; j < n && pos[order[j]] <= (float) (p0 + i); ++j) {
+            double max = -INFINITY;
+            for (const auto & q : queries[i]) {
+                max = std::max(max, get_logit(q.data(), keys[order[j]].data(), n_embd, 1.0f, layer.softcap));
+            }
+            x.push_back(max);
+        }
+        if (!x.empty()) {
+            const auto p = get_softmax(x);
+            for (size_t j = 0; j < p.size(); ++j) {
+                mean[j] += p[j]/n_win;
+            }
+        }
+    }
+
+    std::vector<double> norm(n);
+    for (int j = 0; j < n; ++j) {
+        norm[j] = std::sqrt(dot(keys[order[j]].data(), keys[order[j]].data(), n_embd));
+    }
+
+    std::vector<double> like(n, 0.0);
+    for (int i = 0; i < n; ++i) {
+        bool found = false;
+        for (int j = n - 1; j >= 0; --j) {
+            const double s = i == j ? 0.0 : dot(keys[order[i]].data(), keys[order[j]].data(), n_embd)/(norm[i]*norm[j]);
+
+            near = i == j ? near : std::min(near, std::fabs(s - layer.threshold));
+            if (s > layer.threshold && !found) {
+                found = true;
+            } else {
+                like[j] += s;
+            }
+        }
+    }
+    for (double & v : like) {
+        v /= n;
+    }
+    like = get_softmax(like);
+
+    std::vector<double> res(n);
+    for (int j = 0; j < n; ++j) {
+        const double imp = *std::max_element(mean.begin() + std::max(0, j - 3), mean.begin() + std::min(n, j + 4));
+        res[order[j]] = layer.lambda*imp - (1.0 - layer.lambda)*like[j];
+    }
+    return res;
+}
+
+static void test_rkv_score() {
+    const int n_embd    = rand_embd();
+    const int n_group   = pick({ 1, 3, 4, 7, 8, 16 });
+    const int n_head_kv = rand_int(1, 2);
+    const int n_steps   = rand_int(1, 2);
+    const int n_stream  = n_steps + rand_int(0, 1);
+    const int capacity  = pick({ 1, 2, 31, 63, 64, 65, 127, 128, 129, 300 });
+    const int n_ring    = pick({ 1, 7, 8, 9, 17 });
+
+    const ggml_type type = rng()%2 ? GGML_TYPE_F16 : rand_type(n_embd);
+
+    test_name = "rkv_score: n_embd " + std::to_string(n_embd) + ", group " + std::to_string(n_group) + ", capacity " + std::to_string(capacity) +
+        ", ring " + std::to_string(n_ring) + ", " + ggml_type_name(type);
+
+    lil_h2o_layer layer = {};
+    layer.n_head_kv = n_head_kv;
+    layer.scale     = 1.0f/sqrtf((float) n_embd);
+    layer.softcap   = rng()%4 ? 0.0f : 5.0f;
+    layer.lambda    = (float) pick({ 0, 10, 50, 100 })/100.0f;
+    layer.threshold = (float) pick({ 0, 5, 10, 50 })/100.0f;
+
+    tensor ring (GGML_TYPE_F32, n_embd*n_group*n_head_kv, n_ring, n_stream);
+    tensor steps(GGML_TYPE_I32, LIL_STEP_COUNT, n_steps);
+    tensor score(GGML_TYPE_F32, capacity, n_head_kv, n_stream);
+    tensor pos  (GGML_TYPE_F32, capacity, n_head_kv, n_stream);
+
+    kv_cache k(type, n_embd, n_head_kv, capacity, n_stream);
+
+    // keys that repeat others
+    if (rng()%2) {
+        for (int s = 0; s < n_stream; ++s) {
+            for (int c = 1; c < capacity; c += rand_int(1, 10)) {
+                const int from = rand_int(0, c - 1);
+                memcpy(k.t.row(c, s), k.t.row(from, s), ggml_row_size(type, k.t.ne[0]));
+                memcpy((float *) k.row(c, 0, s), k.row(from, 0, s), k.t.ne[0]*sizeof(float));
+            }
+        }
+    }
+
+    ring.fill(4.0f);
+    fill_levels((float *) score.data, capacity*n_head_kv*n_stream, 0, 3.0f);
+    fill_levels((float *) pos.data,   capacity*n_head_kv*n_stream, 0, 3.0f);
+
+    for (int s = 0; s < n_steps; ++s) {
+        const int n  = s == 0 ? capacity : rand_int(1, capacity);
+        const int p1 = n + rand_int(0, 200); // positions below
+
+        int32_t * step = steps.i32(s);
+        step[LIL_STEP_STREAM] = n_stream - 1 - s;
+        step[LIL_STEP_BEFORE] = n;
+        step[LIL_STEP_EVICT]  = rng()%5 ? 1 : 0;
+        step[LIL_STEP_POS]    = p1;
+        step[LIL_STEP_WIN]    = rand_int(0, std::min(p1, n_ring));
+
+        for (int h = 0; h < n_head_kv; ++h) {
+            const auto order = rand_order(p1);
+            for (int j = 0; j < n; ++j) {
+                pos.f32(h, n_stream - 1 - s)[j] = (float) order[j];
+            }
+        }
+    }
+
+    // a threshold that no similarity comes so close to that rounding would decide
+    std::vector<double> want(capacity*n_head_kv*n_stream);
+    std::vector<double> size(capacity*n_head_kv*n_stream, 1.0); // of 1/score, about
+
+    for (double near = 0.0; near < 1e-6; layer.threshold += near < 1e-6 ? 1.3e-5f : 0.0f) {
+        near = INFINITY;
+
+        for (size_t i = 0; i < want.size(); ++i) {
+            want[i] = ((const float *) score.data)[i];
+        }
+
+        for (int s = 0; s < n_steps; ++s) {
+            const int32_t * step = steps.i32(s);
+            const int       n    = step[LIL_STEP_BEFORE];
+            const int       strm = step[LIL_STEP_STREAM];
+            const int       p0   = step[LIL_STEP_POS] - step[LIL_STEP_WIN];
+
+            for (int h = 0; h < n_head_kv && step[LIL_STEP_EVICT] > 0; ++h) {
+                std::vector<std::vector<float>> keys;
+                for (int j = 0; j < n; ++j) {
+                    keys.emplace_back(k.row(j, h, strm), k.row(j, h, strm) + n_embd);
+                    for (float & v : keys.back()) {
+                        v = round_f16(v);
+                    }
+                }
+
+                std::vector<std::vector<std::vector<float>>> queries(step[LIL_STEP_WIN]);
+                for (int i = 0; i < step[LIL_STEP_WIN]; ++i) {
+                    for (int g = 0; g < n_group; ++g) {
+                        const float * q = ring.f32((p0 + i)%n_ring, strm) + (h*n_group + g)*n_embd;
+                        queries[i].emplace_back(q, q + n_embd);
+                        for (float & v : queries[i].back()) {
+                            v = round_f16(v*layer.scale);
+                        }
+                    }
+                }
+
+                const auto res = get_rkv(layer, keys, std::vector<float>(pos.f32(h, strm), pos.f32(h, strm) + n), queries, p0, near);
+                for (int j = 0; j < n; ++j) {
+                    want[(strm*n_head_kv + h)*capacity + j] = res[j];
+                    size[(strm*n_head_kv + h)*capacity + j] = n;
+                }
+            }
+        }
+    }
+
+    CHECK(lil_cuda_rkv_score_supports(layer, score, ring, k.t, pos, steps));
+
+    tensor scratch(GGML_TYPE_F32, (int64_t) lil_cuda_rkv_score_n_scratch(layer, ring, k.t, steps));
+
+    lil_cuda_rkv_score(layer, score, ring, k.t, pos, steps, (float *) scratch.data, nullptr);
+
+    CHECK(scratch.is_whole() && score.is_whole());
+    for (size_t i = 0; i < want.size(); ++i) {
+        check_near(size[i]*((const float *) score.data)[i], size[i]*want[i], 3e-5);
+    }
+}
+
 int main(int argc, char ** argv) {
     run_tests("test-cuda-evict", argc, argv, {
-        { "h2o_score", test_h2o_score, 100 },
-        { "h2o_evict", test_h2o_evict, 200 },
-        { "mma", test_mma, 1 },
+        { "h2o_score",        test_h2o_score,        100 },
+        { "h2o_evict",        test_h2o_evict,        200 },
+        { "mma",              test_mma,              1 },
         { "h2o_score_prompt", test_h2o_score_prompt, 80 },
         { "h2o_score_window", test_h2o_score_window, 60 },
+        { "rkv_score",        test_rkv_score,        80 },
     });
 
     printf("test-cuda-evict: %zu launches, seed %u: ok\n", emu.n_launches, seed);

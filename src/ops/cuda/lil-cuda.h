@@ -185,3 +185,13 @@ bool lil_cuda_h2o_score_window_supports(const lil_h2o_layer & layer, const lil_c
 size_t lil_cuda_h2o_score_window_n_scratch(const lil_h2o_layer & layer, const lil_cuda_tensor & win, const lil_cuda_tensor & k, const lil_cuda_tensor & steps, int n_sm);
 void lil_cuda_h2o_score_window(const lil_h2o_layer & layer, const lil_cuda_tensor & score, const lil_cuda_tensor & win, const lil_cuda_tensor & k,
         const lil_cuda_tensor & pos, const lil_cuda_tensor & steps, float * scratch, int n_sm, cudaStream_t stream);
+
+// rkv_score. ring F32 [n_embd_head*n_head, n_ring, n_stream]. Queries, scaled, and keys are read as in infllm_score_prompt. Positions of a
+// head differ from each other.
+//   Launches: 3, which end at once for steps that do not evict. Time: n_before^2*n_head_kv*n_embd multiply-adds on tensor cores at
+//   most (a key's search ends at its newest near-duplicate), and as many comparisons of positions as n_before^2*n_head_kv.
+bool lil_cuda_rkv_score_supports(const lil_h2o_layer & layer, const lil_cuda_tensor & score, const lil_cuda_tensor & ring, const lil_cuda_tensor & k,
+        const lil_cuda_tensor & pos, const lil_cuda_tensor & steps);
+size_t lil_cuda_rkv_score_n_scratch(const lil_h2o_layer & layer, const lil_cuda_tensor & ring, const lil_cuda_tensor & k, const lil_cuda_tensor & steps);
+void lil_cuda_rkv_score(const lil_h2o_layer & layer, const lil_cuda_tensor & score, const lil_cuda_tensor & ring, const lil_cuda_tensor & k,
+        const lil_cuda_tensor & pos, const lil_cuda_tensor & steps, float * scratch, cudaStream_t stream);
