@@ -17,12 +17,21 @@
 
 #include "../../src/ops/cuda/attn-join.cu"
 #include "../../src/ops/cuda/attn.cu"
+#include "../../src/ops/cuda/block-repr.cu"
+#include "../../src/ops/cuda/block-scores.cu"
+#include "../../src/ops/cuda/block-select.cu"
 #include "../../src/ops/cuda/h2o-evict.cu"
+#include "../../src/ops/cuda/h2o-score-prompt.cu"
 #include "../../src/ops/cuda/h2o-score.cu"
+#include "../../src/ops/cuda/infllm-score-prompt.cu"
+#include "../../src/ops/cuda/infllm-score.cu"
+#include "../../src/ops/cuda/lessismore-select.cu"
 #include "../../src/ops/cuda/lil-ops-cuda.cu"
 #include "../../src/ops/cuda/page-bounds.cu"
 #include "../../src/ops/cuda/page-scores.cu"
 #include "../../src/ops/cuda/page-select.cu"
+#include "../../src/ops/cuda/raas.cu"
+#include "../../src/ops/cuda/rkv.cu"
 #include "../../src/ops/cuda/tidal-select.cu"
 
 #include "ggml-backend-impl.h"
@@ -44,6 +53,8 @@ struct emu_gpu_state {
     size_t n_set = 0; // bytes copied from it
 
     std::map<std::string, size_t> n_ops; // nodes of ours computed, by their op
+
+    lil_ops ops = *lil_ops_cuda(); // what the device hands out: a test may take ops away
 
     std::map<char *, size_t> memory; // buffers
     int n_open = 0;                  // depth of emu_gpu_access
@@ -219,7 +230,7 @@ inline ggml_status emu_gpu_compute(ggml_backend_t, ggml_cgraph * graph) {
         }
         i0 = i + 1;
 
-        std::vector<uint4> scratch(lil_cuda_n_scratch(node)/16 + 1);
+        std::vector<uint4> scratch(lil_cuda_n_scratch(node, EMU_GPU_N_SM)/16 + 1);
         memset(scratch.data(), 0xff, scratch.size()*16);
 
         lil_cuda_compute(node, scratch.data(), EMU_GPU_N_SM, nullptr);
@@ -282,7 +293,8 @@ inline ggml_backend_reg_t emu_gpu_reg() {
         res.iface.get_device_count = [](ggml_backend_reg_t) -> size_t { return 1; };
         res.iface.get_device       = [](ggml_backend_reg_t, size_t) { return emu_gpu_dev(); };
         res.iface.get_proc_address = [](ggml_backend_reg_t, const char * name) -> void * {
-            return strcmp(name, "lil_ops") == 0 ? (void *) lil_ops_cuda : nullptr;
+            const lil_get_ops_t get = []() -> const lil_ops * { return &emu_gpu.ops; };
+            return strcmp(name, "lil_ops") == 0 ? (void *) get : nullptr;
         };
 
         return res;
