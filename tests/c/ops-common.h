@@ -78,12 +78,12 @@ static inline void fill_levels(float * x, int64_t n, int levels, float scale = 1
 }
 
 // types of a KV cache
-static const std::vector<int> TYPES = { GGML_TYPE_F16, GGML_TYPE_F32, GGML_TYPE_BF16, GGML_TYPE_Q8_0, GGML_TYPE_Q4_0 };
+static const std::vector<ggml_type> TYPES = { GGML_TYPE_F16, GGML_TYPE_F32, GGML_TYPE_BF16, GGML_TYPE_Q8_0, GGML_TYPE_Q4_0 };
 
 static inline ggml_type rand_type(int n_embd) {
     ggml_type type;
     do {
-        type = (ggml_type) pick(TYPES);
+        type = TYPES[rng()%TYPES.size()];
     } while (n_embd%ggml_blck_size(type) != 0);
     return type;
 }

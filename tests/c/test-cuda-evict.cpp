@@ -12,7 +12,7 @@
 static void test_h2o_score() {
     const int n_embd    = pick({ 32, 64, 80, 96, 128, 256 });
     const int n_head_kv = rand_int(1, 3);
-    const int n_group   = pick({ 1, 2, 3, 7, 8, 16 });
+    const int n_group   = pick({ 1, 2, 3, 4, 7, 8, 16 });
     const int n_head    = n_head_kv*n_group;
     const int n_steps   = rand_int(1, 2);
     const int n_stream  = n_steps + rand_int(0, 1);

@@ -30,7 +30,7 @@ static constexpr int LIL_INFLLM_THREADS = 512;
 static constexpr int LIL_INFLLM_WARPS   = LIL_INFLLM_THREADS/LIL_WARP;
 
 // Grid: [parts of the window, n_head_kv, n_stream]; with several steps one part
-static __global__ void __launch_bounds__(LIL_INFLLM_THREADS) lil_infllm_score_kernel(const lil_infllm_params p) {
+static __global__ void __launch_bounds__(LIL_INFLLM_THREADS, 1) lil_infllm_score_kernel(const lil_infllm_params p) {
     const int i_kv = blockIdx.y;
     const int strm = blockIdx.z;
     const int lane = threadIdx.x%LIL_WARP;
@@ -41,6 +41,7 @@ static __global__ void __launch_bounds__(LIL_INFLLM_THREADS) lil_infllm_score_ke
 
     const int64_t n_head = (int64_t) gridDim.y*p.n_group;
     const int64_t i_head = (int64_t) i_kv*p.n_group;
+    const int64_t stride = n_head*(p.n_embd_v + 2); // from part to part
 
     for (int i_step = 0; i_step < p.n_steps; ++i_step) {
         if (((const int32_t *) (p.steps + i_step*p.steps_nb1))[LIL_SEL_STREAM] != strm) {
@@ -57,14 +58,16 @@ static __global__ void __launch_bounds__(LIL_INFLLM_THREADS) lil_infllm_score_ke
             const float * part = p.work + ((int64_t) i_step*p.n_split*n_head + i_head + g)*(p.n_embd_v + 2) + p.n_embd_v;
 
             float max = -INFINITY;
+            LIL_UNROLL_BY(1)
             for (int s = lane; s < n_used; s += LIL_WARP) {
-                max = fmaxf(max, part[s*n_head*(p.n_embd_v + 2)]);
+                max = fmaxf(max, part[s*stride]);
             }
             max = lil_warp_max(max);
 
             float sum = 0.0f;
+            LIL_UNROLL_BY(1)
             for (int s = lane; s < n_used; s += LIL_WARP) {
-                sum += expf(part[s*n_head*(p.n_embd_v + 2)] - max)*part[s*n_head*(p.n_embd_v + 2) + 1];
+                sum += expf(part[s*stride] - max)*part[s*stride + 1];
             }
             sum = lil_warp_sum(sum);
 

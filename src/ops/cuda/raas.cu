@@ -30,7 +30,7 @@ struct lil_raas_params {
 
 static constexpr int LIL_RAAS_BATCH = 8; // pages of 16 lanes that are under way
 
-// keys of the pages' stamps; all threads
+// keys of the pages' stamps; all threads. lil_topk_search, which comes next, begins with a barrier
 static __device__ __forceinline__ void lil_raas_get_stamps(int32_t * key, const float * stamp, const int32_t * cells, const int32_t * first, int n_pages) {
     constexpr int N = LIL_TOPK_THREADS/16;
 
@@ -97,7 +97,6 @@ static __global__ void __launch_bounds__(LIL_TOPK_THREADS, 1) lil_raas_stamp_ker
         __syncthreads();
 
         lil_raas_get_stamps(key, stamp, cells, first, n_pages);
-        __syncthreads();
 
         int n_alive = n_pages;
 
@@ -118,7 +117,6 @@ static __global__ void __launch_bounds__(LIL_TOPK_THREADS, 1) lil_raas_stamp_ker
             if (threadIdx.x == 0) {
                 alive[n_alive - 1] = n_pages - 1;
             }
-            __syncthreads();
         }
 
         const int n_top = min((int) ceilf(p.ratio*(float) n_alive), n_alive);
@@ -170,7 +168,6 @@ static __global__ void __launch_bounds__(LIL_TOPK_THREADS, 1) lil_raas_select_ke
 
     if (p.n_pages > 1) {
         lil_raas_get_stamps(key, stamp, cells, first, n_pages - 1);
-        __syncthreads();
 
         const auto get_key = [&](int i) { return key[i]; };
 

@@ -55,12 +55,13 @@ static __device__ __forceinline__ int lil_block_scan(int x, int * shared, int * 
 }
 
 struct lil_topk_bound {
-    int32_t key;    // the k-th largest
+    int32_t key;    // the k-th largest; n_skip 0: or less, but above the next one
     int     n_skip; // of the keys equal to it so many, the first ones, are not among the k
     int     n_take; // and so many are
 };
 
-// 1 <= k <= n; get_key(i) for i in [0, n). All threads get the same. shared [LIL_TOPK_SHARED]
+// 1 <= k <= n; get_key(i) for i in [0, n), which may read what the block's threads wrote before: a barrier comes first. All threads
+// get the same. shared [LIL_TOPK_SHARED]
 template <typename F>
 static __device__ __forceinline__ lil_topk_bound lil_topk_search(int n, int k, int * shared, F get_key) {
     int * count = shared;                          // [256]
@@ -123,6 +124,11 @@ static __device__ __forceinline__ lil_topk_bound lil_topk_search(int n, int k, i
         n_eq   = found[2];
 
         __syncthreads(); // found is free
+
+        if (n_gt + n_eq == k) { // all that begin with it: the rest of the bound need not be known
+            prefix <<= shift;
+            break;
+        }
     }
 
     return { (int32_t) (prefix ^ 0x80000000u), n_gt + n_eq - k, k - n_gt };
