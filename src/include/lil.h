@@ -72,7 +72,7 @@ enum lil_prompt_scores {
 // Which implementation computes a method's own steps. The portable form uses ggml's ordinary ops and runs on every
 // backend; the fused form is ours. The results agree within rounding.
 enum lil_form {
-    LIL_FORM_AUTO     = 0, // fused where the backend has it, portable elsewhere
+    LIL_FORM_AUTO     = 0, // fused where the backends of all layers have it, portable elsewhere
     LIL_FORM_PORTABLE = 1,
     LIL_FORM_FUSED    = 2, // an error where a layer's backend has no fused form
 };

@@ -21,6 +21,14 @@ lil_kv_cache_scored::lil_kv_cache_scored(const args & a, uint32_t n_ring) : lil_
     alloc_side();
 
     op_layers.resize(layers.size());
+
+    for (size_t ikv = 0; ikv < layers.size(); ++ikv) {
+        auto & op = op_layers[ikv];
+
+        op = {};
+        op.n_head_kv = n_head_kv(ikv);
+        op.softcap   = hparams.attn_soft_cap ? hparams.f_attn_logit_softcapping : 0.0f;
+    }
 }
 
 int32_t lil_kv_cache_scored::get_slots(llama_seq_id seq_id, int32_t il, int32_t i_head_kv, llama_pos * p, float * s, int32_t n) const {
@@ -238,10 +246,8 @@ ggml_tensor * lil_kv_cache_scored::build_attn(
 
     auto & op = op_layers[lg.ikv];
 
-    op.n_head_kv = n_head_kv(lg.ikv);
-    op.n_part    = fused && ops[lg.ikv].has_parts ? std::max(1, std::max(g.cparams.n_threads, g.cparams.n_threads_batch)) : 1;
-    op.scale     = kq_scale;
-    op.softcap   = hparams.attn_soft_cap ? hparams.f_attn_logit_softcapping : 0.0f;
+    op.n_part = fused && ops[lg.ikv].has_parts ? std::max(1, std::max(g.cparams.n_threads, g.cparams.n_threads_batch)) : 1;
+    op.scale  = kq_scale;
 
     if (inp->ring) {
         build_store_queries(lg, q);

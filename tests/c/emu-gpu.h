@@ -2,11 +2,11 @@
 
 // A GPU for tests, where there is none: a ggml backend whose device is of type GPU, with memory of its own that nothing else can
 // read. Our ops go through the dispatcher of CUDA (src/ops/cuda/lil-ops-cuda.cu) to CUDA's kernels, which run on the CPU in lock
-// step (emu-cuda.h), or with LIL_EMU_METAL through Metal's (emu-metal-device.h); ggml's own ops are computed by the CPU backend, in
-// that memory.
+// step (emu-cuda.h), or with LIL_EMU_METAL through Metal's (emu-metal-device.h); ggml's own ops are computed by the CPU backend,
+// in that memory.
 //
-// So everything is as on a GPU, from the choice of a form to the last kernel's arguments, but for ggml-cuda, or ggml-metal, itself. Memory is
-// protected while the backend does not compute or copy: whoever takes a device's pointer for the host's crashes.
+// So everything is as on a GPU, from the choice of a form to the last kernel's arguments, but for ggml-cuda, or ggml-metal,
+// itself. Memory is protected while the backend does not compute or copy: whoever takes a device's pointer for the host's crashes.
 //
 //   emu_gpu_register()   once, before a model is loaded that is to use it
 //   emu_gpu              what happened so far
@@ -22,12 +22,21 @@
 
 #include "../../src/ops/cuda/attn-join.cu"
 #include "../../src/ops/cuda/attn.cu"
+#include "../../src/ops/cuda/block-repr.cu"
+#include "../../src/ops/cuda/block-scores.cu"
+#include "../../src/ops/cuda/block-select.cu"
 #include "../../src/ops/cuda/h2o-evict.cu"
+#include "../../src/ops/cuda/h2o-score-prompt.cu"
 #include "../../src/ops/cuda/h2o-score.cu"
+#include "../../src/ops/cuda/infllm-score-prompt.cu"
+#include "../../src/ops/cuda/infllm-score.cu"
+#include "../../src/ops/cuda/lessismore-select.cu"
 #include "../../src/ops/cuda/lil-ops-cuda.cu"
 #include "../../src/ops/cuda/page-bounds.cu"
 #include "../../src/ops/cuda/page-scores.cu"
 #include "../../src/ops/cuda/page-select.cu"
+#include "../../src/ops/cuda/raas.cu"
+#include "../../src/ops/cuda/rkv.cu"
 #include "../../src/ops/cuda/tidal-select.cu"
 #endif
 
@@ -62,7 +71,7 @@ inline const lil_ops * emu_gpu_ops() { return lil_ops_cuda(); }
 inline bool emu_gpu_supports(const ggml_tensor * node) { return lil_cuda_supports(node); }
 
 inline void emu_gpu_run(ggml_tensor * node) {
-    std::vector<uint4> scratch(lil_cuda_n_scratch(node)/16 + 1);
+    std::vector<uint4> scratch(lil_cuda_n_scratch(node, EMU_GPU_N_SM)/16 + 1);
     memset(scratch.data(), 0xff, scratch.size()*16);
 
     lil_cuda_compute(node, scratch.data(), EMU_GPU_N_SM, nullptr);
@@ -74,6 +83,8 @@ struct emu_gpu_state {
     size_t n_set = 0; // bytes copied from it
 
     std::map<std::string, size_t> n_ops; // nodes of ours computed, by their op
+
+    lil_ops ops = *emu_gpu_ops(); // what the device hands out: a test may take ops away
 
     std::map<char *, size_t> memory; // buffers
     int n_open = 0;                  // depth of emu_gpu_access
@@ -309,7 +320,8 @@ inline ggml_backend_reg_t emu_gpu_reg() {
         res.iface.get_device_count = [](ggml_backend_reg_t) -> size_t { return 1; };
         res.iface.get_device       = [](ggml_backend_reg_t, size_t) { return emu_gpu_dev(); };
         res.iface.get_proc_address = [](ggml_backend_reg_t, const char * name) -> void * {
-            return strcmp(name, "lil_ops") == 0 ? (void *) emu_gpu_ops : nullptr;
+            const lil_get_ops_t get = []() -> const lil_ops * { return &emu_gpu.ops; };
+            return strcmp(name, "lil_ops") == 0 ? (void *) get : nullptr;
         };
 
         return res;

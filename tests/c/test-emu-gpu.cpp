@@ -3,8 +3,9 @@
 //
 //   test-emu-gpu model.gguf
 //
-// It tests all that CUDA (with LIL_EMU_METAL: Metal) needs but ggml-cuda (ggml-metal) and the hardware: the table of ops, the choice of a form, the caches' tensors, the
-// graph as the scheduler splits it, the dispatcher, the kernels' logic. What runs on real hardware it does not show.
+// It tests all that CUDA (with LIL_EMU_METAL: Metal) needs but ggml-cuda (ggml-metal) and the hardware: the table of ops, the
+// choice of a form, the caches' tensors, the graph as the scheduler splits it, the dispatcher, the kernels' logic. What runs on
+// real hardware it does not show.
 
 #include "emu-gpu.h"
 
@@ -19,44 +20,30 @@ static llama_model * model_cpu;
 static llama_model * model_gpu;  // all layers on the device
 static llama_model * model_half; // the last half of them
 
-static const lil_ops & gpu = *emu_gpu_ops();
-
-struct method_case {
-    lil_sparse_method method;
-
-    std::vector<ggml_custom_op_t> needs; // on the device
+static const lil_sparse_method METHODS[] = {
+    LIL_SPARSE_SINK, LIL_SPARSE_H2O, LIL_SPARSE_TOVA, LIL_SPARSE_RKV,
+    LIL_SPARSE_QUEST, LIL_SPARSE_INFLLM, LIL_SPARSE_TIDAL, LIL_SPARSE_LESSISMORE, LIL_SPARSE_RAAS, LIL_SPARSE_DENSE,
 };
 
-static std::vector<method_case> all_methods() {
-    return {
-        { LIL_SPARSE_SINK,       {} },
-        { LIL_SPARSE_H2O,        { gpu.h2o_evict, gpu.h2o_score, gpu.h2o_score_prompt, gpu.h2o_score_add } },
-        { LIL_SPARSE_TOVA,       { gpu.h2o_evict, gpu.h2o_score } },
-        { LIL_SPARSE_RKV,        { gpu.h2o_evict, gpu.rkv_score, gpu.new_slots } },
-        { LIL_SPARSE_QUEST,      { gpu.attn, gpu.attn_join, gpu.page_bounds, gpu.page_scores, gpu.page_select } },
-        { LIL_SPARSE_INFLLM,     { gpu.attn, gpu.attn_join, gpu.infllm_score, gpu.infllm_score_prompt, gpu.infllm_score_add,
-                                   gpu.block_repr, gpu.block_scores, gpu.block_select } },
-        { LIL_SPARSE_TIDAL,      { gpu.attn, gpu.attn_join, gpu.tidal_select } },
-        { LIL_SPARSE_LESSISMORE, { gpu.attn, gpu.attn_join, gpu.lessismore_select } },
-        { LIL_SPARSE_RAAS,       { gpu.attn, gpu.attn_join, gpu.page_bounds, gpu.page_scores, gpu.raas_stamp, gpu.raas_select } },
-        { LIL_SPARSE_DENSE,      { gpu.attn, gpu.attn_join } },
-    };
+static bool evicts(lil_sparse_method method) {
+    return method == LIL_SPARSE_SINK || method == LIL_SPARSE_H2O || method == LIL_SPARSE_TOVA || method == LIL_SPARSE_RKV;
 }
 
-static bool is_fused(const method_case & m) {
-    return std::find(m.needs.begin(), m.needs.end(), nullptr) == m.needs.end();
+// an op that every decode step of every layer has; null: none
+static const char * get_op_of_steps(lil_sparse_method method) {
+    return method == LIL_SPARSE_SINK ? nullptr : evicts(method) ? "h2o_evict" : "attn_join";
 }
 
-static options make_method(const method_case & m) {
-    options o = make_options(m.method, 48);
+static options make_method(lil_sparse_method method) {
+    options o = make_options(method, 48);
 
     o.n_ctx    = 512;
     o.n_ubatch = 64;
 
     o.sparse.buffer      = 9;
     o.sparse.n_obs       = 5;
-    o.sparse.reselect    = m.method == LIL_SPARSE_TIDAL || m.method == LIL_SPARSE_LESSISMORE ? 4 : 0;
-    o.sparse.fused_dense = m.method == LIL_SPARSE_DENSE;
+    o.sparse.reselect    = method == LIL_SPARSE_TIDAL || method == LIL_SPARSE_LESSISMORE ? 4 : 0;
+    o.sparse.fused_dense = method == LIL_SPARSE_DENSE;
 
     return o;
 }
@@ -166,111 +153,101 @@ static void compare(llama_context * a, llama_context * b, llama_pos n_prompt, ll
     CHECK(median < 5e-3f);
 }
 
-// every method, all layers on the device: the form that its ops allow, the CPU's numbers in that form, every node but the
-// lookup of embeddings on the device, nothing but logits copied back
-static void test_methods() {
-    for (const auto & m : all_methods()) {
-        const std::string name = "test_methods " + std::to_string(m.method);
-        test_name = name.c_str();
+// all layers on the device: the CPU's numbers in the same form, every node but the lookup of embeddings on the device, nothing
+// but logits copied back
+static void test_method(const options & o) {
+    const bool fused = o.sparse.form == LIL_FORM_FUSED;
 
-        const bool fused = is_fused(m);
+    const std::string name = std::string(__func__) + " " + std::to_string(o.sparse.method);
+    test_name = name.c_str();
 
-        const llama_pos n_steps = 24;
+    const llama_pos n_steps = 12;
 
-        options o = make_method(m);
+    placement place;
 
-        if (!fused) {
-            o.sparse.form = LIL_FORM_FUSED;
-            check_refused(model_gpu, o, { EMU_GPU_NAME, "has no op" });
-            o.sparse.form = LIL_FORM_AUTO;
+    llama_context_params cparams = make_cparams(o);
+    cparams.cb_eval           = place_node;
+    cparams.cb_eval_user_data = &place;
 
-            if (m.method == LIL_SPARSE_RAAS) { // has no other
-                check_refused(model_gpu, o, { "RaaS has the fused form only", EMU_GPU_NAME, "has no op" });
-                continue;
-            }
-            if (o.sparse.fused_dense) {
-                check_refused(model_gpu, o, { "fused_dense", EMU_GPU_NAME });
-                continue;
-            }
-        }
+    lil_sparse_params sparse = o.sparse;
+    sparse.form = fused ? LIL_FORM_AUTO : LIL_FORM_PORTABLE;
 
-        placement place;
+    llama_context * on_gpu = lil_init_from_model(model_gpu, cparams, sparse);
+    CHECK(on_gpu);
+    llama_context * on_cpu = make_context(model_cpu, o);
+    CHECK(on_cpu);
 
-        llama_context_params cparams = make_cparams(o);
-        cparams.cb_eval           = place_node;
-        cparams.cb_eval_user_data = &place;
+    CHECK(get_info(on_gpu).fused == fused && strcmp(get_info(on_gpu).backend, EMU_GPU_NAME) == 0);
+    CHECK(get_info(on_cpu).fused == fused && strcmp(get_info(on_cpu).backend, "CPU") == 0);
 
-        emu_gpu.n_ops.clear();
+    emu_gpu.n_ops.clear();
 
-        llama_context * on_gpu = lil_init_from_model(model_gpu, cparams, o.sparse);
-        CHECK(on_gpu);
+    compare(on_cpu, on_gpu, 100, 100 + n_steps);
 
-        const auto info = get_info(on_gpu);
-        CHECK(info.fused == fused);
-        CHECK(strcmp(info.backend, EMU_GPU_NAME) == 0);
-
-        o.sparse.form = fused ? LIL_FORM_FUSED : LIL_FORM_PORTABLE;
-        llama_context * on_cpu = make_context(model_cpu, o);
-        CHECK(on_cpu);
-        CHECK(strcmp(get_info(on_cpu).backend, "CPU") == 0);
-
-        compare(on_cpu, on_gpu, 120, 120 + n_steps);
-
-        CHECK(place.n_gpu > 0);
-        for (const auto & node : place.on_cpu) {
-            if (node.find("GET_ROWS") != 0) {
-                fprintf(stderr, "%s: on the CPU: %s\n", test_name, node.c_str());
-                CHECK(false);
-            }
-        }
-
-        // our ops did it, in every step
-        const bool evicts = m.method == LIL_SPARSE_TOVA || m.method == LIL_SPARSE_H2O || m.method == LIL_SPARSE_RKV;
-        const auto needed = evicts ? "h2o_evict" : "attn_join";
-        CHECK(emu_gpu.n_ops[needed] == (fused && m.method != LIL_SPARSE_SINK ? n_steps*sparse_layers.size() : 0));
-
-        llama_free(on_gpu);
-
-        // a step copies the logits back and nothing else; to the device it copies numbers for each token, not for each layer
-        o.sparse.form = LIL_FORM_AUTO;
-        on_gpu = make_context(model_gpu, o);
-        CHECK(decode_text(on_gpu, 0, 100) == 0);
-        decode_steps(on_gpu, 100, 103);
-        get_logits(on_gpu);
-
-        emu_gpu.n_get = 0;
-        emu_gpu.n_set = 0;
-
-        decode_steps(on_gpu, 103, 107);
-        get_logits(on_gpu);
-
-        if (emu_gpu.n_get != 4*n_vocab*sizeof(float) || (fused && emu_gpu.n_set > 4*(16*o.n_ctx + 4096))) {
-            fprintf(stderr, "%s: a step copies %zu bytes to the host and %zu from it\n", test_name, emu_gpu.n_get/4, emu_gpu.n_set/4);
+    CHECK(place.n_gpu > 0);
+    for (const auto & node : place.on_cpu) {
+        if (node.find("GET_ROWS") != 0) {
+            fprintf(stderr, "%s: on the CPU: %s\n", test_name, node.c_str());
             CHECK(false);
         }
-
-        llama_free(on_gpu);
-        llama_free(on_cpu);
     }
+
+    // our ops did it, in every step
+    if (!fused) {
+        CHECK(emu_gpu.n_ops.empty());
+    } else if (const char * op = get_op_of_steps(o.sparse.method)) {
+        CHECK(emu_gpu.n_ops[op] >= n_steps*sparse_layers.size());
+    }
+
+    llama_free(on_gpu);
+    llama_free(on_cpu);
+
+    // a step copies the logits back and nothing else; to the device it copies some numbers for each token, not for each layer
+    on_gpu = make_context(model_gpu, o);
+    CHECK(decode_text(on_gpu, 0, 80) == 0);
+    decode_steps(on_gpu, 80, 83);
+    get_logits(on_gpu);
+
+    emu_gpu.n_get = 0;
+    emu_gpu.n_set = 0;
+
+    decode_steps(on_gpu, 83, 87);
+    get_logits(on_gpu);
+
+    if (emu_gpu.n_get != 4*n_vocab*sizeof(float) || (fused && emu_gpu.n_set > 4*(16*o.n_ctx + 4096))) {
+        fprintf(stderr, "%s: a step copies %zu bytes to the host and %zu from it\n", test_name, emu_gpu.n_get/4, emu_gpu.n_set/4);
+        CHECK(false);
+    }
+
+    llama_free(on_gpu);
+}
+
+static void test_methods() {
+    for (const auto method : METHODS) {
+        options o = make_method(method);
+
+        o.sparse.form = LIL_FORM_FUSED;
+        test_method(o);
+
+        if (method == LIL_SPARSE_TOVA || method == LIL_SPARSE_QUEST || method == LIL_SPARSE_LESSISMORE) {
+            o.sparse.form = LIL_FORM_PORTABLE;
+            test_method(o);
+        }
+    }
+
+    options o = make_method(LIL_SPARSE_H2O);
+    o.sparse.form          = LIL_FORM_FUSED;
+    o.sparse.prompt_scores = LIL_PROMPT_SCORES_WINDOW;
+    test_method(o);
 }
 
 // the first layers on the CPU, the others on the device: each takes its own backend's ops
 static void test_half() {
-    for (const auto & m : all_methods()) {
-        const std::string name = "test_half " + std::to_string(m.method);
+    for (const auto method : METHODS) {
+        const std::string name = std::string(__func__) + " " + std::to_string(method);
         test_name = name.c_str();
 
-        options o = make_method(m);
-
-        if (!is_fused(m)) { // the CPU has all ops, but a context has one form
-            if (m.method == LIL_SPARSE_LESSISMORE) {
-                llama_context * half = make_context(model_half, o);
-                CHECK(half && !get_info(half).fused);
-                llama_free(half);
-            }
-            continue;
-        }
-
+        options o = make_method(method);
         o.sparse.form = LIL_FORM_FUSED;
         o.n_threads   = 2; // partial sums of prompts differ in number too
 
@@ -279,7 +256,7 @@ static void test_half() {
         CHECK(on_cpu && half);
         CHECK(strcmp(get_info(half).backend, "CPU+" EMU_GPU_NAME) == 0 && get_info(half).fused);
 
-        compare(on_cpu, half, 80, 88);
+        compare(on_cpu, half, 60, 64);
 
         llama_free(on_cpu);
         llama_free(half);
@@ -287,10 +264,10 @@ static void test_half() {
 }
 
 // two sequences at once
-static void test_sequences(const method_case & m) {
+static void test_sequences(lil_sparse_method method) {
     test_name = __func__;
 
-    options o = make_method(m);
+    options o = make_method(method);
     o.n_seq_max   = 2;
     o.n_ctx       = 1024;
     o.sparse.form = LIL_FORM_FUSED;
@@ -318,10 +295,10 @@ static void test_sequences(const method_case & m) {
 }
 
 // what was computed on the device goes on on the CPU
-static void test_state(const method_case & m) {
+static void test_state(lil_sparse_method method) {
     test_name = __func__;
 
-    options o = make_method(m);
+    options o = make_method(method);
     o.sparse.form = LIL_FORM_FUSED;
 
     llama_context * on_cpu = make_context(model_cpu, o);
@@ -352,11 +329,11 @@ static void test_state(const method_case & m) {
 }
 
 // other types of K and V; one that the kernels do not read
-static void test_types(const method_case & m) {
+static void test_types(lil_sparse_method method) {
     test_name = __func__;
 
     for (const ggml_type type : { GGML_TYPE_Q8_0, GGML_TYPE_BF16, GGML_TYPE_F32 }) {
-        options o = make_method(m);
+        options o = make_method(method);
         o.type_kv     = type;
         o.sparse.form = LIL_FORM_FUSED;
 
@@ -370,7 +347,7 @@ static void test_types(const method_case & m) {
         llama_free(on_gpu);
     }
 
-    options o = make_method(m);
+    options o = make_method(method);
     o.type_kv = GGML_TYPE_Q5_1;
 
     llama_context * on_gpu = make_context(model_gpu, o);
@@ -383,18 +360,37 @@ static void test_types(const method_case & m) {
     check_refused(model_gpu, o, { EMU_GPU_NAME, "F16, BF16, F32, Q8_0 or Q4_0" });
 }
 
-// what exists in the fused form only is refused where the device has no ops for it; the probe, which reads logits, always
-static void test_refused() {
+// a device without some of the ops: the portable form, or a message that names the device and the op
+static void test_missing() {
     test_name = __func__;
 
-    options o = make_options(LIL_SPARSE_H2O, 48);
-    o.sparse.prompt_scores = LIL_PROMPT_SCORES_WINDOW;
-    if (!gpu.h2o_score_window) {
-        check_refused(model_gpu,  o, { "window", EMU_GPU_NAME, "h2o_score_window" });
-        check_refused(model_half, o, { "window", EMU_GPU_NAME, "h2o_score_window" });
+    options o = make_method(LIL_SPARSE_QUEST);
+
+    emu_gpu.ops.page_select = nullptr;
+
+    for (llama_model * m : { model_gpu, model_half }) { // a context has one form
+        llama_context * ctx = make_context(m, o);
+        CHECK(ctx && !get_info(ctx).fused);
+        llama_free(ctx);
     }
 
-    check_refused(model_gpu, make_options(LIL_SPARSE_PROBE, 48), { "probe", EMU_GPU_NAME });
+    o.sparse.form = LIL_FORM_FUSED;
+    check_refused(model_gpu,  o, { EMU_GPU_NAME, "has no op page_select" });
+    check_refused(model_half, o, { EMU_GPU_NAME, "has no op page_select", "layer " + std::to_string(sparse_layers[sparse_layers.size()/2]) });
+
+    o.sparse.form        = LIL_FORM_AUTO;
+    o.sparse.fused_dense = true;
+    check_refused(model_gpu, o, { "fused_dense", EMU_GPU_NAME, "has no op page_select" });
+
+    // what exists in the fused form only
+    emu_gpu.ops.raas_stamp       = nullptr;
+    emu_gpu.ops.h2o_score_window = nullptr;
+
+    check_refused(model_gpu, make_method(LIL_SPARSE_RAAS), { "RaaS has the fused form only", EMU_GPU_NAME, "has no op raas_stamp" });
+
+    o = make_method(LIL_SPARSE_H2O);
+    o.sparse.prompt_scores = LIL_PROMPT_SCORES_WINDOW;
+    check_refused(model_gpu, o, { "window", EMU_GPU_NAME, "has no op h2o_score_window" });
 
     // with the cache on the CPU all is as without a GPU
     llama_context_params cparams = make_cparams(o);
@@ -404,6 +400,11 @@ static void test_refused() {
     CHECK(decode_text(ctx, 0, 60) == 0);
     decode_steps(ctx, 60, 62);
     llama_free(ctx);
+
+    emu_gpu.ops = *emu_gpu_ops();
+
+    // the probe reads logits on the host
+    check_refused(model_gpu, make_options(LIL_SPARSE_PROBE, 48), { "probe", EMU_GPU_NAME });
 }
 
 // a node of the device's that ends up on the CPU is computed by nobody
@@ -419,7 +420,7 @@ static void test_stub() {
         }
         setenv("GGML_NO_BACKTRACE", "1", 1);
         ggml_tensor t = {};
-        gpu.attn(&t, 0, 1, nullptr);
+        emu_gpu.ops.attn(&t, 0, 1, nullptr);
         _exit(0);
     }
 
@@ -451,22 +452,15 @@ int main(int argc, char ** argv) {
     model_cpu = model;
     CHECK(model_gpu && model_half);
 
-    const auto methods = all_methods();
-
-    const auto & tova  = *std::find_if(methods.begin(), methods.end(), [](const auto & m) { return m.method == LIL_SPARSE_TOVA;  });
-    const auto & quest = *std::find_if(methods.begin(), methods.end(), [](const auto & m) { return m.method == LIL_SPARSE_QUEST; });
-
     test_stub();
     test_methods();
     test_half();
-    test_refused();
+    test_missing();
 
-    for (const auto & m : { tova, quest }) {
-        CHECK(is_fused(m));
-
-        test_sequences(m);
-        test_state(m);
-        test_types(m);
+    for (const auto method : { LIL_SPARSE_TOVA, LIL_SPARSE_QUEST }) {
+        test_sequences(method);
+        test_state(method);
+        test_types(method);
     }
 
     llama_model_free(model_gpu);
