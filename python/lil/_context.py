@@ -60,6 +60,7 @@ class SparseContext(internals.LlamaContext):
             reselect=native.reselect if isinstance(self._method, Reselect) else None,
             n_layer=native.n_layer,
             form="fused" if native.fused else "portable",
+            backend=native.backend.decode(),
             kv_bytes=native.kv_bytes,
             dense_steps=native.n_dense,
             sparse_steps=native.n_sparse,

@@ -52,6 +52,7 @@ class SparseInfo(ctypes.Structure):
         ("n_sparse", c_uint64),
         ("n_rows", c_uint64),
         ("n_evicted", c_uint64),
+        ("backend", c_char_p),
     ]
 
 

@@ -198,7 +198,7 @@ def smallest_budget(fits: Callable[[int], bool]) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class SparseInfo:
-    """What a context did since it was created. With full attention `method`, `budget` and `form` are None.
+    """What a context did since it was created. With full attention `method`, `budget`, `form` and `backend` are None.
 
     Attributes:
         method: A method's name, such as "quest"; "dense" with `fused_dense=True` alone; None with full attention.
@@ -207,6 +207,8 @@ class SparseInfo:
         reselect: TidalDecode and LessIsMore: the re-selection layer in use. None with other methods.
         n_layer: Layers that the method acts on.
         form: "fused" or "portable".
+        backend: Where these layers' keys and values live and their steps run, such as "CPU" or "CUDA0"; "CUDA0+CPU" where
+            layers differ.
         kv_bytes: Bytes allocated for the cache of those layers. With full attention computed from the model's
             dimensions, and None where they do not tell (sliding windows, recurrent layers).
         dense_steps: Decode steps, in tokens, that attended to everything.
@@ -221,6 +223,7 @@ class SparseInfo:
     reselect: int | None = None
     n_layer: int
     form: str | None
+    backend: str | None = None
     kv_bytes: int | None
     dense_steps: int
     sparse_steps: int

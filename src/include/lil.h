@@ -72,7 +72,7 @@ enum lil_prompt_scores {
 // Which implementation computes a method's own steps. The portable form uses ggml's ordinary ops and runs on every
 // backend; the fused form is ours. The results agree within rounding.
 enum lil_form {
-    LIL_FORM_AUTO     = 0, // fused where the backend has it, portable elsewhere
+    LIL_FORM_AUTO     = 0, // fused where the backends of all layers have it, portable elsewhere
     LIL_FORM_PORTABLE = 1,
     LIL_FORM_FUSED    = 2, // an error where a layer's backend has no fused form
 };
@@ -150,6 +150,8 @@ struct lil_sparse_info {
     uint64_t n_sparse;  // decode steps that attended to a part
     uint64_t n_rows;    // KV rows that decode steps attended to: tokens x KV heads x layers
     uint64_t n_evicted; // tokens evicted, per KV head and layer
+
+    const char * backend; // where these layers' keys and values live and their steps run: "CPU", "CUDA0+CUDA1"; valid as long as ctx
 };
 
 // Counts since the context was created. False where ctx has no sparse attention.

@@ -3,6 +3,10 @@
 // The fused ops: what a backend must compute for a method beyond ggml's own ops. They enter a graph as GGML_OP_CUSTOM.
 // One file per op in each backend's folder, under the same names.
 //
+// A backend hands out one table of them, struct lil_ops at the end of this file. A node is told by its function, which is one
+// of the table of the backend that its layer's keys and values live on. On the CPU that function does the work. On a GPU it is
+// a name only: the backend's dispatcher looks it up and launches kernels, and called on a CPU it aborts with a message.
+//
 // Tensors of a layer (strides as given; the dimension 0 of each is contiguous):
 //   K, V       [n_embd_head*n_head_kv, capacity, n_stream]  any type of a KV cache
 //   score, pos [capacity, n_head_kv, n_stream]              F32; positions are exact up to 2^24
@@ -10,10 +14,12 @@
 //
 // The select ops stand behind the evict ops.
 
+#include "ggml-backend.h"
 #include "ggml.h"
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <string.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -106,7 +112,7 @@ struct lil_select_layer {
     int32_t n_part;     // InfLLM: partial sums of infllm_score_prompt, at least 1
 };
 
-// The work of lil_cpu_ops::attn: [n_embd_head_v + 2, n_head, n_chunk, n_steps] partial results (the sum of exp(x - max)*v,
+// The CPU's work of lil_ops::attn: [n_embd_head_v + 2, n_head, n_chunk, n_steps] partial results (the sum of exp(x - max)*v,
 // max, the sum of exp(x - max)), then, where kq is asked for, the logits x [n_max, n_head, n_steps]: scaled and capped.
 static inline int64_t lil_attn_n_chunk(int64_t n_max) {
     return (n_max + LIL_ATTN_CHUNK - 1)/LIL_ATTN_CHUNK;
@@ -120,8 +126,33 @@ static inline int64_t lil_attn_n_work(int64_t n_embd_v, int64_t n_head, int64_t 
     return lil_attn_kq_offset(n_embd_v, n_head, n_max, n_steps) + (kq ? n_max*n_head*n_steps : 0);
 }
 
-// all run with any number of threads and hold no state
-struct lil_cpu_ops {
+// what a layer's K, V and queries look like
+struct lil_ops_shape {
+    enum ggml_type type_k;
+    enum ggml_type type_v;
+    int64_t n_embd_k;  // of a head
+    int64_t n_embd_v;
+    int64_t n_head;
+    int64_t n_head_kv;
+};
+
+// The ops of a backend. Null: the backend has no kernel for that op, and methods that need it have no fused form there.
+// userdata is a pointer to the layer's constants, lil_h2o_layer or lil_select_layer; a GPU's dispatcher reads it on the host.
+// All run with any number of threads and hold no state.
+struct lil_ops {
+    const char * name; // of the backend
+
+    // whether `part` of h2o_score_prompt and infllm_score_prompt may have more than one part
+    bool has_parts;
+
+    // attn's work: floats in all, and where the logits begin, which are [n_max, n_head, n_steps] everywhere. The partial
+    // results before them are the backend's own matter
+    int64_t (*attn_n_work)   (int64_t n_embd_v, int64_t n_head, int64_t n_max, int64_t n_steps, bool kq);
+    int64_t (*attn_kq_offset)(int64_t n_embd_v, int64_t n_head, int64_t n_max, int64_t n_steps);
+
+    // what of a layer the ops cannot compute, null where there is nothing. A null function: they take every layer
+    const char * (*check)(const struct lil_ops_shape * shape);
+
     // Before a step: drops LIL_STEP_EVICT tokens of each KV head, those with the lowest scores among the unprotected (of
     // equal ones the older first), and moves the last tokens into the holes. shared: the same ones in every head.
     //   dst = pos (in place), src = { pos, K, V, score, steps }
@@ -220,8 +251,31 @@ struct lil_cpu_ops {
     ggml_custom_op_t rkv_score;
 };
 
-// null where the CPU backend was built without ours
-const struct lil_cpu_ops * lil_get_cpu_ops(void);
+// every op, for X(name)
+#define LIL_OPS(X) \
+    X(h2o_evict) X(h2o_score) X(h2o_score_prompt) X(h2o_score_add) X(h2o_score_window) \
+    X(attn) X(attn_join) X(page_bounds) X(page_scores) X(page_select) X(tidal_select) X(lessismore_select) \
+    X(infllm_score) X(infllm_score_prompt) X(infllm_score_add) X(block_repr) X(block_scores) X(block_select) \
+    X(raas_stamp) X(raas_select) X(new_slots) X(rkv_score)
+
+// what ggml_custom_4d() and ggml_custom_inplace() write at the beginning of a node's op_params
+struct lil_node_params {
+    ggml_custom_op_t fun;
+    int              n_tasks;
+    void           * userdata;
+};
+
+static inline struct lil_node_params lil_get_node_params(const struct ggml_tensor * node) {
+    struct lil_node_params res;
+    memcpy(&res, node->op_params, sizeof(res));
+    return res;
+}
+
+// what a backend answers to the name "lil_ops" in ggml_backend_reg_get_proc_address()
+typedef const struct lil_ops * (*lil_get_ops_t)(void);
+
+// the ops of a device's backend; null where it has none
+const struct lil_ops * lil_get_ops(ggml_backend_dev_t dev);
 
 #ifdef __cplusplus
 }

@@ -1,7 +1,5 @@
 #include "lil-kv-cache-evict.h"
 
-#include "lil-ops.h"
-
 #include "llama-impl.h"
 #include "llama-io.h"
 #include "llama-model.h"
@@ -28,12 +26,11 @@ lil_kv_cache_evict::lil_kv_cache_evict(const args & a) :
     params(a.params), n_ctx(a.kv_size) {
     streams.resize(n_stream);
 
-    bool on_cpu = true;
     for (const auto & layer : layers) {
-        on_cpu = on_cpu && ggml_backend_buffer_is_host(layer.k->buffer);
+        ops.add(layer.k, layer.v, layer.il, hparams.n_head(layer.il), hparams.n_head_kv(layer.il));
     }
 
-    fused = lil_use_fused(params, on_cpu);
+    fused = ops.choose(params, lil_find_method(params.method)->needs(params));
 }
 
 uint32_t lil_kv_cache_evict::n_head_kv(size_t ikv) const {
@@ -418,6 +415,7 @@ void lil_kv_cache_evict::get_info(lil_sparse_info & info) const {
     info.n_sparse  = n_sparse;
     info.n_rows    = n_rows;
     info.n_evicted = n_evicted;
+    info.backend   = ops.names().c_str();
 
     for (size_t ikv = 0; ikv < layers.size(); ++ikv) {
         info.kv_bytes += ggml_nbytes(layers[ikv].k) + ggml_nbytes(layers[ikv].v);

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "lil-layer-ops.h"
 #include "lil-methods.h"
 #include "lil-side.h"
 #include "lil-sparse.h"
@@ -125,6 +126,8 @@ protected:
     const lil_sparse_params params;
 
     const uint32_t n_ctx; // positions per sequence
+
+    lil_layer_ops ops; // by cache layer
 
     bool fused = false;
 

@@ -19,7 +19,7 @@ ggml_tensor * lil_kv_cache_pages::part(const layer_graph & lg, ggml_tensor * t, 
 
 ggml_tensor * lil_kv_cache_pages::build_scores(const layer_graph & lg) const {
     return custom(lg, GGML_TYPE_F32, n_pages_graph(lg.steps), lg.n_head_kv, lg.steps.size(), 1,
-            { lg.q, bounds[lg.ikv], input_steps(lg) }, ops->page_scores);
+            { lg.q, bounds[lg.ikv], input_steps(lg) }, ops[lg.ikv].page_scores);
 }
 
 void lil_kv_cache_pages::build_pages(const layer_graph & lg) {
@@ -27,7 +27,7 @@ void lil_kv_cache_pages::build_pages(const layer_graph & lg) {
     ggml_tensor * b = bounds[lg.ikv];
 
     if (fused) {
-        custom_inplace(lg, b, { k, input_dirty(lg) }, ops->page_bounds);
+        custom_inplace(lg, b, { k, input_dirty(lg) }, ops[lg.ikv].page_bounds);
         return;
     }
 

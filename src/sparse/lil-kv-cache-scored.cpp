@@ -21,6 +21,14 @@ lil_kv_cache_scored::lil_kv_cache_scored(const args & a, uint32_t n_ring) : lil_
     alloc_side();
 
     op_layers.resize(layers.size());
+
+    for (size_t ikv = 0; ikv < layers.size(); ++ikv) {
+        auto & op = op_layers[ikv];
+
+        op = {};
+        op.n_head_kv = n_head_kv(ikv);
+        op.softcap   = hparams.attn_soft_cap ? hparams.f_attn_logit_softcapping : 0.0f;
+    }
 }
 
 int32_t lil_kv_cache_scored::get_slots(llama_seq_id seq_id, int32_t il, int32_t i_head_kv, llama_pos * p, float * s, int32_t n) const {
@@ -210,7 +218,7 @@ void lil_kv_cache_scored::build_before_store(const llm_graph_context & g, const 
 
     if (fused) {
         if (decode || evicts) {
-            build_inplace(lg, pos[lg.ikv], { layers[lg.ikv].k, layers[lg.ikv].v, score[lg.ikv], inp->steps }, ops->h2o_evict);
+            build_inplace(lg, pos[lg.ikv], { layers[lg.ikv].k, layers[lg.ikv].v, score[lg.ikv], inp->steps }, ops[lg.ikv].h2o_evict);
         }
     } else {
         for (size_t i = 0; i < steps.size(); ++i) {
@@ -238,10 +246,8 @@ ggml_tensor * lil_kv_cache_scored::build_attn(
 
     auto & op = op_layers[lg.ikv];
 
-    op.n_head_kv = n_head_kv(lg.ikv);
-    op.n_part    = std::max(1, std::max(g.cparams.n_threads, g.cparams.n_threads_batch));
-    op.scale     = kq_scale;
-    op.softcap   = hparams.attn_soft_cap ? hparams.f_attn_logit_softcapping : 0.0f;
+    op.n_part = fused && ops[lg.ikv].has_parts ? std::max(1, std::max(g.cparams.n_threads, g.cparams.n_threads_batch)) : 1;
+    op.scale  = kq_scale;
 
     if (inp->ring) {
         build_store_queries(lg, q);
@@ -267,7 +273,9 @@ void lil_kv_cache_scored::build_store_queries(const layer_graph & lg, ggml_tenso
 void lil_kv_cache_scored::build_inplace(const layer_graph & lg, ggml_tensor * dst, std::initializer_list<ggml_tensor *> srcs, ggml_custom_op_t op) {
     std::vector<ggml_tensor *> args(srcs);
 
-    ggml_build_forward_expand(lg.g.gf, ggml_custom_inplace(lg.g.ctx0, dst, args.data(), args.size(), op, GGML_N_TASKS_MAX, &op_layers[lg.ikv]));
+    ggml_tensor * cur = ggml_custom_inplace(lg.g.ctx0, dst, args.data(), args.size(), op, GGML_N_TASKS_MAX, &op_layers[lg.ikv]);
+
+    ggml_build_forward_expand(lg.g.gf, ops.check(lg.ikv, cur));
 }
 
 ggml_tensor * lil_kv_cache_scored::view_last_query(const layer_graph & lg, ggml_tensor * q) const {

@@ -132,9 +132,7 @@ protected:
     std::vector<ggml_tensor *> pos;   // F32 [capacity, n_head_kv, n_stream] position of each slot
     std::vector<ggml_tensor *> ring;  // F32 [n_embd_head*n_head, n_ring, n_stream] the last queries
 
-    std::vector<lil_h2o_layer> op_layers;
-
-    const lil_cpu_ops * ops = lil_get_cpu_ops();
+    std::vector<lil_h2o_layer> op_layers; // filled at construction, scale and n_part when a graph is built
 
     void get_head(const ggml_tensor * t, uint32_t strm, uint32_t h, std::vector<float> & dst) const;
     void set_head(      ggml_tensor * t, uint32_t strm, uint32_t h, const std::vector<float> & src) const;

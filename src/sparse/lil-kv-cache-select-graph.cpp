@@ -6,11 +6,11 @@ void lil_select_layer_graph::expand(ggml_tensor * t) const {
 
 ggml_tensor * lil_kv_cache_select::custom(const layer_graph & lg, ggml_type type, int64_t ne0, int64_t ne1, int64_t ne2, int64_t ne3,
         std::vector<ggml_tensor *> srcs, ggml_custom_op_t op) const {
-    return ggml_custom_4d(lg.ctx, type, ne0, ne1, ne2, ne3, srcs.data(), srcs.size(), op, GGML_N_TASKS_MAX, const_cast<lil_select_layer *>(&op_layers[lg.ikv]));
+    return ops.check(lg.ikv, ggml_custom_4d(lg.ctx, type, ne0, ne1, ne2, ne3, srcs.data(), srcs.size(), op, GGML_N_TASKS_MAX, const_cast<lil_select_layer *>(&op_layers[lg.ikv])));
 }
 
 void lil_kv_cache_select::custom_inplace(const layer_graph & lg, ggml_tensor * t, std::vector<ggml_tensor *> srcs, ggml_custom_op_t op) const {
-    lg.expand(ggml_custom_inplace(lg.ctx, t, srcs.data(), srcs.size(), op, GGML_N_TASKS_MAX, const_cast<lil_select_layer *>(&op_layers[lg.ikv])));
+    lg.expand(ops.check(lg.ikv, ggml_custom_inplace(lg.ctx, t, srcs.data(), srcs.size(), op, GGML_N_TASKS_MAX, const_cast<lil_select_layer *>(&op_layers[lg.ikv]))));
 }
 
 void lil_kv_cache_select::build_before_store(const llm_graph_context & g, const llama_kv_cache_context * mctx, ggml_tensor * k_rot, int il) {
@@ -38,7 +38,7 @@ ggml_tensor * lil_kv_cache_select::build_attn(
     const size_t ikv = map_layer_ids.at(il);
 
     op_layers[ikv].scale  = kq_scale;
-    op_layers[ikv].n_part = std::max(1, std::max(g.cparams.n_threads, g.cparams.n_threads_batch));
+    op_layers[ikv].n_part = fused && ops[ikv].has_parts ? std::max(1, std::max(g.cparams.n_threads, g.cparams.n_threads_batch)) : 1;
 
     const layer_graph lg = {
         g, g.ctx0, inp, inp->steps, q, k, v, kq_mask, kq_scale, il, ikv,
@@ -83,10 +83,10 @@ ggml_tensor * lil_kv_cache_select::build_decode_fused(const layer_graph & lg) {
     }
 
     const int64_t n_steps = lg.steps.size();
-    const int64_t n_work  = lil_attn_n_work(lg.n_embd_v, lg.n_head, list->ne[0] - 1, n_steps, wants_kq(lg.ikv));
+    const int64_t n_work  = ops[lg.ikv].attn_n_work(lg.n_embd_v, lg.n_head, list->ne[0] - 1, n_steps, wants_kq(lg.ikv));
 
-    ggml_tensor * work = custom(lg, GGML_TYPE_F32, n_work, 1, 1, 1, { lg.q, layers[lg.ikv].k, layers[lg.ikv].v, list, steps }, ops->attn);
-    ggml_tensor * cur  = custom(lg, GGML_TYPE_F32, lg.n_embd_v, lg.n_head, n_steps, 1, { work, list }, ops->attn_join);
+    ggml_tensor * work = custom(lg, GGML_TYPE_F32, n_work, 1, 1, 1, { lg.q, layers[lg.ikv].k, layers[lg.ikv].v, list, steps }, ops[lg.ikv].attn);
+    ggml_tensor * cur  = custom(lg, GGML_TYPE_F32, lg.n_embd_v, lg.n_head, n_steps, 1, { work, list }, ops[lg.ikv].attn_join);
     lg.expand(cur);
 
     build_after(lg, work, list);

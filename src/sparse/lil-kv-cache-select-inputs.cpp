@@ -84,9 +84,12 @@ ggml_tensor * lil_kv_cache_select::input(const layer_graph & lg, const char * na
 
     auto * inp = lg.inp;
 
-    return inp->add(lg.ctx, name, ne0, ne1, inp->steps.size(), [inp, ne0, ne1, fill](T * dst) {
+    const int64_t n_steps = inp->steps.size();
+    const int64_t n       = ne1 == 0 ? ne0 : ne0*ne1;
+
+    return inp->add(lg.ctx, name, ne0, ne1 == 0 ? n_steps : ne1, ne1 == 0 ? 1 : n_steps, [inp, n, fill](T * dst) {
         for (size_t i = 0; i < inp->steps.size(); ++i) {
-            fill(dst + i*ne0*ne1, inp->steps[i]);
+            fill(dst + i*n, inp->steps[i]);
         }
     });
 }
@@ -95,7 +98,7 @@ template ggml_tensor * lil_kv_cache_select::input<float>  (const layer_graph &, 
 template ggml_tensor * lil_kv_cache_select::input<int32_t>(const layer_graph &, const char *, int64_t, int64_t, std::function<void(int32_t *, const lil_select_step &)>) const;
 
 ggml_tensor * lil_kv_cache_select::input_steps(const layer_graph & lg) const {
-    ggml_tensor * t = input<int32_t>(lg, "steps", LIL_SEL_COUNT, 1, [](int32_t * dst, const lil_select_step & step) {
+    return input<int32_t>(lg, "steps", LIL_SEL_COUNT, 0, [](int32_t * dst, const lil_select_step & step) {
         dst[LIL_SEL_STREAM] = step.strm;
         dst[LIL_SEL_TABLE]  = step.table;
         dst[LIL_SEL_SPARSE] = step.sparse;
@@ -104,8 +107,6 @@ ggml_tensor * lil_kv_cache_select::input_steps(const layer_graph & lg) const {
         dst[LIL_SEL_PAGES]  = step.n_pages;
         dst[LIL_SEL_NOW]    = step.now;
     });
-
-    return ggml_reshape_2d(lg.ctx, t, LIL_SEL_COUNT, lg.steps.size());
 }
 
 ggml_tensor * lil_kv_cache_select::input_cells(const layer_graph & lg) const {
@@ -118,14 +119,12 @@ ggml_tensor * lil_kv_cache_select::input_cells(const layer_graph & lg) const {
 }
 
 ggml_tensor * lil_kv_cache_select::input_pages(const layer_graph & lg) const {
-    ggml_tensor * t = input<int32_t>(lg, "pages", n_pages_graph(lg.steps) + 1, 1, [](int32_t * dst, const lil_select_step & step) {
+    return input<int32_t>(lg, "pages", n_pages_graph(lg.steps) + 1, 0, [](int32_t * dst, const lil_select_step & step) {
         const auto & pages = step.index->get_pages();
 
         std::copy(pages.begin(), pages.end(), dst);
         dst[pages.size()] = step.index->size();
     });
-
-    return ggml_reshape_2d(lg.ctx, t, t->ne[0], t->ne[2]);
 }
 
 ggml_tensor * lil_kv_cache_select::input_dirty(const layer_graph & lg) const {

@@ -23,17 +23,14 @@ lil_kv_cache_select::lil_kv_cache_select(const args & a) :
     // as many pages as full ones need, and some more for those that edits have left partly filled
     n_pages_max = GGML_PAD(get_size()/lil_seq_index::PAGE + get_size()/64 + 16, 16);
 
-    bool on_cpu = true;
     for (const auto & layer : layers) {
-        on_cpu = on_cpu && ggml_backend_buffer_is_host(layer.k->buffer);
+        ops.add(layer.k, layer.v, layer.il, hparams.n_head(layer.il), hparams.n_head_kv(layer.il));
     }
 
-    ops   = lil_get_cpu_ops();
-    fused = lil_use_fused(params, on_cpu);
+    fused = ops.choose(params, lil_find_method(params.method)->needs(params));
 
     if (params.fused_dense && !fused) {
-        lil_throw("fused_dense = true needs the fused form, which runs on the CPU only, and %s",
-                params.form == LIL_FORM_PORTABLE ? "form is LIL_FORM_PORTABLE" : on_cpu ? "this CPU backend has none" : "the KV cache is on another device");
+        lil_throw("fused_dense = true needs the fused form, and %s", ops.why_not().c_str());
     }
 
     for (size_t ikv = 0; ikv < layers.size() && !fused; ++ikv) {
@@ -451,6 +448,7 @@ void lil_kv_cache_select::get_info(lil_sparse_info & info) const {
     info.n_dense  = n_dense;
     info.n_sparse = n_sparse;
     info.n_rows   = n_rows_read;
+    info.backend  = ops.names().c_str();
 
     for (size_t ikv = 0; ikv < layers.size(); ++ikv) {
         info.kv_bytes += ggml_nbytes(layers[ikv].k) + ggml_nbytes(layers[ikv].v);

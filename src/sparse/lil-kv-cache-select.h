@@ -1,5 +1,6 @@
 #pragma once
 
+#include "lil-layer-ops.h"
 #include "lil-methods.h"
 #include "lil-seq-index.h"
 #include "lil-side.h"
@@ -187,9 +188,9 @@ protected:
 
     lil_sparse_params params;
 
-    bool fused = false;
+    lil_layer_ops ops; // by cache layer
 
-    const lil_cpu_ops * ops = nullptr;
+    bool fused = false;
 
     std::vector<lil_select_layer> op_layers; // [n_layer], filled at construction, scale when a graph is built
 
@@ -279,7 +280,8 @@ protected:
     // rows of a graph's tables of pages
     static int64_t n_pages_graph(const std::vector<lil_select_step> & steps);
 
-    // an input [ne0, ne1, n_steps] of this graph, made at its first use: fill() fills a step's part
+    // an input [ne0, ne1, n_steps] of this graph, or [ne0, n_steps] where ne1 is 0, made at its first use: fill() fills a step's
+    // part. Ops read it as it is: each view of it would be copied to the device on its own
     template <typename T>
     ggml_tensor * input(const layer_graph & lg, const char * name, int64_t ne0, int64_t ne1, std::function<void(T *, const lil_select_step &)> fill) const;
 

@@ -26,6 +26,10 @@ static std::string check(const lil_sparse_params &) {
     return "";
 }
 
+static lil_needs needs(const lil_sparse_params &) {
+    return { &lil_ops::attn, &lil_ops::attn_join };
+}
+
 const lil_method lil_method_dense = {
-    LIL_SPARSE_DENSE, /*.evicts =*/ false, check, [](const lil_cache_args & a) -> llama_kv_cache * { return new lil_kv_cache_dense(a); },
+    LIL_SPARSE_DENSE, /*.evicts =*/ false, check, needs, [](const lil_cache_args & a) -> llama_kv_cache * { return new lil_kv_cache_dense(a); },
 };

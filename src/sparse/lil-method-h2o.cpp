@@ -16,7 +16,11 @@ namespace {
 class lil_kv_cache_h2o : public lil_kv_cache_scored {
 public:
     explicit lil_kv_cache_h2o(const args & a) :
-        lil_kv_cache_scored(a, a.params.prompt_scores == LIL_PROMPT_SCORES_WINDOW ? LIL_H2O_WINDOW : 0) {}
+        lil_kv_cache_scored(a, a.params.prompt_scores == LIL_PROMPT_SCORES_WINDOW ? LIL_H2O_WINDOW : 0) {
+        if (is_window() && !fused) {
+            lil_throw("prompt_scores = 1 (window) has the fused form only, and %s. Use exact prompt scores", ops.why_not().c_str());
+        }
+    }
 
 protected:
     uint32_t n_protect(bool decode) const override {
@@ -41,7 +45,7 @@ protected:
 
     // the queries that wait
     void build_rank(const layer_graph & lg) override {
-        build_inplace(lg, score[lg.ikv], { ring[lg.ikv], layers[lg.ikv].k, pos[lg.ikv], lg.inp.steps }, ops->h2o_score_window);
+        build_inplace(lg, score[lg.ikv], { ring[lg.ikv], layers[lg.ikv].k, pos[lg.ikv], lg.inp.steps }, ops[lg.ikv].h2o_score_window);
     }
 
     void build_update(const layer_graph & lg, const layer_attn & attn) override {
@@ -56,28 +60,27 @@ protected:
         ggml_tensor * k = layers[ikv].k;
 
         if (lg.n_new() == 1) {
-            build_inplace(lg, score[ikv], { attn.q, k, pos[ikv], lg.inp.steps }, ops->h2o_score);
+            build_inplace(lg, score[ikv], { attn.q, k, pos[ikv], lg.inp.steps }, ops[lg.ikv].h2o_score);
             return;
         }
 
         if (is_window()) {
-            build_inplace(lg, score[ikv], { pos[ikv], lg.inp.steps }, ops->new_slots);
+            build_inplace(lg, score[ikv], { pos[ikv], lg.inp.steps }, ops[lg.ikv].new_slots);
             return;
         }
 
         auto & op = op_layers[ikv];
 
         ggml_tensor * srcs[] = { attn.q, k, lg.inp.steps };
-        ggml_tensor * part   = ggml_custom_4d(lg.g.ctx0, GGML_TYPE_F32, attn.k->ne[2], op.n_head_kv, op.n_part, lg.n_steps(),
-                srcs, 3, ops->h2o_score_prompt, GGML_N_TASKS_MAX, &op);
+        ggml_tensor * part   = ops.check(ikv, ggml_custom_4d(lg.g.ctx0, GGML_TYPE_F32, attn.k->ne[2], op.n_head_kv, op.n_part, lg.n_steps(),
+                srcs, 3, ops[ikv].h2o_score_prompt, GGML_N_TASKS_MAX, &op));
 
-        build_inplace(lg, score[ikv], { part, pos[ikv], lg.inp.steps }, ops->h2o_score_add);
+        build_inplace(lg, score[ikv], { part, pos[ikv], lg.inp.steps }, ops[lg.ikv].h2o_score_add);
     }
 
 private:
-    // the window has no portable form: there every query counts
     bool is_window() const {
-        return fused && params.prompt_scores == LIL_PROMPT_SCORES_WINDOW;
+        return params.prompt_scores == LIL_PROMPT_SCORES_WINDOW;
     }
 };
 
@@ -100,6 +103,14 @@ static std::string check(const lil_sparse_params & p) {
     return "";
 }
 
+static lil_needs needs(const lil_sparse_params & p) {
+    if (p.prompt_scores == LIL_PROMPT_SCORES_WINDOW) {
+        return { &lil_ops::h2o_evict, &lil_ops::h2o_score, &lil_ops::h2o_score_window, &lil_ops::new_slots };
+    }
+
+    return { &lil_ops::h2o_evict, &lil_ops::h2o_score, &lil_ops::h2o_score_prompt, &lil_ops::h2o_score_add };
+}
+
 const lil_method lil_method_h2o = {
-    LIL_SPARSE_H2O, /*.evicts =*/ true, check, [](const lil_cache_args & a) -> llama_kv_cache * { return new lil_kv_cache_h2o(a); },
+    LIL_SPARSE_H2O, /*.evicts =*/ true, check, needs, [](const lil_cache_args & a) -> llama_kv_cache * { return new lil_kv_cache_h2o(a); },
 };

@@ -102,19 +102,19 @@ protected:
         const int64_t n_steps = lg.steps.size();
 
         ggml_tensor * scores = custom(lg, GGML_TYPE_F32, n_pages_graph(lg.steps), n_steps, 1, 1,
-                { lg.q, repr[lg.ikv], input_steps(lg) }, ops->block_scores);
+                { lg.q, repr[lg.ikv], input_steps(lg) }, ops[lg.ikv].block_scores);
 
         return custom(lg, GGML_TYPE_I32, 1 + n_list(lg.steps), 1, n_steps, 1,
-                { scores, input_steps(lg), input_cells(lg) }, ops->block_select);
+                { scores, input_steps(lg), input_cells(lg) }, ops[lg.ikv].block_select);
     }
 
     void build_after(const layer_graph & lg, ggml_tensor * work, ggml_tensor * list) override {
-        custom_inplace(lg, score[lg.ikv], { work, list, input_steps(lg) }, ops->infllm_score);
+        custom_inplace(lg, score[lg.ikv], { work, list, input_steps(lg) }, ops[lg.ikv].infllm_score);
     }
 
     void build_pages(const layer_graph & lg) override {
         if (fused) {
-            custom_inplace(lg, repr[lg.ikv], { layers[lg.ikv].k, score[lg.ikv], input_dirty(lg) }, ops->block_repr);
+            custom_inplace(lg, repr[lg.ikv], { layers[lg.ikv].k, score[lg.ikv], input_dirty(lg) }, ops[lg.ikv].block_repr);
             return;
         }
 
@@ -131,9 +131,9 @@ protected:
 
         if (fused) {
             ggml_tensor * part = custom(lg, GGML_TYPE_F32, shape.window + n_new, lg.n_head_kv, op_layers[lg.ikv].n_part, n_steps,
-                    { lg.q, layers[lg.ikv].k, input_cells(lg), input_steps(lg) }, ops->infllm_score_prompt);
+                    { lg.q, layers[lg.ikv].k, input_cells(lg), input_steps(lg) }, ops[lg.ikv].infllm_score_prompt);
 
-            custom_inplace(lg, score[lg.ikv], { part, input_cells(lg), input_steps(lg) }, ops->infllm_score_add);
+            custom_inplace(lg, score[lg.ikv], { part, input_cells(lg), input_steps(lg) }, ops[lg.ikv].infllm_score_add);
             return;
         }
 
@@ -605,6 +605,11 @@ static std::string check(const lil_sparse_params & p) {
     return "";
 }
 
+static lil_needs needs(const lil_sparse_params &) {
+    return { &lil_ops::attn, &lil_ops::attn_join, &lil_ops::infllm_score, &lil_ops::infllm_score_prompt, &lil_ops::infllm_score_add,
+        &lil_ops::block_repr, &lil_ops::block_scores, &lil_ops::block_select };
+}
+
 const lil_method lil_method_infllm = {
-    LIL_SPARSE_INFLLM, /*.evicts =*/ false, check, [](const lil_cache_args & a) -> llama_kv_cache * { return new lil_kv_cache_infllm(a); },
+    LIL_SPARSE_INFLLM, /*.evicts =*/ false, check, needs, [](const lil_cache_args & a) -> llama_kv_cache * { return new lil_kv_cache_infllm(a); },
 };

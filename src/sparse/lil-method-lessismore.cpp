@@ -24,7 +24,7 @@ public:
 protected:
     ggml_tensor * build_select(const layer_graph & lg, ggml_tensor * work) override {
         return custom(lg, GGML_TYPE_I32, 1 + n_list(lg.steps), 1, lg.steps.size(), 1,
-                { work, input_steps(lg), input_cells(lg) }, ops->lessismore_select);
+                { work, input_steps(lg), input_cells(lg) }, ops[lg.ikv].lessismore_select);
     }
 
     ggml_tensor * build_select(const layer_graph & lg, ggml_tensor * kq, size_t i) override {
@@ -76,6 +76,10 @@ static std::string check(const lil_sparse_params & p) {
     return "";
 }
 
+static lil_needs needs(const lil_sparse_params &) {
+    return { &lil_ops::attn, &lil_ops::attn_join, &lil_ops::lessismore_select };
+}
+
 const lil_method lil_method_lessismore = {
-    LIL_SPARSE_LESSISMORE, /*.evicts =*/ false, check, [](const lil_cache_args & a) -> llama_kv_cache * { return new lil_kv_cache_lessismore(a); },
+    LIL_SPARSE_LESSISMORE, /*.evicts =*/ false, check, needs, [](const lil_cache_args & a) -> llama_kv_cache * { return new lil_kv_cache_lessismore(a); },
 };

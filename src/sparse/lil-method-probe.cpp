@@ -12,7 +12,10 @@ class lil_kv_cache_probe : public lil_kv_cache_select, public lil_probe {
 public:
     explicit lil_kv_cache_probe(const args & a) : lil_kv_cache_select(a) {
         if (!fused) {
-            lil_throw("the probe has the fused form only, which runs on the CPU, and the KV cache is on another device");
+            lil_throw("the probe has the fused form only, and %s", ops.why_not().c_str());
+        }
+        if (!ops.on_cpu()) { // it reads the logits
+            lil_throw("the probe runs on the CPU only, and the KV cache is on %s. Use offload_kqv = false or no GPU layers", ops.names().c_str());
         }
 
         const size_t n = layers.size();
@@ -68,8 +71,8 @@ protected:
         ggml_tensor * steps = input_steps(lg);
         ggml_tensor * cells = input_cells(lg);
 
-        ggml_tensor * tidal = custom(lg, GGML_TYPE_I32, 1 + n_list(lg.steps), lg.n_head_kv, n_steps, 1, { work, steps, cells }, ops->tidal_select);
-        ggml_tensor * less  = custom(lg, GGML_TYPE_I32, 1 + n_list(lg.steps), 1,            n_steps, 1, { work, steps, cells }, ops->lessismore_select);
+        ggml_tensor * tidal = custom(lg, GGML_TYPE_I32, 1 + n_list(lg.steps), lg.n_head_kv, n_steps, 1, { work, steps, cells }, ops[lg.ikv].tidal_select);
+        ggml_tensor * less  = custom(lg, GGML_TYPE_I32, 1 + n_list(lg.steps), 1,            n_steps, 1, { work, steps, cells }, ops[lg.ikv].lessismore_select);
 
         ggml_tensor * srcs[] = { work, tidal, less, steps, cells };
 
@@ -188,6 +191,10 @@ static std::string check(const lil_sparse_params & p) {
     return err.empty() ? lil_method_lessismore.check(p) : err;
 }
 
+static lil_needs needs(const lil_sparse_params &) {
+    return { &lil_ops::attn, &lil_ops::attn_join, &lil_ops::tidal_select, &lil_ops::lessismore_select };
+}
+
 const lil_method lil_method_probe = {
-    LIL_SPARSE_PROBE, /*.evicts =*/ false, check, [](const lil_cache_args & a) -> llama_kv_cache * { return new lil_kv_cache_probe(a); },
+    LIL_SPARSE_PROBE, /*.evicts =*/ false, check, needs, [](const lil_cache_args & a) -> llama_kv_cache * { return new lil_kv_cache_probe(a); },
 };

@@ -37,7 +37,7 @@ protected:
 
     ggml_tensor * build_list(const layer_graph & lg) override {
         return custom(lg, GGML_TYPE_I32, 1 + n_list(lg.steps), lg.n_head_kv, lg.steps.size(), 1,
-                { build_scores(lg), input_steps(lg), input_cells(lg), input_pages(lg) }, ops->page_select);
+                { build_scores(lg), input_steps(lg), input_cells(lg), input_pages(lg) }, ops[lg.ikv].page_select);
     }
 
     lil_select_rows build_rows(const layer_graph & lg, size_t i) override {
@@ -71,6 +71,10 @@ static std::string check(const lil_sparse_params & p) {
     return "";
 }
 
+static lil_needs needs(const lil_sparse_params &) {
+    return { &lil_ops::attn, &lil_ops::attn_join, &lil_ops::page_bounds, &lil_ops::page_scores, &lil_ops::page_select };
+}
+
 const lil_method lil_method_quest = {
-    LIL_SPARSE_QUEST, /*.evicts =*/ false, check, [](const lil_cache_args & a) -> llama_kv_cache * { return new lil_kv_cache_quest(a); },
+    LIL_SPARSE_QUEST, /*.evicts =*/ false, check, needs, [](const lil_cache_args & a) -> llama_kv_cache * { return new lil_kv_cache_quest(a); },
 };

@@ -14,7 +14,7 @@ class lil_kv_cache_raas : public lil_kv_cache_pages {
 public:
     explicit lil_kv_cache_raas(const args & a) : lil_kv_cache_pages(a) {
         if (!fused) {
-            lil_throw("RaaS has the fused form only, which runs on the CPU, and the KV cache is on another device");
+            lil_throw("RaaS has the fused form only, and %s", ops.why_not().c_str());
         }
 
         for (size_t ikv = 0; ikv < layers.size(); ++ikv) {
@@ -45,7 +45,7 @@ protected:
         build_stamp(lg);
 
         return custom(lg, GGML_TYPE_I32, 1 + n_list(lg.steps), lg.n_head_kv, lg.steps.size(), 1,
-                { stamp[lg.ikv], input_steps(lg), input_cells(lg), input_pages(lg) }, ops->raas_select);
+                { stamp[lg.ikv], input_steps(lg), input_cells(lg), input_pages(lg) }, ops[lg.ikv].raas_select);
     }
 
     lil_select_rows build_rows(const layer_graph &, size_t) override { return {}; }
@@ -92,7 +92,7 @@ private:
     std::vector<ggml_tensor *> stamp; // F32 [n_cells, n_head_kv, n_stream]
 
     void build_stamp(const layer_graph & lg) {
-        custom_inplace(lg, stamp[lg.ikv], { build_scores(lg), input_steps(lg), input_cells(lg), input_pages(lg) }, ops->raas_stamp);
+        custom_inplace(lg, stamp[lg.ikv], { build_scores(lg), input_steps(lg), input_cells(lg), input_pages(lg) }, ops[lg.ikv].raas_stamp);
     }
 };
 
@@ -112,6 +112,10 @@ static std::string check(const lil_sparse_params & p) {
     return "";
 }
 
+static lil_needs needs(const lil_sparse_params &) {
+    return { &lil_ops::attn, &lil_ops::attn_join, &lil_ops::page_bounds, &lil_ops::page_scores, &lil_ops::raas_stamp, &lil_ops::raas_select };
+}
+
 const lil_method lil_method_raas = {
-    LIL_SPARSE_RAAS, /*.evicts =*/ false, check, [](const lil_cache_args & a) -> llama_kv_cache * { return new lil_kv_cache_raas(a); },
+    LIL_SPARSE_RAAS, /*.evicts =*/ false, check, needs, [](const lil_cache_args & a) -> llama_kv_cache * { return new lil_kv_cache_raas(a); },
 };

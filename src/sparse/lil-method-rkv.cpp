@@ -75,7 +75,7 @@ protected:
 
     void build_rank(const layer_graph & lg) override {
         if (fused) {
-            build_inplace(lg, score[lg.ikv], { ring[lg.ikv], layers[lg.ikv].k, pos[lg.ikv], lg.inp.steps }, ops->rkv_score);
+            build_inplace(lg, score[lg.ikv], { ring[lg.ikv], layers[lg.ikv].k, pos[lg.ikv], lg.inp.steps }, ops[lg.ikv].rkv_score);
             return;
         }
 
@@ -92,7 +92,7 @@ protected:
         const size_t ikv = lg.ikv;
 
         if (fused) {
-            build_inplace(lg, score[ikv], { pos[ikv], lg.inp.steps }, ops->new_slots);
+            build_inplace(lg, score[ikv], { pos[ikv], lg.inp.steps }, ops[lg.ikv].new_slots);
         } else {
             build_add(lg, score[ikv], nullptr);
             build_add(lg, pos  [ikv], lg.inp.pos_new);
@@ -243,6 +243,10 @@ static std::string check(const lil_sparse_params & p) {
     return "";
 }
 
+static lil_needs needs(const lil_sparse_params &) {
+    return { &lil_ops::h2o_evict, &lil_ops::rkv_score, &lil_ops::new_slots };
+}
+
 const lil_method lil_method_rkv = {
-    LIL_SPARSE_RKV, /*.evicts =*/ true, check, [](const lil_cache_args & a) -> llama_kv_cache * { return new lil_kv_cache_rkv(a); },
+    LIL_SPARSE_RKV, /*.evicts =*/ true, check, needs, [](const lil_cache_args & a) -> llama_kv_cache * { return new lil_kv_cache_rkv(a); },
 };

@@ -356,6 +356,11 @@ static std::string check(const lil_sparse_params & p) {
     return "";
 }
 
+// the same nodes in both forms
+static lil_needs needs(const lil_sparse_params &) {
+    return {};
+}
+
 const lil_method lil_method_sink = {
-    LIL_SPARSE_SINK, /*.evicts =*/ true, check, [](const lil_cache_args & a) -> llama_kv_cache * { return new lil_kv_cache_sink(a); },
+    LIL_SPARSE_SINK, /*.evicts =*/ true, check, needs, [](const lil_cache_args & a) -> llama_kv_cache * { return new lil_kv_cache_sink(a); },
 };

@@ -14,7 +14,7 @@ public:
 protected:
     ggml_tensor * build_select(const layer_graph & lg, ggml_tensor * work) override {
         return custom(lg, GGML_TYPE_I32, 1 + n_list(lg.steps), lg.n_head_kv, lg.steps.size(), 1,
-                { work, input_steps(lg), input_cells(lg) }, ops->tidal_select);
+                { work, input_steps(lg), input_cells(lg) }, ops[lg.ikv].tidal_select);
     }
 
     ggml_tensor * build_select(const layer_graph & lg, ggml_tensor * kq, size_t i) override {
@@ -36,6 +36,10 @@ static std::string check(const lil_sparse_params & p) {
     return "";
 }
 
+static lil_needs needs(const lil_sparse_params &) {
+    return { &lil_ops::attn, &lil_ops::attn_join, &lil_ops::tidal_select };
+}
+
 const lil_method lil_method_tidal = {
-    LIL_SPARSE_TIDAL, /*.evicts =*/ false, check, [](const lil_cache_args & a) -> llama_kv_cache * { return new lil_kv_cache_tidal(a); },
+    LIL_SPARSE_TIDAL, /*.evicts =*/ false, check, needs, [](const lil_cache_args & a) -> llama_kv_cache * { return new lil_kv_cache_tidal(a); },
 };

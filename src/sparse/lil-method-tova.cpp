@@ -30,7 +30,7 @@ protected:
         const size_t ikv = lg.ikv;
 
         if (fused) {
-            build_inplace(lg, score[ikv], { view_last_query(lg, attn.q), layers[ikv].k, pos[ikv], lg.inp.steps }, ops->h2o_score);
+            build_inplace(lg, score[ikv], { view_last_query(lg, attn.q), layers[ikv].k, pos[ikv], lg.inp.steps }, ops[lg.ikv].h2o_score);
             return;
         }
 
@@ -76,6 +76,10 @@ static std::string check(const lil_sparse_params & p) {
     return "";
 }
 
+static lil_needs needs(const lil_sparse_params &) {
+    return { &lil_ops::h2o_evict, &lil_ops::h2o_score };
+}
+
 const lil_method lil_method_tova = {
-    LIL_SPARSE_TOVA, /*.evicts =*/ true, check, [](const lil_cache_args & a) -> llama_kv_cache * { return new lil_kv_cache_tova(a); },
+    LIL_SPARSE_TOVA, /*.evicts =*/ true, check, needs, [](const lil_cache_args & a) -> llama_kv_cache * { return new lil_kv_cache_tova(a); },
 };

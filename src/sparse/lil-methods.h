@@ -2,6 +2,8 @@
 
 #include "lil.h"
 
+#include "lil-layer-ops.h"
+
 #include "llama-kv-cache.h"
 
 #include <string>
@@ -30,6 +32,9 @@ struct lil_method {
 
     // what is wrong with the parameters, or an empty string
     std::string (*check)(const lil_sparse_params & params);
+
+    // the ops of its fused form
+    lil_needs (*needs)(const lil_sparse_params & params);
 
     llama_kv_cache * (*make)(const lil_cache_args & args);
 };

@@ -4,7 +4,6 @@
 #include "lil-sparse.h"
 
 #include "lil-error.h"
-#include "lil-ops.h"
 
 #include "llama-arch.h"
 #include "llama-context.h"
@@ -28,17 +27,6 @@ void lil_throw(const char * fmt, ...) {
     lil_set_last_error("%s", buf);
 
     throw std::runtime_error(buf);
-}
-
-bool lil_use_fused(const lil_sparse_params & params, bool on_cpu) {
-    const bool fused = params.form != LIL_FORM_PORTABLE && on_cpu && lil_get_cpu_ops() != nullptr;
-
-    if (params.form == LIL_FORM_FUSED && !fused) {
-        lil_throw("form = LIL_FORM_FUSED: the fused form runs on the CPU only, and %s. Use LIL_FORM_AUTO or LIL_FORM_PORTABLE",
-                on_cpu ? "this CPU backend has none" : "the KV cache is on another device");
-    }
-
-    return fused;
 }
 
 //

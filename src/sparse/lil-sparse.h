@@ -47,6 +47,3 @@ struct lil_sparse {
 
 // records the message for lil_last_error() and throws it
 [[noreturn]] void lil_throw(const char * fmt, ...);
-
-// Whether a cache whose keys and values are in the CPU's memory (or not) runs the fused form. Throws where it must and cannot.
-bool lil_use_fused(const lil_sparse_params & params, bool on_cpu);

@@ -58,6 +58,8 @@ struct emu_block {
     std::vector<uint64_t> shared;       // dynamic shared memory, 16 byte aligned
     std::vector<uint32_t> exchange[2];  // what each thread gives away; the next shuffle has the other one
     std::vector<int>      n_exchange;   // shuffles so far, by thread
+    std::vector<float>    mma[2];       // a [8] and b [4] of each thread, likewise
+    std::vector<int>      n_mma;
     size_t                n_launches = 0;
 };
 
@@ -131,12 +133,39 @@ inline unsigned __match_any_sync(unsigned, int x, const char * file = __builtin_
     return res;
 }
 
+inline unsigned __ballot_sync(unsigned, bool x, const char * file = __builtin_FILE(), int line = __builtin_LINE()) {
+    const int i    = (int) threadIdx.x;
+    auto &    from = emu.exchange[emu.n_exchange[i]++ & 1];
+
+    from[i] = x;
+    __syncwarp(0xffffffffu, file, line);
+
+    unsigned res = 0;
+    for (int j = 0; j < 32; ++j) {
+        res |= from[i/32*32 + j] << j;
+    }
+    return res;
+}
+
 inline int __popc(unsigned x) { return __builtin_popcount(x); }
 inline int __ffs (int x)      { return __builtin_ffs(x); }
 
-inline int atomicAdd(int * p, int x) {
-    const int old = *p;
+template <typename T>
+inline T atomicAdd(T * p, T x) {
+    const T old = *p;
     *p += x;
+    return old;
+}
+
+inline unsigned atomicOr(unsigned * p, unsigned x) {
+    const unsigned old = *p;
+    *p |= x;
+    return old;
+}
+
+inline unsigned atomicAnd(unsigned * p, unsigned x) {
+    const unsigned old = *p;
+    *p &= x;
     return old;
 }
 
@@ -144,6 +173,29 @@ inline float __half2float(__half x) { return ggml_fp16_to_fp32(x.bits); }
 inline __half __float2half_rn(float x) { return { ggml_fp32_to_fp16(x) }; }
 inline __half __ushort_as_half(unsigned short x) { return { x }; }
 inline unsigned short __half_as_ushort(__half x) { return x.bits; }
+
+// mma.sync.m16n8k16 of F16, sums in F32; who has what: src/ops/cuda/mma.h
+inline void emu_mma(float * d, const uint32_t * a, const uint32_t * b, const char * file = __builtin_FILE(), int line = __builtin_LINE()) {
+    const int i    = (int) threadIdx.x;
+    auto &    from = emu.mma[emu.n_mma[i]++ & 1];
+
+    for (int j = 0; j < 12; ++j) {
+        const uint32_t word = j < 8 ? a[j/2] : b[(j - 8)/2];
+        from[i*12 + j] = ggml_fp16_to_fp32((ggml_fp16_t) (j%2 ? word >> 16 : word & 0xffff));
+    }
+    __syncwarp(0xffffffffu, file, line);
+
+    const float * warp = from.data() + i/32*32*12;
+
+    for (int j = 0; j < 4; ++j) {
+        const int row = i%32/4;           // + 8 for j >= 2
+        const int col = i%4*2 + j%2;
+
+        for (int c = 0; c < 16; ++c) {
+            d[j] += warp[(row*4 + c%8/2)*12 + (j/2 + c/8*2)*2 + c%2]*warp[(col*4 + c%8/2)*12 + 8 + c/8*2 + c%2];
+        }
+    }
+}
 
 inline float __uint_as_float(uint32_t x) {
     float res;
@@ -188,6 +240,9 @@ inline void emu_launch(dim3 grid, dim3 block, size_t smem, const F & body) {
         emu.exchange[0].assign(n_threads, 0);
         emu.exchange[1].assign(n_threads, 0);
         emu.n_exchange .assign(n_threads, 0);
+        emu.mma[0].assign(n_threads*12, 0.0f);
+        emu.mma[1].assign(n_threads*12, 0.0f);
+        emu.n_mma .assign(n_threads, 0);
 
         lockstep_run(n_threads, [&](int thread) {
             threadIdx = dim3(thread);

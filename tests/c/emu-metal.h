@@ -1,12 +1,12 @@
 #pragma once
 
 // Metal's language on the CPU, as far as src/ops/metal uses it: its types, address spaces, simd-group functions, barriers and
-// atomics as C++, the threads of a threadgroup as fibers in lock step. A kernel's source is included as it stands:
+// atomics as C++, the threads of a threadgroup as fibers in lock step. The kernels' source is included as it stands:
 //
 //   #include "emu-metal.h"
 //
 //   namespace emu_metal {
-//   #include "attn.metal"
+//   #include "lil.metal"
 //   }
 //
 //   emu_metal::launch(grid, n_threads, n_shmem, [&](const emu_metal::place & p) {
@@ -26,7 +26,6 @@
 
 #include <algorithm>
 #include <cfloat>
-#include <climits>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -77,12 +76,9 @@ struct alignas(4*sizeof(T)) vec4 {
     explicit vec4(const vec4<U> & o) : x((T) o.x), y((T) o.y), z((T) o.z), w((T) o.w) {}
 
     vec4 operator+(const vec4 & o) const { return vec4(x + o.x, y + o.y, z + o.z, w + o.w); }
-    vec4 operator-(const vec4 & o) const { return vec4(x - o.x, y - o.y, z - o.z, w - o.w); }
-    vec4 operator*(const vec4 & o) const { return vec4(x*o.x, y*o.y, z*o.z, w*o.w); }
-    vec4 operator*(T s)            const { return vec4(x*s, y*s, z*s, w*s); }
+    vec4 operator*(T s)          const { return vec4(x*s, y*s, z*s, w*s); }
 
     vec4 & operator+=(const vec4 & o) { return *this = *this + o; }
-    vec4 & operator*=(T s)            { return *this = *this*s; }
 };
 
 typedef vec4<float>  float4;
@@ -107,12 +103,9 @@ TO as_type(FROM x) {
 
 // by their names in kernels
 inline float exp (float x) { return std::exp (x); }
-inline float sqrt(float x) { return std::sqrt(x); }
 inline float ceil(float x) { return std::ceil(x); }
-inline float fabs(float x) { return std::fabs(x); }
 
 namespace precise {
-inline float exp (float x) { return std::exp (x); }
 inline float sqrt(float x) { return std::sqrt(x); }
 inline float tanh(float x) { return std::tanh(x); }
 }
@@ -125,23 +118,13 @@ inline float4 min(float4 a, float4 b) { return float4(min(a.x, b.x), min(a.y, b.
 
 inline float dot(float4 a, float4 b) { return a.x*b.x + a.y*b.y + a.z*b.z + a.w*b.w; }
 
-inline uint popcount(uint x) {
-    uint n = 0;
-    for (; x; x &= x - 1) {
-        n++;
-    }
-    return n;
-}
-
 //
 // barriers and simd-groups
 //
 
 enum mem_flags {
-    mem_none,
-    mem_device,
-    mem_threadgroup,
-    mem_device_and_threadgroup,
+    mem_device      = 1,
+    mem_threadgroup = 2,
 };
 
 #define threadgroup_barrier(flags) ((void) (flags), lockstep_barrier(__FILE__, __LINE__))
@@ -193,16 +176,8 @@ template <typename T> T simd_max(T x, EMU_METAL_AT) {
     return simd_exchange(x, file, line, [](const T * all, int) { return *std::max_element(all, all + 32); });
 }
 
-template <typename T> T simd_min(T x, EMU_METAL_AT) {
-    return simd_exchange(x, file, line, [](const T * all, int) { return *std::min_element(all, all + 32); });
-}
-
 template <typename T> T simd_shuffle_xor(T x, ushort mask, EMU_METAL_AT) {
     return simd_exchange(x, file, line, [=](const T * all, int lane) { return all[(lane ^ mask)%32]; });
-}
-
-template <typename T> T simd_broadcast(T x, ushort from, EMU_METAL_AT) {
-    return simd_exchange(x, file, line, [=](const T * all, int) { return all[from]; });
 }
 
 template <typename T> T simd_prefix_exclusive_sum(T x, EMU_METAL_AT) {
@@ -225,14 +200,9 @@ struct atomic_uint {
     uint value;
 };
 
-struct atomic_int {
-    int value;
-};
-
 inline void atomic_store_explicit    (atomic_uint * p, uint x, memory_order) { p->value = x; }
 inline uint atomic_load_explicit     (const atomic_uint * p, memory_order)   { return p->value; }
 inline uint atomic_fetch_add_explicit(atomic_uint * p, uint x, memory_order) { const uint res = p->value; p->value += x; return res; }
-inline uint atomic_fetch_or_explicit (atomic_uint * p, uint x, memory_order) { const uint res = p->value; p->value |= x; return res; }
 
 //
 // launches

@@ -7,8 +7,9 @@
 //   lockstep_sub_barrier(width)  waits for the aligned group of `width` threads (a simd-group, a warp) that the caller is in;
 //                                the last group may be smaller
 //
-// In each round every thread runs once, up to its next barrier; where a round begins and in which direction it goes changes
-// from round to round, so that a result which hangs on the order of threads (a barrier that is missing) changes too.
+// In each round about half of the groups of 32 threads run once, up to their next barrier: so they drift apart as far as the
+// barriers let them. Which ones they are, where a round begins and in which direction it goes changes from round to round, so that a
+// result which hangs on the order of threads (a barrier that is missing) changes too.
 //
 // A thread that waits for one that has returned, or that stands at another line's barrier, waits for ever on a GPU, or goes on
 // with wrong data: here the program aborts and says which threads wait where.
@@ -192,13 +193,20 @@ inline void lockstep_run(int n_threads, const std::function<void(int)> & body) {
         const int  at   = (int) ((g.order >> 8)%(unsigned) n_threads);
         const bool back = (g.order >> 7 & 1) != 0;
 
+        unsigned idle = g.order; // a bit for each group of 32
+        idle = (idle ^ idle >> 16)*0x45d9f3bu;
+        idle = (idle ^ idle >> 16)*0x45d9f3bu;
+        idle = idle ^ idle >> 16;
+
         bool moved = false;
 
         n_done = 0;
         for (int j = 0; j < n_threads; ++j) {
             const int i = (back ? at + n_threads - j : at + j)%n_threads;
             if (g.fibers[i]->state == LOCKSTEP_READY) {
-                lockstep_enter(i);
+                if ((idle >> i/32%32 & 1) == 0) {
+                    lockstep_enter(i);
+                }
                 moved = true;
             }
             n_done += g.fibers[i]->state == LOCKSTEP_DONE;

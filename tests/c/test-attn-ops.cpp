@@ -3,37 +3,14 @@
 //
 //   test-attn-ops [seed]
 
-#undef NDEBUG
+#include "ops-common.h"
 
 #include "lil-ops.h"
 
 #include "ggml-alloc.h"
 #include "ggml-backend.h"
-#include "ggml.h"
 
-#include <algorithm>
-#include <cmath>
-#include <cstdio>
-#include <cstdlib>
-#include <cstring>
-#include <random>
-#include <string>
-#include <vector>
-
-#define CHECK(x) \
-    do { \
-        if (!(x)) { \
-            fprintf(stderr, "%s:%d: seed %u: %s: CHECK(%s) failed\n", __FILE__, __LINE__, seed, test_name.c_str(), #x); \
-            exit(1); \
-        } \
-    } while (0)
-
-static uint32_t seed = 1;
-
-static std::string  test_name;
-static std::mt19937 rng;
-
-static const lil_cpu_ops * ops;
+static const lil_ops * ops;
 
 static ggml_backend_t             backend;
 static ggml_backend_set_n_threads_t set_n_threads;
@@ -41,30 +18,6 @@ static ggml_backend_set_n_threads_t set_n_threads;
 //
 // helpers
 //
-
-static int rand_int(int lo, int hi) { // [lo, hi]
-    return lo + (int) (rng()%(uint32_t) (hi - lo + 1));
-}
-
-static std::vector<float> rand_floats(size_t n, float scale = 1.0f) {
-    std::vector<float> res(n);
-    for (float & x : res) {
-        x = scale*((float) rng()/(float) rng.max()*2.0f - 1.0f);
-    }
-    return res;
-}
-
-// n of [0, n_cells), ascending
-static std::vector<int32_t> rand_cells(int n, int n_cells) {
-    std::vector<int32_t> all(n_cells);
-    for (int i = 0; i < n_cells; ++i) {
-        all[i] = i;
-    }
-    std::shuffle(all.begin(), all.end(), rng);
-    all.resize(n);
-    std::sort(all.begin(), all.end());
-    return all;
-}
 
 // the tensors of one test, and the graph of its ops
 struct graph {
@@ -173,31 +126,6 @@ struct kv_cache {
         return values.data() + (strm*t->ne[1] + cell)*t->ne[0] + i_head*n_embd;
     }
 };
-
-static double dot(const float * a, const float * b, int n) {
-    double res = 0.0;
-    for (int i = 0; i < n; ++i) {
-        res += (double) a[i]*b[i];
-    }
-    return res;
-}
-
-static void check_near(double x, double ref, double tol) {
-    if (!(std::fabs(x - ref) <= tol*(1.0 + std::fabs(ref)))) {
-        fprintf(stderr, "%.9g, expected %.9g\n", x, ref);
-        CHECK(!"near");
-    }
-}
-
-static const ggml_type TYPES[] = { GGML_TYPE_F16, GGML_TYPE_F32, GGML_TYPE_BF16, GGML_TYPE_Q8_0, GGML_TYPE_Q4_0 };
-
-static ggml_type rand_type(int n_embd) {
-    ggml_type type;
-    do {
-        type = TYPES[rng()%5];
-    } while (n_embd%ggml_blck_size(type) != 0);
-    return type;
-}
 
 //
 // tests
@@ -481,7 +409,7 @@ int main(int argc, char ** argv) {
     CHECK(dev);
     ggml_backend_reg_t reg = ggml_backend_dev_backend_reg(dev);
 
-    using get_ops_t = const lil_cpu_ops * (*)(void);
+    using get_ops_t = const lil_ops * (*)(void);
 
     auto get_ops  = (get_ops_t) ggml_backend_reg_get_proc_address(reg, "lil_ops");
     set_n_threads = (ggml_backend_set_n_threads_t) ggml_backend_reg_get_proc_address(reg, "ggml_backend_set_n_threads");

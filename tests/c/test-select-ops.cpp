@@ -3,36 +3,15 @@
 //
 //   test-select-ops [seed]
 
-#undef NDEBUG
+#include "ops-common.h"
 
 #include "ggml-backend.h"
-#include "ggml.h"
 #include "lil-ops.h"
 
-#include <algorithm>
-#include <cmath>
-#include <cstdio>
-#include <cstdlib>
-#include <cstring>
 #include <list>
-#include <random>
 #include <thread>
-#include <vector>
 
-static const char * test_name = "";
-static uint32_t     test_seed = 0;
-
-#define CHECK(x) \
-    do { \
-        if (!(x)) { \
-            fprintf(stderr, "%s:%d: %s, seed %u: CHECK(%s) failed\n", __FILE__, __LINE__, test_name, test_seed, #x); \
-            exit(1); \
-        } \
-    } while (0)
-
-static const lil_cpu_ops * ops = nullptr;
-
-static const int32_t POISON = 0x7fc0dead; // as F32: not a number
+static const lil_ops * ops = nullptr;
 
 //
 // helpers
@@ -150,22 +129,6 @@ static std::vector<float> get_key(const ggml_tensor * k, int64_t n_head_kv, int6
     return res;
 }
 
-// indices [0, x.size()), best first; of equal ones the last first
-static std::vector<int32_t> get_ranking(const std::vector<float> & x) {
-    std::vector<int32_t> res(x.size());
-    for (size_t i = 0; i < x.size(); ++i) {
-        res[i] = (int32_t) (x.size() - 1 - i);
-    }
-    std::stable_sort(res.begin(), res.end(), [&](int32_t a, int32_t b) { return x[a] > x[b]; });
-    return res;
-}
-
-static std::vector<int32_t> get_best(const std::vector<float> & x, int64_t k) {
-    auto res = get_ranking(x);
-    res.resize(std::min<size_t>(res.size(), std::max<int64_t>(k, 0)));
-    return res;
-}
-
 // a list says: the cells of these ranks, and nothing is written behind them
 static void check_list(const ggml_tensor * list, int64_t i_head, int64_t i_step, const int32_t * all, std::vector<int32_t> ranks) {
     const int32_t * got = row_i32(list, i_head, i_step);
@@ -178,12 +141,6 @@ static void check_list(const ggml_tensor * list, int64_t i_head, int64_t i_step,
     }
     for (int64_t i = 1 + (int64_t) ranks.size(); i < list->ne[0]; ++i) {
         CHECK(got[i] == POISON);
-    }
-}
-
-static void add_ranks(std::vector<int32_t> & ranks, int32_t r0, int32_t r1) {
-    for (int32_t r = r0; r < r1; ++r) {
-        ranks.push_back(r);
     }
 }
 
@@ -598,21 +555,6 @@ static void check_close(const std::vector<float> & got, const std::vector<float>
     }
 }
 
-static std::vector<double> softmax(const std::vector<double> & x) {
-    const double max = *std::max_element(x.begin(), x.end());
-
-    double sum = 0.0;
-    for (const double v : x) {
-        sum += std::exp(v - max);
-    }
-
-    std::vector<double> res;
-    for (const double v : x) {
-        res.push_back(std::exp(v - max)/sum);
-    }
-    return res;
-}
-
 static void test_infllm_score(uint32_t seed) {
     test_case t(seed);
     heads     h(t);
@@ -651,7 +593,7 @@ static void test_infllm_score(uint32_t seed) {
             x[l[l[0]]] = 0.0f;
             for (int32_t g = 0; g < h.n_group; ++g) {
                 const float * kq = get_logits(work, h, i*h.n_group + g, s);
-                const auto    p  = softmax(std::vector<double>(kq, kq + l[0]));
+                const auto    p  = get_softmax(std::vector<double>(kq, kq + l[0]));
 
                 for (int32_t j = std::max(0, l[0] - layer.n_recent); j < l[0]; ++j) {
                     x[l[1 + j]] += (float) p[j];
@@ -726,7 +668,7 @@ static void test_infllm_score_prompt(uint32_t seed) {
                         kq.push_back(layer.softcap == 0.0f ? v : layer.softcap*std::tanh(v/layer.softcap));
                     }
 
-                    const auto p = softmax(kq);
+                    const auto p = get_softmax(kq);
                     for (int32_t j = std::max(0, r - layer.n_recent + 1); j <= r; ++j) {
                         x[seq.all(s)[1 + j]] += (float) p[j];
                     }
@@ -809,7 +751,7 @@ int main(int argc, char ** argv) {
         return 1;
     }
 
-    const auto get_ops = (const lil_cpu_ops * (*)(void)) ggml_backend_reg_get_proc_address(ggml_backend_dev_backend_reg(dev), "lil_ops");
+    const auto get_ops = (const lil_ops * (*)(void)) ggml_backend_reg_get_proc_address(ggml_backend_dev_backend_reg(dev), "lil_ops");
     if (!get_ops) {
         fprintf(stderr, "the CPU backend has no lil_ops\n");
         return 1;
@@ -837,8 +779,8 @@ int main(int argc, char ** argv) {
         const uint32_t first = argc > 1 ? (uint32_t) strtoul(argv[1], nullptr, 10) : 0;
         const uint32_t n     = argc > 1 ? 1 : test.n;
 
-        for (test_seed = first; test_seed < first + n; ++test_seed) {
-            test.run(test_seed);
+        for (seed = first; seed < first + n; ++seed) {
+            test.run(seed);
         }
     }
 

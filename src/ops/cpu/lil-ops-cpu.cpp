@@ -3,8 +3,13 @@
 #include "h2o.h"
 #include "select.h"
 
-const lil_cpu_ops * lil_ops_cpu(void) {
-    static const lil_cpu_ops ops = {
+const lil_ops * lil_ops_cpu(void) {
+    static const lil_ops ops = {
+        /*.name                =*/ "CPU",
+        /*.has_parts           =*/ true,
+        /*.attn_n_work         =*/ lil_attn_n_work,
+        /*.attn_kq_offset      =*/ lil_attn_kq_offset,
+        /*.check               =*/ nullptr,
         /*.h2o_evict           =*/ lil_h2o_evict,
         /*.h2o_score           =*/ lil_h2o_score,
         /*.h2o_score_prompt    =*/ lil_h2o_score_prompt,

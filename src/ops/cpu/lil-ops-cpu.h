@@ -6,4 +6,4 @@
 #ifdef __cplusplus
 extern "C"
 #endif
-const struct lil_cpu_ops * lil_ops_cpu(void);
+const struct lil_ops * lil_ops_cpu(void);

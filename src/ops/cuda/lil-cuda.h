@@ -9,7 +9,8 @@
 // Each has a companion *_supports with the same tensors, of which only type, ne and nb are read: where it says false, the
 // function must not be called (it aborts). Nothing falls back to anything.
 //
-// Launches: all 1. The results do not depend on the device's size, but for rounding.
+// Launches: 1, where nothing else is said. scratch: memory on the device, aligned to 16 bytes, that nothing else uses until the
+// op has run: as many words of 4 bytes as the companion *_n_scratch says. The results do not depend on the device's size, but for rounding.
 
 #include "lil-ops.h"
 
@@ -83,16 +84,74 @@ bool lil_cuda_page_scores_supports(const lil_select_layer & layer, const lil_cud
 void lil_cuda_page_scores(const lil_select_layer & layer, const lil_cuda_tensor & scores, const lil_cuda_tensor & q, const lil_cuda_tensor & bounds, const lil_cuda_tensor & steps, cudaStream_t stream);
 
 // page_select. list I32 [1 + n_max, n_head_kv, n_steps]
-//   Time: a block for each KV head and step, which reads the scores six times, all but the first from caches.
+//   Time: a block for each KV head and step, which reads the scores five times, all but the first from its L1 cache. With the
+//   8192 pages of 131072 tokens each thread has 16 scores, and a pass two turns of loads.
 void lil_cuda_page_select(const lil_select_layer & layer, const lil_cuda_tensor & list, const lil_cuda_tensor & scores, const lil_cuda_tensor & steps,
         const lil_cuda_tensor & cells, const lil_cuda_tensor & pages, cudaStream_t stream);
 
 // tidal_select. work is attn's, with logits over cells; n_head, of all query heads. list I32 [1 + n_max, n_head_kv, n_steps]
-//   Time: a block for each KV head and step, which reads the logits of its group six times.
+//   Time: a block for each KV head and step, which reads the logits of its group five times.
 void lil_cuda_tidal_select(const lil_select_layer & layer, const lil_cuda_tensor & list, const lil_cuda_tensor & work, int64_t n_embd_v, int64_t n_head,
         const lil_cuda_tensor & steps, const lil_cuda_tensor & cells, cudaStream_t stream);
 
-// h2o_score. scratch: lil_cuda_h2o_score_n_scratch() floats on the device that nothing else uses until this has run.
+// lessismore_select. As tidal_select; list I32 [1 + n_max, 1, n_steps]
+//   Launches: 2. Time: a block for each query head and step reads its logits five times and sorts the best budget - n_sink - n_recent
+//   of them (in shared memory up to 4096); a block for each step merges.
+size_t lil_cuda_lessismore_select_n_scratch(const lil_select_layer & layer, int64_t n_head, const lil_cuda_tensor & steps, const lil_cuda_tensor & cells);
+void lil_cuda_lessismore_select(const lil_select_layer & layer, const lil_cuda_tensor & list, const lil_cuda_tensor & work, int64_t n_embd_v, int64_t n_head,
+        const lil_cuda_tensor & steps, const lil_cuda_tensor & cells, int32_t * scratch, cudaStream_t stream);
+
+// infllm_score. work is attn's, with logits over list and attn's n_sm
+//   Time: reads the logits of the window once; the maxima and sums are attn's. Steps of one stream go one after the other.
+bool lil_cuda_infllm_score_supports(const lil_select_layer & layer, const lil_cuda_tensor & score, int64_t n_head);
+void lil_cuda_infllm_score(const lil_select_layer & layer, const lil_cuda_tensor & score, const lil_cuda_tensor & work, int64_t n_embd_v, int64_t n_head,
+        const lil_cuda_tensor & list, const lil_cuda_tensor & steps, int n_sm, cudaStream_t stream);
+
+// infllm_score_prompt, infllm_score_add. part F32 [n_recent + n_new, n_head_kv, 1, n_steps]. Queries, scaled, and keys are read as
+// F16, as FlashAttention on tensor cores reads them.
+//   Launches: 2 and 1. Time: computes q.k twice on tensor cores: n_query*n_head*n_kv*n_embd multiply-adds, and again for what
+//   lies in the windows.
+bool lil_cuda_infllm_score_prompt_supports(const lil_select_layer & layer, const lil_cuda_tensor & part, const lil_cuda_tensor & q, const lil_cuda_tensor & k,
+        const lil_cuda_tensor & cells, const lil_cuda_tensor & steps);
+size_t lil_cuda_infllm_score_prompt_n_scratch(const lil_select_layer & layer, const lil_cuda_tensor & q, const lil_cuda_tensor & cells, const lil_cuda_tensor & steps, int n_sm);
+void lil_cuda_infllm_score_prompt(const lil_select_layer & layer, const lil_cuda_tensor & part, const lil_cuda_tensor & q, const lil_cuda_tensor & k,
+        const lil_cuda_tensor & cells, const lil_cuda_tensor & steps, float * scratch, int n_sm, cudaStream_t stream);
+void lil_cuda_infllm_score_add(const lil_select_layer & layer, const lil_cuda_tensor & score, const lil_cuda_tensor & part, const lil_cuda_tensor & cells,
+        const lil_cuda_tensor & steps, cudaStream_t stream);
+
+// block_repr. Blocks of up to LIL_CUDA_MAX_BLOCK tokens.
+//   Time: a warp for each block and KV head, which reads n_repr K rows.
+#define LIL_CUDA_MAX_BLOCK 1024
+bool lil_cuda_block_repr_supports(const lil_select_layer & layer, const lil_cuda_tensor & repr, const lil_cuda_tensor & k, const lil_cuda_tensor & score, const lil_cuda_tensor & dirty);
+void lil_cuda_block_repr(const lil_select_layer & layer, const lil_cuda_tensor & repr, const lil_cuda_tensor & k, const lil_cuda_tensor & score, const lil_cuda_tensor & dirty, cudaStream_t stream);
+
+// block_scores. scores F32 [n_blocks_max, n_steps]
+//   Time: reads each block's representatives once, 4*n_embd_head*n_head_kv bytes for each block.
+bool lil_cuda_block_scores_supports(const lil_select_layer & layer, const lil_cuda_tensor & scores, const lil_cuda_tensor & q, const lil_cuda_tensor & repr, const lil_cuda_tensor & steps);
+void lil_cuda_block_scores(const lil_select_layer & layer, const lil_cuda_tensor & scores, const lil_cuda_tensor & q, const lil_cuda_tensor & repr, const lil_cuda_tensor & steps, cudaStream_t stream);
+
+// block_select. list I32 [1 + n_max, 1, n_steps]
+//   Time: a block for each step, which reads the scores five times.
+void lil_cuda_block_select(const lil_select_layer & layer, const lil_cuda_tensor & list, const lil_cuda_tensor & scores, const lil_cuda_tensor & steps,
+        const lil_cuda_tensor & cells, cudaStream_t stream);
+
+// raas_stamp. Time: a block for each KV head and stream, which takes the stream's steps one after the other, reads the stamps of
+// all tokens once, and the pages' five times.
+size_t lil_cuda_raas_stamp_n_scratch(const lil_select_layer & layer, const lil_cuda_tensor & stamp, const lil_cuda_tensor & pages);
+void lil_cuda_raas_stamp(const lil_select_layer & layer, const lil_cuda_tensor & stamp, const lil_cuda_tensor & scores, const lil_cuda_tensor & steps,
+        const lil_cuda_tensor & cells, const lil_cuda_tensor & pages, int32_t * scratch, cudaStream_t stream);
+
+// raas_select. list I32 [1 + n_max, n_head_kv, n_steps]
+//   Time: a block for each KV head and step; otherwise as raas_stamp.
+size_t lil_cuda_raas_select_n_scratch(const lil_select_layer & layer, const lil_cuda_tensor & steps, const lil_cuda_tensor & pages);
+void lil_cuda_raas_select(const lil_select_layer & layer, const lil_cuda_tensor & list, const lil_cuda_tensor & stamp, const lil_cuda_tensor & steps,
+        const lil_cuda_tensor & cells, const lil_cuda_tensor & pages, int32_t * scratch, cudaStream_t stream);
+
+//
+// evict
+//
+
+// h2o_score
 //   Launches: 2. Time: reads each used K row once, n_used*n_head_kv*(row of K) bytes.
 bool lil_cuda_h2o_score_supports(const lil_h2o_layer & layer, const lil_cuda_tensor & score, const lil_cuda_tensor & q, const lil_cuda_tensor & k,
         const lil_cuda_tensor & pos, const lil_cuda_tensor & steps);
@@ -103,9 +162,36 @@ void lil_cuda_h2o_score(const lil_h2o_layer & layer, const lil_cuda_tensor & sco
 // new_slots
 void lil_cuda_new_slots(const lil_h2o_layer & layer, const lil_cuda_tensor & score, const lil_cuda_tensor & pos, const lil_cuda_tensor & steps, cudaStream_t stream);
 
-// h2o_evict. scratch: lil_cuda_h2o_evict_n_scratch() ints. Positions of a head differ from each other.
+// h2o_evict. Positions of a head differ from each other.
 //   Time: a block for each KV head and step (shared: for each step). Where one token goes, it reads the scores once; else ten
 //   times, and twice, and moves the rows: two reads and two writes of a row for each that moves.
 size_t lil_cuda_h2o_evict_n_scratch(const lil_h2o_layer & layer, const lil_cuda_tensor & pos, const lil_cuda_tensor & steps);
 void lil_cuda_h2o_evict(const lil_h2o_layer & layer, const lil_cuda_tensor & pos, const lil_cuda_tensor & k, const lil_cuda_tensor & v,
         const lil_cuda_tensor & score, const lil_cuda_tensor & steps, int32_t * scratch, cudaStream_t stream);
+
+// h2o_score_prompt, h2o_score_add. part F32 [n_kv, n_head_kv, 1, n_steps]. Queries and keys are read as in infllm_score_prompt.
+//   Launches: 2 and 1. Time: computes q.k twice on tensor cores, 2*n_query*n_head*n_kv*n_embd multiply-adds.
+bool lil_cuda_h2o_score_prompt_supports(const lil_h2o_layer & layer, const lil_cuda_tensor & part, const lil_cuda_tensor & q, const lil_cuda_tensor & k, const lil_cuda_tensor & steps);
+size_t lil_cuda_h2o_score_prompt_n_scratch(const lil_h2o_layer & layer, const lil_cuda_tensor & part, const lil_cuda_tensor & q, const lil_cuda_tensor & steps, int n_sm);
+void lil_cuda_h2o_score_prompt(const lil_h2o_layer & layer, const lil_cuda_tensor & part, const lil_cuda_tensor & q, const lil_cuda_tensor & k, const lil_cuda_tensor & steps,
+        float * scratch, int n_sm, cudaStream_t stream);
+void lil_cuda_h2o_score_add(const lil_h2o_layer & layer, const lil_cuda_tensor & score, const lil_cuda_tensor & part, const lil_cuda_tensor & pos,
+        const lil_cuda_tensor & steps, cudaStream_t stream);
+
+// h2o_score_window. As h2o_score_prompt, for the LIL_STEP_WIN queries in win.
+//   Launches: 2, which end at once for steps without such queries.
+bool lil_cuda_h2o_score_window_supports(const lil_h2o_layer & layer, const lil_cuda_tensor & score, const lil_cuda_tensor & win, const lil_cuda_tensor & k,
+        const lil_cuda_tensor & pos, const lil_cuda_tensor & steps);
+size_t lil_cuda_h2o_score_window_n_scratch(const lil_h2o_layer & layer, const lil_cuda_tensor & win, const lil_cuda_tensor & k, const lil_cuda_tensor & steps, int n_sm);
+void lil_cuda_h2o_score_window(const lil_h2o_layer & layer, const lil_cuda_tensor & score, const lil_cuda_tensor & win, const lil_cuda_tensor & k,
+        const lil_cuda_tensor & pos, const lil_cuda_tensor & steps, float * scratch, int n_sm, cudaStream_t stream);
+
+// rkv_score. ring F32 [n_embd_head*n_head, n_ring, n_stream]. Queries, scaled, and keys are read as in infllm_score_prompt. Positions of a
+// head differ from each other.
+//   Launches: 3, which end at once for steps that do not evict. Time: n_before^2*n_head_kv*n_embd multiply-adds on tensor cores at
+//   most (a key's search ends at its newest near-duplicate), and as many comparisons of positions as n_before^2*n_head_kv.
+bool lil_cuda_rkv_score_supports(const lil_h2o_layer & layer, const lil_cuda_tensor & score, const lil_cuda_tensor & ring, const lil_cuda_tensor & k,
+        const lil_cuda_tensor & pos, const lil_cuda_tensor & steps);
+size_t lil_cuda_rkv_score_n_scratch(const lil_h2o_layer & layer, const lil_cuda_tensor & ring, const lil_cuda_tensor & k, const lil_cuda_tensor & steps);
+void lil_cuda_rkv_score(const lil_h2o_layer & layer, const lil_cuda_tensor & score, const lil_cuda_tensor & ring, const lil_cuda_tensor & k,
+        const lil_cuda_tensor & pos, const lil_cuda_tensor & steps, float * scratch, cudaStream_t stream);

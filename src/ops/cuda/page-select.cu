@@ -33,16 +33,11 @@ static __global__ void __launch_bounds__(LIL_TOPK_THREADS, 1) lil_page_select_ke
     const int n_pages = step[LIL_SEL_PAGES];
 
     if (!step[LIL_SEL_SPARSE] || n_pages <= p.n_pages) {
-        lil_list_copy(list, 0, cells, 0, cells[0]);
-        if (threadIdx.x == 0) {
-            list[0] = cells[0];
-        }
+        lil_list_copy_all(list, cells);
         return;
     }
 
     LIL_SHARED(int, shared);
-    int * chosen = shared + LIL_TOPK_SHARED;   // [LIL_TOPK_THREADS] first ranks of the turn's pages
-    int * offset = chosen + LIL_TOPK_THREADS;  // [LIL_TOPK_THREADS + 1] and their places in the list
 
     const int p0 = p.first_page ? 1 : 0;   // pages [p0, n_pages - 1) compete
     const int k  = p.n_pages - 1 - p0;     // for as many places
@@ -60,36 +55,9 @@ static __global__ void __launch_bounds__(LIL_TOPK_THREADS, 1) lil_page_select_ke
 
         const lil_topk_bound bound = lil_topk_search(n, k, shared, get_key);
 
-        int n_before = 0; // pages of earlier turns
-
-        lil_topk_each(n, bound, shared, get_key, [&](int i, int j, bool is_in, int total) {
-            const int n_tokens = is_in ? first[p0 + i + 1] - first[p0 + i] : 0;
-
-            int       n_turn;
-            const int at = n_list + lil_block_scan(n_tokens, shared + 256, &n_turn);
-
-            const int n_chosen = total - n_before;
-
-            if (is_in) {
-                chosen[j - n_before] = first[p0 + i];
-                offset[j - n_before] = at;
-            }
-            if (threadIdx.x == 0) {
-                offset[n_chosen] = n_list + n_turn;
-            }
-            __syncthreads();
-
-            // 16 lanes copy a page
-            for (int c = threadIdx.x/16; c < n_chosen; c += LIL_TOPK_THREADS/16) {
-                const int n_copy = offset[c + 1] - offset[c];
-                for (int t = threadIdx.x%16; t < n_copy; t += 16) {
-                    list[1 + offset[c] + t] = cells[1 + chosen[c] + t];
-                }
-            }
-
-            n_list  += n_turn;
-            n_before = total;
-        }); // the next turn's scans have barriers before chosen is written again
+        lil_topk_each(n, bound, shared, get_key, [&](const int * pick, int n_pick, int) {
+            n_list = lil_list_add_pages(list, n_list, cells, first, n_pick, shared, [&](int c) { return p0 + pick[c]; });
+        });
     }
 
     lil_list_copy(list, n_list, cells, first[n_pages - 1], first[n_pages]);
@@ -123,6 +91,6 @@ void lil_cuda_page_select(const lil_select_layer & layer, const lil_cuda_tensor 
     p.n_pages    = layer.n_pages;
     p.first_page = layer.first_page;
 
-    LIL_LAUNCH(dim3((unsigned) layer.n_head_kv, (unsigned) steps.ne[1]), LIL_TOPK_THREADS, sizeof(int)*(LIL_TOPK_SHARED + 2*LIL_TOPK_THREADS + 1), stream,
+    LIL_LAUNCH(dim3((unsigned) layer.n_head_kv, (unsigned) steps.ne[1]), LIL_TOPK_THREADS, sizeof(int)*LIL_TOPK_PAGES_SHARED, stream,
             lil_page_select_kernel, p);
 }

@@ -28,10 +28,7 @@ static __global__ void __launch_bounds__(LIL_TOPK_THREADS, 1) lil_tidal_select_k
     int32_t * list = (int32_t *) (p.list + i_step*p.list_nb2 + i_kv*p.list_nb1);
 
     if (!step[LIL_SEL_SPARSE] || cells[0] <= p.budget) {
-        lil_list_copy(list, 0, cells, 0, cells[0]);
-        if (threadIdx.x == 0) {
-            list[0] = cells[0];
-        }
+        lil_list_copy_all(list, cells);
         return;
     }
 
@@ -53,9 +50,9 @@ static __global__ void __launch_bounds__(LIL_TOPK_THREADS, 1) lil_tidal_select_k
     if (k > 0) {
         const lil_topk_bound bound = lil_topk_search(n, k, shared, get_key);
 
-        lil_topk_each(n, bound, shared, get_key, [&](int i, int j, bool is_in, int) {
-            if (is_in) {
-                list[1 + j] = cells[1 + i];
+        lil_topk_each(n, bound, shared, get_key, [&](const int * pick, int n_pick, int n_done) {
+            for (int i = threadIdx.x; i < n_pick; i += LIL_TOPK_THREADS) {
+                list[1 + n_done + i] = cells[1 + pick[i]];
             }
         });
     }
@@ -86,5 +83,5 @@ void lil_cuda_tidal_select(const lil_select_layer & layer, const lil_cuda_tensor
     p.cells     = (const char *) cells.data;
     p.cells_nb2 = cells.nb[2];
 
-    LIL_LAUNCH(dim3((unsigned) layer.n_head_kv, (unsigned) steps.ne[1]), LIL_TOPK_THREADS, sizeof(int)*LIL_TOPK_SHARED, stream, lil_tidal_select_kernel, p);
+    LIL_LAUNCH(dim3((unsigned) layer.n_head_kv, (unsigned) steps.ne[1]), LIL_TOPK_THREADS, sizeof(int)*LIL_TOPK_EACH_SHARED, stream, lil_tidal_select_kernel, p);
 }

@@ -3,23 +3,17 @@
 #include "score-block.h"
 
 static inline lil_score_job lil_h2o_job(constant lil_metal_kargs_evict & args, device const char * k, int strm, int i_kv) {
-    lil_score_job job;
+    lil_score_job job = lil_score_job_init();
 
-    job.k        = k + (uint64_t) strm*args.nb_k2 + i_kv*args.size_k;
-    job.nb_k1    = args.nb_k1;
-    job.n_embd   = args.n_embd;
-    job.n_keys   = 0;
-    job.q        = nullptr;
-    job.nb_q0    = args.nb_q0;
-    job.nb_q1    = args.nb_q1;
-    job.n_group  = args.n_group;
-    job.ring_pos = -1;
-    job.by_pos   = false;
-    job.pos      = nullptr;
-    job.pos0     = 0.0f;
-    job.base     = 0;
-    job.scale    = args.scale;
-    job.softcap  = args.softcap;
+    job.k       = k + (uint64_t) strm*args.nb_k2 + i_kv*args.size_k;
+    job.nb_k1   = args.nb_k1;
+    job.n_embd  = args.n_embd;
+    job.nb_q0   = args.nb_q0;
+    job.nb_q1   = args.nb_q1;
+    job.n_group = args.n_group;
+    job.n_ring  = args.n_ring;
+    job.scale   = args.scale;
+    job.softcap = args.softcap;
 
     return job;
 }
@@ -72,7 +66,7 @@ kernel void kernel_lil_h2o_score(
     job.q      = q + i_step*args.nb_q2 + (uint64_t) i_kv*args.n_group*args.nb_q0;
 
     for (int r0 = 0; r0 < args.n_group; r0 += N) {
-        lil_score_rows<N>(job, r0, args.n_group, x, shmem, t);
+        lil_score_rows<N>(job, r0, args.n_group, x, 0, shmem, t);
     }
 }
 
@@ -124,7 +118,7 @@ kernel void kernel_lil_h2o_score_prompt(
     const int n_rows = args.n_query*args.n_group;
 
     for (int r0 = i_part*LIL_METAL_SCORE_ROWS; r0 < n_rows; r0 += args.n_part*LIL_METAL_SCORE_ROWS) {
-        lil_score_rows<LIL_METAL_SCORE_ROWS>(job, r0, n_rows, sum, shmem, t);
+        lil_score_rows<LIL_METAL_SCORE_ROWS>(job, r0, n_rows, sum, 0, shmem, t);
     }
 }
 
@@ -199,7 +193,7 @@ kernel void kernel_lil_h2o_score_window(
     device float * x = (device float *) (dst + (uint64_t) strm*args.nb_x2 + i_kv*args.nb_x1);
 
     for (int r0 = 0; r0 < n_rows; r0 += LIL_METAL_SCORE_ROWS) {
-        lil_score_rows<LIL_METAL_SCORE_ROWS>(job, r0, n_rows, x, shmem, t);
+        lil_score_rows<LIL_METAL_SCORE_ROWS>(job, r0, n_rows, x, 0, shmem, t);
     }
 }
 

@@ -16,6 +16,13 @@
 // moves that a threadgroup of h2o_evict plans at once
 #define LIL_METAL_EVICT_MOVES 1024
 
+// blocks that a threadgroup of block_scores takes
+#define LIL_METAL_BLOCK_SCORES 32
+
+// keys of R-KV that are compared with all others at once, and its threadgroup memory in floats
+#define LIL_METAL_RKV_ROWS 8
+#define LIL_METAL_RKV_SHMEM(n_row, n_embd, n_slot) ((n_row)*(n_embd) + 3*LIL_METAL_RKV_ROWS*LIL_METAL_SCORE_SIMDS + (n_slot))
+
 // query rows that are scored at once, the simd-groups of a threadgroup at most, and the threadgroup memory for them in floats
 #define LIL_METAL_SCORE_ROWS  8
 #define LIL_METAL_SCORE_SIMDS 16
@@ -27,6 +34,8 @@
 #define LIL_METAL_SEL_STREAM 0
 #define LIL_METAL_SEL_TABLE  1
 #define LIL_METAL_SEL_SPARSE 2
+#define LIL_METAL_SEL_N      3
+#define LIL_METAL_SEL_NEW    4
 #define LIL_METAL_SEL_PAGES  5
 #define LIL_METAL_SEL_NOW    6
 
@@ -37,8 +46,6 @@
 #define LIL_METAL_STEP_NEW     4
 #define LIL_METAL_STEP_POS     5
 #define LIL_METAL_STEP_WIN     6
-
-#define LIL_METAL_H2O_WINDOW 64
 
 #define LIL_METAL_DIRTY_STREAM 0
 #define LIL_METAL_DIRTY_TABLE  1
@@ -156,6 +163,69 @@ struct lil_metal_kargs_raas {
     uint64_t nb_p1;
 };
 
+// The three ops share one struct; what an op does not use is 0.
+struct lil_metal_kargs_infllm {
+    int32_t  n_embd;
+    int32_t  n_group;
+    int32_t  n_head;
+    int32_t  n_steps;
+    int32_t  n_query;   // queries of a step
+    int32_t  n_recent;
+    int32_t  n_part;
+    int32_t  n_max;     // entries of a row of logits
+    float    scale;
+    float    softcap;   // 0: none
+    int64_t  kq_offset; // of the logits in work, floats
+    uint64_t size_k;    // bytes of a head's row
+    uint64_t nb_q1;
+    uint64_t nb_q2;
+    uint64_t nb_k1;
+    uint64_t nb_k2;
+    uint64_t nb_x1;     // of score
+    uint64_t nb_x2;
+    uint64_t nb_a1;     // of the partial sums
+    uint64_t nb_a2;
+    uint64_t nb_a3;
+    uint64_t nb_l1;     // of list or cells, 0: all heads share the list
+    uint64_t nb_l2;
+    uint64_t nb_s1;
+};
+
+struct lil_metal_kargs_block_repr {
+    int32_t  n_embd;
+    int32_t  n_repr;
+    uint64_t size_k; // bytes of a head's row
+    uint64_t nb_r1;
+    uint64_t nb_r2;
+    uint64_t nb_k1;
+    uint64_t nb_k2;
+    uint64_t nb_x1;  // of score
+    uint64_t nb_x2;
+    uint64_t nb_d1;  // of dirty
+};
+
+struct lil_metal_kargs_block_scores {
+    int32_t  n_embd;
+    int32_t  n_head_kv;
+    int32_t  n_group;
+    uint64_t nb_d1;
+    uint64_t nb_q1;
+    uint64_t nb_q2;
+    uint64_t nb_r1;
+    uint64_t nb_r2;
+    uint64_t nb_s1;
+};
+
+struct lil_metal_kargs_block_select {
+    int32_t  n_blocks; // to attend to
+    int32_t  block;    // tokens
+    int32_t  n_init;   // tokens before block 0
+    uint64_t nb_d2;
+    uint64_t nb_x1;    // of scores
+    uint64_t nb_s1;
+    uint64_t nb_c2;
+};
+
 // The evict ops share one struct; what an op does not use is 0.
 struct lil_metal_kargs_evict {
     int32_t  n_embd;    // of a K head
@@ -164,11 +234,14 @@ struct lil_metal_kargs_evict {
     int32_t  n_query;   // queries of a step
     int32_t  n_part;
     int32_t  n_kv;      // of a row of partial sums
+    int32_t  n_ring;    // rows of the ring that the last queries are kept in
     int32_t  last;
     int32_t  shared;
     int32_t  by_quads;  // rows of K and V are copied 8 bytes at a time, otherwise 2
     float    scale;
     float    softcap;   // 0: none
+    float    lambda;    // R-KV
+    float    threshold; // R-KV
     uint64_t size_k;    // bytes of a head's row
     uint64_t size_v;
     uint64_t nb_q0;     // from head to head

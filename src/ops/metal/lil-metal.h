@@ -5,6 +5,8 @@
 // No kernel uses infinities: Metal compiles with fast math.
 
 #if defined(__METAL_VERSION__)
+#pragma clang diagnostic ignored "-Weverything" // ggml-metal takes a library with warnings for one that does not compile
+
 #include <metal_stdlib>
 using namespace metal;
 
@@ -72,4 +74,20 @@ static inline float lil_sum_lanes(float x, int n) {
         x += simd_shuffle_xor(x, (ushort) mask);
     }
     return x;
+}
+
+// of a step of the select ops
+static inline int lil_get_stream(device const char * steps, uint64_t nb_s1, int i_step) {
+    return ((device const int32_t *) (steps + i_step*nb_s1))[LIL_METAL_SEL_STREAM];
+}
+
+// Sequences of one stream can share cells, so that their steps go one after the other: the threadgroup of a stream's first
+// step takes them all, those of the others none.
+static inline bool lil_is_first_of_stream(device const char * steps, uint64_t nb_s1, int i_step) {
+    for (int s = 0; s < i_step; ++s) {
+        if (lil_get_stream(steps, nb_s1, s) == lil_get_stream(steps, nb_s1, i_step)) {
+            return false;
+        }
+    }
+    return true;
 }

@@ -2,12 +2,6 @@
 
 #include "topk.h"
 
-struct lil_page_key {
-    device const float * x;
-
-    uint operator()(int i) const thread { return lil_topk_key(x[i]); }
-};
-
 // Grid: [n_head_kv, n_steps]. Threadgroup memory: LIL_METAL_TOPK_SHMEM uints.
 kernel void kernel_lil_page_select(
         constant lil_metal_kargs_page_select & args [[buffer(0)]],
@@ -50,8 +44,8 @@ kernel void kernel_lil_page_select(
         at += first[1] - first[0];
     }
 
-    lil_page_key   key;
-    lil_page_items items;
+    lil_topk_scores key;
+    lil_page_items  items;
 
     key.x = (device const float *) (scores + i_step*args.nb_x2 + i_kv*args.nb_x1) + p0;
 

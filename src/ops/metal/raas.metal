@@ -95,8 +95,7 @@ struct lil_raas_items {
     }
 };
 
-// Grid: [n_head_kv]. Sequences of one stream can share cells: a head's steps go one after the other. Threadgroup memory:
-// LIL_METAL_TOPK_SHMEM uints.
+// Grid: [n_head_kv, n_steps]. Threadgroup memory: LIL_METAL_TOPK_SHMEM uints.
 kernel void kernel_lil_raas_stamp(
         constant lil_metal_kargs_raas & args [[buffer(0)]],
         device       char * dst    [[buffer(1)]],
@@ -112,13 +111,23 @@ kernel void kernel_lil_raas_stamp(
         ushort3 ntg   [[threads_per_threadgroup]]) {
     const lil_place t = { tiitg, tiisg, sgitg, ntg.x };
 
-    threadgroup uint * buf = (threadgroup uint *) shmem;
+    if (!lil_is_first_of_stream(steps, args.nb_s1, tgpig.y)) {
+        return;
+    }
 
-    for (int i_step = 0; i_step < args.n_steps; ++i_step) {
+    const int strm = lil_get_stream(steps, args.nb_s1, tgpig.y);
+
+    device     float * stamp = (device float *) (dst + (uint64_t) strm*args.nb_t2 + tgpig.x*args.nb_t1);
+    threadgroup uint * buf   = (threadgroup uint *) shmem;
+
+    for (int i_step = tgpig.y; i_step < args.n_steps; ++i_step) {
+        if (lil_get_stream(steps, args.nb_s1, i_step) != strm) {
+            continue;
+        }
+
         device const int32_t * step  = (device const int32_t *) (steps + i_step*args.nb_s1);
         device const int32_t * first = (device const int32_t *) (pages + i_step*args.nb_p1);
         device const int32_t * all   = (device const int32_t *) (cells + i_step*args.nb_c2);
-        device       float   * stamp = (device float *) (dst + (uint64_t) step[LIL_METAL_SEL_STREAM]*args.nb_t2 + tgpig.x*args.nb_t1);
 
         const int   n_pages = step[LIL_METAL_SEL_PAGES];
         const bool  sparse  = step[LIL_METAL_SEL_SPARSE] != 0;

@@ -11,8 +11,9 @@
 #define LIL_SCORE_LANES 8
 
 struct lil_score_job {
-    device const char * k;       // keys of the head, slot i at k + i*nb_k1
-    uint64_t            nb_k1;
+    device const char    * k;     // keys of the head, slot i at k + i*nb_k1
+    uint64_t               nb_k1;
+    device const int32_t * slots; // the slot of each key, null: key i is in slot i
     int                 n_embd;
     int                 n_keys;
 
@@ -20,7 +21,8 @@ struct lil_score_job {
     uint64_t            nb_q0;
     uint64_t            nb_q1;
     int                 n_group;
-    int                 ring_pos; // >= 0: query i is in row (ring_pos + i)%LIL_METAL_H2O_WINDOW
+    int                 ring_pos; // >= 0: query i is in row (ring_pos + i)%n_ring
+    int                 n_ring;
 
     // which keys a query sees: with pos those with pos[key] <= pos0 + query, otherwise [0, base + query]
     bool                 by_pos;
@@ -28,9 +30,39 @@ struct lil_score_job {
     float                pos0;
     int                  base;
 
+    // which of them it gives to. > 0: keys (base + query - n_window, base + query]; otherwise all
+    int n_window;
+
     float scale;
     float softcap;
+
+    bool sees(int j, int query) const thread { return by_pos ? pos[j] <= pos0 + (float) query : j <= base + query; }
 };
+
+static inline lil_score_job lil_score_job_init() {
+    lil_score_job job;
+
+    job.k        = nullptr;
+    job.nb_k1    = 0;
+    job.slots    = nullptr;
+    job.n_embd   = 0;
+    job.n_keys   = 0;
+    job.q        = nullptr;
+    job.nb_q0    = 0;
+    job.nb_q1    = 0;
+    job.n_group  = 1;
+    job.ring_pos = -1;
+    job.n_ring   = 1;
+    job.by_pos   = false;
+    job.pos      = nullptr;
+    job.pos0     = 0.0f;
+    job.base     = 0;
+    job.n_window = 0;
+    job.scale    = 1.0f;
+    job.softcap  = 0.0f;
+
+    return job;
+}
 
 // the logits of key j for the N rows: the same in all lanes that share the key
 template <int N>
@@ -42,7 +74,7 @@ static inline void lil_score_logits(thread const lil_score_job & job, threadgrou
     }
 
     if (j < job.n_keys) {
-        device const char * row = job.k + j*job.nb_k1;
+        device const char * row = job.k + (job.slots ? job.slots[j] : j)*job.nb_k1;
 
         for (int i = lane; i < nk; i += LIL_SCORE_LANES) {
             const float4 ki = lil_load_quad(lil_type_k, row, i);
@@ -60,10 +92,11 @@ static inline void lil_score_logits(thread const lil_score_job & job, threadgrou
     }
 }
 
-// Adds what the rows [r0, r0 + N), of n_rows in all, give to sum [n_keys]. Key j's entry is read and written by the first of
-// the lanes that share it: thread j%(ntg/LIL_SCORE_LANES)*LIL_SCORE_LANES, always. Begins and ends with a barrier
+// Adds what the rows [r0, r0 + N), of n_rows in all, give to sum, whose first entry is that of key j_sum. Key j's entry is read
+// and written by the first of the lanes that share it: thread j%(ntg/LIL_SCORE_LANES)*LIL_SCORE_LANES, always. Begins and ends
+// with a barrier
 template <int N>
-static inline void lil_score_rows(thread const lil_score_job & job, int r0, int n_rows, device float * sum, threadgroup char * shmem, lil_place t) {
+static inline void lil_score_rows(thread const lil_score_job & job, int r0, int n_rows, device float * sum, int j_sum, threadgroup char * shmem, lil_place t) {
     const int nk   = job.n_embd/4;
     const int n_sg = t.ntg/32;
     const int lane = t.tiitg%LIL_SCORE_LANES;
@@ -82,7 +115,7 @@ static inline void lil_score_rows(thread const lil_score_job & job, int r0, int 
 
         sq[i] = float4(0.0f);
         if (r < n_rows) {
-            device const char * q = job.q + r%job.n_group*job.nb_q0 + (job.ring_pos >= 0 ? (job.ring_pos + p)%LIL_METAL_H2O_WINDOW : p)*job.nb_q1;
+            device const char * q = job.q + r%job.n_group*job.nb_q0 + (job.ring_pos >= 0 ? (job.ring_pos + p)%job.n_ring : p)*job.nb_q1;
 
             sq[i] = ((device const float4 *) q)[i%nk]*job.scale;
         }
@@ -108,7 +141,7 @@ static inline void lil_score_rows(thread const lil_score_job & job, int r0, int 
 
         for (int r = 0; r < N; ++r) {
             const int  p    = (r0 + r)/job.n_group;
-            const bool sees = j < n_keys && r0 + r < n_rows && (job.by_pos ? job.pos[j] <= job.pos0 + (float) p : j <= job.base + p);
+            const bool sees = j < n_keys && r0 + r < n_rows && job.sees(j, p);
 
             if (sees) {
                 const float m_new = max(m[r], x[r]);
@@ -145,21 +178,24 @@ static inline void lil_score_rows(thread const lil_score_job & job, int r0, int 
 
     threadgroup_barrier(mem_flags::mem_threadgroup);
 
-    for (int jb = 0; jb < n_keys; jb += step) {
+    // the first key that any row gives to
+    const int j_any = job.n_window > 0 ? max(0, job.base + r0/job.n_group - job.n_window + 1) : 0;
+
+    for (int jb = j_any/step*step; jb < n_keys; jb += step) {
         const int j = jb + j0;
 
         lil_score_logits<N>(job, sq, j, lane, x);
 
         float got = 0.0f;
         for (int r = 0; r < N; ++r) {
-            const int  p    = (r0 + r)/job.n_group;
-            const bool sees = j < n_keys && r0 + r < n_rows && (job.by_pos ? job.pos[j] <= job.pos0 + (float) p : j <= job.base + p);
+            const int  p     = (r0 + r)/job.n_group;
+            const bool gives = j < n_keys && r0 + r < n_rows && job.sees(j, p) && (job.n_window == 0 || j > job.base + p - job.n_window);
 
-            got += sees ? exp(x[r] - sm[2*r])*sm[2*r + 1] : 0.0f;
+            got += gives ? exp(x[r] - sm[2*r])*sm[2*r + 1] : 0.0f;
         }
 
-        if (lane == 0 && j < n_keys) {
-            sum[j] += got;
+        if (lane == 0 && j < n_keys && j >= j_any) {
+            sum[j - j_sum] += got;
         }
     }
 

@@ -104,13 +104,6 @@ struct lil_merge {
     }
 };
 
-// one head's
-struct lil_merge_key {
-    device const float * x;
-
-    uint operator()(int i) const thread { return lil_topk_key(x[i]); }
-};
-
 // index of those whose logits are equal, from 1 on
 struct lil_merge_index {
     device const float * x;
@@ -175,7 +168,7 @@ kernel void kernel_lil_lessismore_select(
         const int at = (lo + hi)/2; // the rank that key and token are of
 
         for (int h = 0; h < n_head; ++h) {
-            lil_merge_key   by_key;
+            lil_topk_scores by_key;
             lil_merge_index by_index;
 
             by_key.x = merge.x + (uint64_t) h*args.n_max;

@@ -100,6 +100,13 @@ static inline lil_topk_bound lil_topk_find(KEY key, int n, int k, threadgroup ui
     return res;
 }
 
+// scores as keys
+struct lil_topk_scores {
+    device const float * x;
+
+    uint operator()(int i) const thread { return lil_topk_key(x[i]); }
+};
+
 // x of the simd-groups before this one; total: of all. Ends with a barrier
 static inline int lil_sum_before(int x, threadgroup int * sums, lil_place t, thread int & total) {
     if (t.tiisg == 0) {

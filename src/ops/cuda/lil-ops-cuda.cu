@@ -1,0 +1,271 @@
+#include "lil-ops-cuda.h"
+
+#include "lil-cuda-device.h"
+
+#include <initializer_list>
+
+//
+// the table: functions that stand for the ops. Their nodes belong to the CUDA backend, which never calls them
+//
+
+#define LIL_CUDA_NODE(op) \
+    static void lil_cuda_node_##op(ggml_tensor * dst, int ith, int nth, void * userdata) { \
+        GGML_UNUSED(dst); \
+        GGML_UNUSED(ith); \
+        GGML_UNUSED(nth); \
+        GGML_UNUSED(userdata); \
+        GGML_ABORT("%s is an op of the CUDA backend, and was to be computed on the CPU", #op); \
+    }
+
+LIL_OPS(LIL_CUDA_NODE)
+
+static const char * lil_cuda_check(const lil_ops_shape * s) {
+    for (const ggml_type type : { s->type_k, s->type_v }) {
+        if (!lil_cuda_is_kv_type(type)) {
+            return "keys and values may be F16, BF16, F32, Q8_0 or Q4_0";
+        }
+    }
+    if (s->n_embd_k > LIL_CUDA_MAX_EMBD || s->n_embd_v > LIL_CUDA_MAX_EMBD || s->n_embd_k%8 != 0 || s->n_embd_v%8 != 0) {
+        return "heads may have up to 256 channels, a multiple of 8";
+    }
+    if ((ggml_is_quantized(s->type_k) && s->n_embd_k%32 != 0) || (ggml_is_quantized(s->type_v) && s->n_embd_v%32 != 0)) {
+        return "heads of quantised keys or values must have a multiple of 32 channels";
+    }
+    if (s->n_head%s->n_head_kv != 0 || s->n_head/s->n_head_kv > LIL_CUDA_MAX_GROUP) {
+        return "a KV head may have up to 16 query heads";
+    }
+
+    return nullptr;
+}
+
+const lil_ops * lil_ops_cuda(void) {
+    static const lil_ops ops = []() {
+        lil_ops res = {};
+
+        res.name           = "CUDA";
+        res.has_parts      = false;
+        res.attn_n_work    = lil_cuda_attn_n_work;
+        res.attn_kq_offset = lil_cuda_attn_kq_offset;
+        res.check          = lil_cuda_check;
+
+#define LIL_CUDA_ENTRY(op) res.op = lil_cuda_node_##op;
+        LIL_OPS(LIL_CUDA_ENTRY)
+#undef LIL_CUDA_ENTRY
+
+        return res;
+    }();
+
+    return &ops;
+}
+
+//
+// the dispatcher
+//
+
+// a node with its tensors as the kernels take them
+struct lil_cuda_node {
+    const ggml_tensor * t;
+
+    lil_node_params params;
+
+    explicit lil_cuda_node(const ggml_tensor * t) : t(t), params(lil_get_node_params(t)) {}
+
+    bool is(ggml_custom_op_t op) const { return op == params.fun; }
+
+    lil_cuda_tensor dst()      const { return lil_cuda_get(t); }
+    lil_cuda_tensor src(int i) const { return lil_cuda_get(t->src[i]); }
+
+    const lil_select_layer & select() const { return *(const lil_select_layer *) params.userdata; }
+    const lil_h2o_layer    & h2o   () const { return *(const lil_h2o_layer    *) params.userdata; }
+
+    // whether dst and the first sources are there, of such types
+    bool has(std::initializer_list<ggml_type> types) const {
+        int i = -1;
+        for (const ggml_type type : types) {
+            const ggml_tensor * s = i < 0 ? t : t->src[i];
+            if (!s || (type != LIL_TYPE_ANY && s->type != type)) {
+                return false;
+            }
+            i++;
+        }
+        return true;
+    }
+
+    // src[i] is attn's work, which tells nothing of heads: the node that it comes from does
+    bool has_work(int i) const {
+        const ggml_tensor * work = t->src[i];
+        return work && work->op == GGML_OP_CUSTOM && lil_get_node_params(work).fun == lil_cuda_node_attn && work->src[0] && work->src[2];
+    }
+    int64_t work_n_head  (int i) const { return t->src[i]->src[0]->ne[1]; }
+    int64_t work_n_embd_v(int i) const { return t->src[i]->src[2]->ne[0]/select().n_head_kv; }
+};
+
+static const ggml_type F32 = GGML_TYPE_F32;
+static const ggml_type I32 = GGML_TYPE_I32;
+static const ggml_type KV  = LIL_TYPE_ANY; // lil_cuda_*_supports() looks
+
+// blocks in y and z
+static bool lil_cuda_is_grid(int64_t n) {
+    return n <= 65535;
+}
+
+bool lil_cuda_supports(const ggml_tensor * t) {
+    if (t->op != GGML_OP_CUSTOM) {
+        return false;
+    }
+
+    const lil_ops &     ops = *lil_ops_cuda();
+    const lil_cuda_node n(t);
+
+    // select
+    if (n.is(ops.attn)) {
+        return n.has({ F32, F32, KV, KV, I32, I32 }) && lil_cuda_attn_supports(n.select(), n.dst(), n.src(0), n.src(1), n.src(2), n.src(3), n.src(4));
+    }
+    if (n.is(ops.attn_join)) {
+        return n.has({ F32, F32, I32 }) && t->ne[0] <= LIL_CUDA_MAX_EMBD && lil_cuda_is_grid(t->ne[2]);
+    }
+    if (n.is(ops.page_bounds)) {
+        return n.has({ KV, KV, KV, I32 }) && lil_cuda_page_bounds_supports(n.select(), n.src(0), n.src(1), n.src(2));
+    }
+    if (n.is(ops.page_scores)) {
+        return n.has({ F32, F32, KV, I32 }) && lil_cuda_page_scores_supports(n.select(), n.dst(), n.src(0), n.src(1), n.src(2));
+    }
+    if (n.is(ops.page_select)) {
+        return n.has({ I32, F32, I32, I32, I32 }) && lil_cuda_is_grid(t->ne[2]);
+    }
+    if (n.is(ops.tidal_select) || n.is(ops.lessismore_select)) {
+        return n.has({ I32, F32, I32, I32 }) && n.has_work(0) && lil_cuda_is_grid(t->ne[2]);
+    }
+    if (n.is(ops.infllm_score)) {
+        return n.has({ F32, F32, F32, I32, I32 }) && n.has_work(1) && lil_cuda_infllm_score_supports(n.select(), n.src(0), n.work_n_head(1));
+    }
+    if (n.is(ops.infllm_score_prompt)) {
+        return n.has({ F32, F32, KV, I32, I32 }) && lil_cuda_infllm_score_prompt_supports(n.select(), n.dst(), n.src(0), n.src(1), n.src(2), n.src(3));
+    }
+    if (n.is(ops.infllm_score_add)) {
+        return n.has({ F32, F32, F32, I32, I32 }) && n.src(1).ne[2] == 1 && lil_cuda_is_grid(n.src(3).ne[1]);
+    }
+    if (n.is(ops.block_repr)) {
+        return n.has({ F32, F32, KV, F32, I32 }) && lil_cuda_block_repr_supports(n.select(), n.src(0), n.src(1), n.src(2), n.src(3));
+    }
+    if (n.is(ops.block_scores)) {
+        return n.has({ F32, F32, F32, I32 }) && lil_cuda_block_scores_supports(n.select(), n.dst(), n.src(0), n.src(1), n.src(2));
+    }
+    if (n.is(ops.block_select)) {
+        return n.has({ I32, F32, I32, I32 }) && lil_cuda_is_grid(t->ne[2]);
+    }
+    if (n.is(ops.raas_stamp)) {
+        return n.has({ F32, F32, F32, I32, I32, I32 }) && lil_cuda_is_grid(t->ne[2]);
+    }
+    if (n.is(ops.raas_select)) {
+        return n.has({ I32, F32, I32, I32, I32 }) && lil_cuda_is_grid(t->ne[2]);
+    }
+
+    // evict
+    if (n.is(ops.h2o_score)) {
+        return n.has({ F32, F32, F32, KV, F32, I32 }) && lil_cuda_h2o_score_supports(n.h2o(), n.src(0), n.src(1), n.src(2), n.src(3), n.src(4));
+    }
+    if (n.is(ops.h2o_score_prompt)) {
+        return n.has({ F32, F32, KV, I32 }) && lil_cuda_h2o_score_prompt_supports(n.h2o(), n.dst(), n.src(0), n.src(1), n.src(2));
+    }
+    if (n.is(ops.h2o_score_add)) {
+        return n.has({ F32, F32, F32, F32, I32 }) && n.src(1).ne[2] == 1 && lil_cuda_is_grid(n.src(3).ne[1]);
+    }
+    if (n.is(ops.h2o_score_window)) {
+        return n.has({ F32, F32, F32, KV, F32, I32 }) && lil_cuda_h2o_score_window_supports(n.h2o(), n.src(0), n.src(1), n.src(2), n.src(3), n.src(4));
+    }
+    if (n.is(ops.h2o_evict)) {
+        return n.has({ F32, F32, KV, KV, F32, I32 }) && lil_cuda_is_grid(n.src(4).ne[1]);
+    }
+    if (n.is(ops.new_slots)) {
+        return n.has({ F32, F32, F32, I32 }) && lil_cuda_is_grid(n.src(2).ne[1]);
+    }
+    if (n.is(ops.rkv_score)) {
+        return n.has({ F32, F32, F32, KV, F32, I32 }) && lil_cuda_rkv_score_supports(n.h2o(), n.src(0), n.src(1), n.src(2), n.src(3), n.src(4));
+    }
+
+    return false;
+}
+
+// words of 4 bytes
+static size_t lil_cuda_n_word(const lil_cuda_node & n, int n_sm) {
+    const lil_ops & ops = *lil_ops_cuda();
+
+    return
+        n.is(ops.lessismore_select)   ? lil_cuda_lessismore_select_n_scratch  (n.select(), n.work_n_head(0), n.src(1), n.src(2)) :
+        n.is(ops.infllm_score_prompt) ? lil_cuda_infllm_score_prompt_n_scratch(n.select(), n.src(0), n.src(2), n.src(3), n_sm) :
+        n.is(ops.raas_stamp)          ? lil_cuda_raas_stamp_n_scratch         (n.select(), n.src(0), n.src(4)) :
+        n.is(ops.raas_select)         ? lil_cuda_raas_select_n_scratch        (n.select(), n.src(1), n.src(3)) :
+        n.is(ops.h2o_score)           ? lil_cuda_h2o_score_n_scratch          (n.src(1), n.src(2), n.src(4)) :
+        n.is(ops.h2o_score_prompt)    ? lil_cuda_h2o_score_prompt_n_scratch   (n.h2o(), n.dst(), n.src(0), n.src(2), n_sm) :
+        n.is(ops.h2o_score_window)    ? lil_cuda_h2o_score_window_n_scratch   (n.h2o(), n.src(1), n.src(2), n.src(4), n_sm) :
+        n.is(ops.h2o_evict)           ? lil_cuda_h2o_evict_n_scratch          (n.h2o(), n.src(0), n.src(4)) :
+        n.is(ops.rkv_score)           ? lil_cuda_rkv_score_n_scratch          (n.h2o(), n.src(1), n.src(2), n.src(4)) :
+        0;
+}
+
+size_t lil_cuda_n_scratch(const ggml_tensor * t, int n_sm) {
+    return 4*lil_cuda_n_word(lil_cuda_node(t), n_sm);
+}
+
+void lil_cuda_compute(const ggml_tensor * t, void * scratch, int n_sm, cudaStream_t stream) {
+    GGML_ASSERT(lil_cuda_supports(t));
+
+    const lil_ops &     ops = *lil_ops_cuda();
+    const lil_cuda_node n(t);
+
+    float   * scratch_f32 = (float   *) scratch;
+    int32_t * scratch_i32 = (int32_t *) scratch;
+
+    // select
+    if (n.is(ops.attn)) {
+        lil_cuda_attn(n.select(), n.dst(), n.src(0), n.src(1), n.src(2), n.src(3), n.src(4), n_sm, stream);
+    } else if (n.is(ops.attn_join)) {
+        lil_cuda_attn_join(n.select(), n.dst(), n.src(0), n.src(1), n_sm, stream);
+    } else if (n.is(ops.page_bounds)) {
+        lil_cuda_page_bounds(n.select(), n.src(0), n.src(1), n.src(2), stream);
+    } else if (n.is(ops.page_scores)) {
+        lil_cuda_page_scores(n.select(), n.dst(), n.src(0), n.src(1), n.src(2), stream);
+    } else if (n.is(ops.page_select)) {
+        lil_cuda_page_select(n.select(), n.dst(), n.src(0), n.src(1), n.src(2), n.src(3), stream);
+    } else if (n.is(ops.tidal_select)) {
+        lil_cuda_tidal_select(n.select(), n.dst(), n.src(0), n.work_n_embd_v(0), n.work_n_head(0), n.src(1), n.src(2), stream);
+    } else if (n.is(ops.lessismore_select)) {
+        lil_cuda_lessismore_select(n.select(), n.dst(), n.src(0), n.work_n_embd_v(0), n.work_n_head(0), n.src(1), n.src(2), scratch_i32, stream);
+    } else if (n.is(ops.infllm_score)) {
+        lil_cuda_infllm_score(n.select(), n.src(0), n.src(1), n.work_n_embd_v(1), n.work_n_head(1), n.src(2), n.src(3), n_sm, stream);
+    } else if (n.is(ops.infllm_score_prompt)) {
+        lil_cuda_infllm_score_prompt(n.select(), n.dst(), n.src(0), n.src(1), n.src(2), n.src(3), scratch_f32, n_sm, stream);
+    } else if (n.is(ops.infllm_score_add)) {
+        lil_cuda_infllm_score_add(n.select(), n.src(0), n.src(1), n.src(2), n.src(3), stream);
+    } else if (n.is(ops.block_repr)) {
+        lil_cuda_block_repr(n.select(), n.src(0), n.src(1), n.src(2), n.src(3), stream);
+    } else if (n.is(ops.block_scores)) {
+        lil_cuda_block_scores(n.select(), n.dst(), n.src(0), n.src(1), n.src(2), stream);
+    } else if (n.is(ops.block_select)) {
+        lil_cuda_block_select(n.select(), n.dst(), n.src(0), n.src(1), n.src(2), stream);
+    } else if (n.is(ops.raas_stamp)) {
+        lil_cuda_raas_stamp(n.select(), n.src(0), n.src(1), n.src(2), n.src(3), n.src(4), scratch_i32, stream);
+    } else if (n.is(ops.raas_select)) {
+        lil_cuda_raas_select(n.select(), n.dst(), n.src(0), n.src(1), n.src(2), n.src(3), scratch_i32, stream);
+    }
+
+    // evict
+    else if (n.is(ops.h2o_score)) {
+        lil_cuda_h2o_score(n.h2o(), n.src(0), n.src(1), n.src(2), n.src(3), n.src(4), scratch_f32, n_sm, stream);
+    } else if (n.is(ops.h2o_score_prompt)) {
+        lil_cuda_h2o_score_prompt(n.h2o(), n.dst(), n.src(0), n.src(1), n.src(2), scratch_f32, n_sm, stream);
+    } else if (n.is(ops.h2o_score_add)) {
+        lil_cuda_h2o_score_add(n.h2o(), n.src(0), n.src(1), n.src(2), n.src(3), stream);
+    } else if (n.is(ops.h2o_score_window)) {
+        lil_cuda_h2o_score_window(n.h2o(), n.src(0), n.src(1), n.src(2), n.src(3), n.src(4), scratch_f32, n_sm, stream);
+    } else if (n.is(ops.h2o_evict)) {
+        lil_cuda_h2o_evict(n.h2o(), n.src(0), n.src(1), n.src(2), n.src(3), n.src(4), scratch_i32, stream);
+    } else if (n.is(ops.new_slots)) {
+        lil_cuda_new_slots(n.h2o(), n.src(0), n.src(1), n.src(2), stream);
+    } else if (n.is(ops.rkv_score)) {
+        lil_cuda_rkv_score(n.h2o(), n.src(0), n.src(1), n.src(2), n.src(3), n.src(4), scratch_f32, stream);
+    } else {
+        GGML_ABORT("lil_cuda_supports() and lil_cuda_compute() disagree");
+    }
+}

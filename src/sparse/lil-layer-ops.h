@@ -1,0 +1,52 @@
+#pragma once
+
+#include "lil.h"
+
+#include "lil-ops.h"
+
+#include <string>
+#include <vector>
+
+// the ops that a method's fused form needs
+using lil_needs = std::vector<ggml_custom_op_t lil_ops::*>;
+
+// The backend of each layer of a cache: where its keys and values live its nodes run, with that backend's ops. Layers may be
+// on different ones: what passes from layer to layer (lists of cells) looks the same on all.
+class lil_layer_ops {
+public:
+    // the next layer
+    void add(const ggml_tensor * k, const ggml_tensor * v, int il, int64_t n_head, int64_t n_head_kv);
+
+    // Whether the fused form runs: every layer's backend has the ops needed and can compute the layer, and params.form allows
+    // it. Throws where form is FUSED and it does not.
+    bool choose(const lil_sparse_params & params, const lil_needs & needs);
+
+    // why the fused form does not run, after choose()
+    const std::string & why_not() const { return reason; }
+
+    const lil_ops & operator[](size_t ikv) const { return *layers[ikv].ops; }
+
+    // The node, made of an op of layer ikv. Throws where the backend cannot compute it: it would not be computed elsewhere.
+    ggml_tensor * check(size_t ikv, ggml_tensor * node) const;
+
+    // whether all layers are in the CPU's memory
+    bool on_cpu() const;
+
+    // the devices' names, in the layers' order, "CUDA0+CPU"
+    const std::string & names() const { return devices; }
+
+private:
+    struct layer {
+        ggml_backend_dev_t dev;
+        const lil_ops    * ops; // null: the backend has none
+        int                il;
+        lil_ops_shape      shape;
+    };
+
+    std::vector<layer> layers;
+
+    std::string devices;
+    std::string reason;
+
+    std::string find_lack(const lil_needs & needs) const;
+};
