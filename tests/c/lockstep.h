@@ -7,9 +7,9 @@
 //   lockstep_sub_barrier(width)  waits for the aligned group of `width` threads (a simd-group, a warp) that the caller is in;
 //                                the last group may be smaller
 //
-// In each round about half of the groups of 32 threads run once, up to their next barrier: so they drift apart as far as the
-// barriers let them. Which ones they are, where a round begins and in which direction it goes changes from round to round, so that a
-// result which hangs on the order of threads (a barrier that is missing) changes too.
+// In each round about half of the groups of 32 threads run once, up to their next barrier, and for some rounds the same ones: so
+// they drift apart as far as the barriers let them. Where a round begins and in which direction it goes changes from round to round.
+// So a result which hangs on the order of threads (a barrier that is missing) changes too.
 //
 // A thread that waits for one that has returned, or that stands at another line's barrier, waits for ever on a GPU, or goes on
 // with wrong data: here the program aborts and says which threads wait where.
@@ -187,16 +187,22 @@ inline void lockstep_run(int n_threads, const std::function<void(int)> & body) {
         g.fibers[i]->state = LOCKSTEP_READY;
     }
 
+    unsigned idle    = 0;    // a bit for each group of 32
+    bool     entered = true; // whether any thread ran in the last round
+
     for (int n_done = 0; n_done < n_threads; ) {
         g.order = g.order*1664525u + 1013904223u;
 
         const int  at   = (int) ((g.order >> 8)%(unsigned) n_threads);
         const bool back = (g.order >> 7 & 1) != 0;
 
-        unsigned idle = g.order; // a bit for each group of 32
-        idle = (idle ^ idle >> 16)*0x45d9f3bu;
-        idle = (idle ^ idle >> 16)*0x45d9f3bu;
-        idle = idle ^ idle >> 16;
+        if (!entered || g.order >> 29 == 0) { // for some rounds the same ones
+            idle = g.order;
+            idle = (idle ^ idle >> 16)*0x45d9f3bu;
+            idle = (idle ^ idle >> 16)*0x45d9f3bu;
+            idle = idle ^ idle >> 16;
+        }
+        entered = false;
 
         bool moved = false;
 
@@ -206,6 +212,7 @@ inline void lockstep_run(int n_threads, const std::function<void(int)> & body) {
             if (g.fibers[i]->state == LOCKSTEP_READY) {
                 if ((idle >> i/32%32 & 1) == 0) {
                     lockstep_enter(i);
+                    entered = true;
                 }
                 moved = true;
             }

@@ -570,7 +570,7 @@ static void test_rkv_score() {
     const int n_head_kv = rand_int(1, 2);
     const int n_steps   = rand_int(1, 2);
     const int n_stream  = n_steps + rand_int(0, 1);
-    const int capacity  = pick({ 1, 2, 31, 63, 64, 65, 127, 128, 129, 300 });
+    const int capacity  = pick({ 1, 2, 31, 63, 64, 65, 127, 128, 129, 300, 520 });
     const int n_ring    = pick({ 1, 7, 8, 9, 17 });
 
     const ggml_type type = rng()%2 ? GGML_TYPE_F16 : rand_type(n_embd);
