@@ -1,5 +1,7 @@
 #include "lil-kv-cache-scored.h"
 
+#include "lil-keys.h"
+
 #include "llama-context.h"
 #include "llama-kv-cache-iswa.h"
 #include "llama-model.h"
@@ -405,11 +407,7 @@ ggml_tensor * lil_kv_cache_scored::build_received(const layer_graph & lg, const 
 
     q = ggml_view_4d(ctx0, q, q->ne[0], q->ne[1], n_query, n_steps, q->nb[1], q->nb[2], n_new*q->nb[2], i0*q->nb[2]);
     q = ggml_permute(ctx0, q, 0, 2, 1, 3);
-    k = ggml_permute(ctx0, k, 0, 2, 1, 3);
-
-    if (k->type == GGML_TYPE_F32) { // as FlashAttention reads it
-        k = ggml_cast(ctx0, k, GGML_TYPE_F16);
-    }
+    k = lil_build_keys(ctx0, ggml_permute(ctx0, k, 0, 2, 1, 3));
 
     ggml_tensor * kq = ggml_mul_mat(ctx0, k, q); // [n_kv, n_query, n_head_q, n_steps]
     ggml_prec_set_acc(kq, GGML_PREC_F32);

@@ -16,7 +16,11 @@ namespace {
 class lil_kv_cache_h2o : public lil_kv_cache_scored {
 public:
     explicit lil_kv_cache_h2o(const args & a) :
-        lil_kv_cache_scored(a, a.params.prompt_scores == LIL_PROMPT_SCORES_WINDOW ? LIL_H2O_WINDOW : 0) {}
+        lil_kv_cache_scored(a, a.params.prompt_scores == LIL_PROMPT_SCORES_WINDOW ? LIL_H2O_WINDOW : 0) {
+        if (!fused && params.prompt_scores == LIL_PROMPT_SCORES_WINDOW) {
+            lil_throw("prompt_scores = 1 (window) has the fused form only, which the device of the KV cache does not have: use exact prompt scores");
+        }
+    }
 
 protected:
     uint32_t n_protect(bool decode) const override {
@@ -75,9 +79,8 @@ protected:
     }
 
 private:
-    // the window has no portable form: there every query counts
     bool is_window() const {
-        return fused && params.prompt_scores == LIL_PROMPT_SCORES_WINDOW;
+        return params.prompt_scores == LIL_PROMPT_SCORES_WINDOW;
     }
 };
 

@@ -1,3 +1,4 @@
+#include "lil-keys.h"
 #include "lil-kv-cache-select.h"
 #include "lil-rope.h"
 
@@ -173,7 +174,8 @@ protected:
             std::fill_n(dst + s.n_pages, n_block - s.n_pages, -1e30f);
         });
         ggml_tensor * scores = ggml_add(ctx, ggml_mul_mat(ctx, reprs, q_sum), part(lg, bias, i));
-        ggml_tensor * best   = ggml_reshape_1d(ctx, ggml_top_k(ctx, scores, shape.n_block), shape.n_block);
+        // of a single one: ggml's top_k on Vulkan takes the lowest where all are negative
+        ggml_tensor * best   = ggml_reshape_1d(ctx, shape.n_block == 1 ? ggml_argmax(ctx, scores) : ggml_top_k(ctx, scores, shape.n_block), shape.n_block);
 
         // what is read: the window, what fills no block, the first tokens, the blocks
         const auto list = [&](ggml_tensor * fixed, ggml_tensor * blocks) { // [n, 1]
@@ -458,10 +460,7 @@ private:
             return ggml_permute(ctx, ggml_view_3d(ctx, q, q->ne[0], lg.n_group(), q->ne[2], q->nb[1], q->nb[2], h*lg.n_group()*q->nb[1]), 0, 2, 1, 3);
         };
         const auto logits = [&](ggml_tensor * k, ggml_tensor * q) { // k [n_embd, n_head_kv, n_kv]
-            k = ggml_view_2d(ctx, k, k->ne[0], k->ne[2], k->nb[2], h*k->nb[1]);
-            if (k->type == GGML_TYPE_F32) { // as FlashAttention reads it
-                k = ggml_cast(ctx, k, GGML_TYPE_F16);
-            }
+            k = lil_build_keys(ctx, ggml_view_2d(ctx, k, k->ne[0], k->ne[2], k->nb[2], h*k->nb[1]));
 
             ggml_tensor * kq = ggml_mul_mat(ctx, k, head(q));
             ggml_prec_set_acc(kq, GGML_PREC_F32);
