@@ -335,12 +335,13 @@ void lil_kv_cache_scored::build_evict(const layer_graph & lg, size_t i_step) con
         ggml_tensor * i_row  = ggml_cast(ctx0, ggml_add(ctx0, ggml_scale(ctx0, hole, (float) n_head), head), GGML_TYPE_I32); // slot*n_head + head
         ggml_tensor * i_side = ggml_cast(ctx0, ggml_add(ctx0, hole, ggml_scale(ctx0, head, (float) n_slot)), GGML_TYPE_I32); // head*n_slot + slot
 
+        // rows by number: ggml's Vulkan backend reads a view of quantised rows that begins anywhere as if it began elsewhere
+        ggml_tensor * i_last = ggml_cast(ctx0, ggml_arange(ctx0, (float) ((n_before - 1)*n_head), (float) (n_before*n_head), 1.0f), GGML_TYPE_I32);
+
         for (ggml_tensor * t : { layers[ikv].k, layers[ikv].v }) {
-            const int64_t n_embd = t->ne[0]/n_head;
+            ggml_tensor * rows = view_rows(t, t->ne[0]/n_head);
 
-            ggml_tensor * last = ggml_view_2d(ctx0, t, n_embd, n_head, ggml_row_size(t->type, n_embd), step.strm*t->nb[2] + (n_before - 1)*t->nb[1]);
-
-            ggml_build_forward_expand(gf, ggml_set_rows(ctx0, view_rows(t, n_embd), ggml_cast(ctx0, last, GGML_TYPE_F32), i_row));
+            ggml_build_forward_expand(gf, ggml_set_rows(ctx0, rows, ggml_get_rows(ctx0, rows, i_last), i_row));
         }
 
         for (ggml_tensor * t : { score[ikv], pos[ikv] }) {

