@@ -198,6 +198,13 @@ std::vector<lil_evict_step> lil_kv_cache_evict::get_steps(const llm_graph_contex
         step.n_new     = std::max<uint32_t>(1, g.ubatch.n_tokens/n_stream);
         step.n_before  = step.n_new == 1 ? std::min(params.budget, params.capacity) : params.capacity - std::min(step.n_new, params.capacity);
         step.n_evict   = step.n_new == 1 ? std::max(step.n_before, n_left(true) + 1) - n_left(true) : 0;
+
+        // of a prompt's part the one that evicts as much as it brings, so that a device which cannot is known at construction
+        if (step.n_new > 1 && (uint64_t) n_left(false) + 2*step.n_new <= params.capacity) {
+            step.n_before = n_left(false) + step.n_new;
+            step.n_evict  = step.n_new;
+        }
+
         step.n_protect = n_protect(step.n_new == 1);
         step.n_gone    = step.n_evict;
         step.pos       = step.n_before;

@@ -1,5 +1,7 @@
 #include "lil-kv-cache-reselect.h"
 
+#include "lil-keys.h"
+
 #include <algorithm>
 #include <cmath>
 
@@ -43,11 +45,7 @@ void lil_kv_cache_reselect::build_after_dense(const layer_graph & lg) {
         }
 
         ggml_tensor * q = ggml_reshape_3d(lg.ctx, step_q(lg, i), lg.n_embd_k, lg.n_group(), lg.n_head_kv);
-        ggml_tensor * k = ggml_permute(lg.ctx, step_k(lg, i), 0, 2, 1, 3);
-
-        if (k->type == GGML_TYPE_F32) { // as FlashAttention reads it
-            k = ggml_cast(lg.ctx, k, GGML_TYPE_F16);
-        }
+        ggml_tensor * k = lil_build_keys(lg.ctx, ggml_permute(lg.ctx, step_k(lg, i), 0, 2, 1, 3));
 
         ggml_tensor * kq = ggml_mul_mat(lg.ctx, k, q); // [n_kv, n_group, n_head_kv]
         ggml_prec_set_acc(kq, GGML_PREC_F32);

@@ -1,5 +1,7 @@
 #include "lil-kv-cache-scored.h"
 
+#include "lil-keys.h"
+
 #include "llama-context.h"
 #include "llama-kv-cache-iswa.h"
 #include "llama-model.h"
@@ -341,12 +343,13 @@ void lil_kv_cache_scored::build_evict(const layer_graph & lg, size_t i_step) con
         ggml_tensor * i_row  = ggml_cast(ctx0, ggml_add(ctx0, ggml_scale(ctx0, hole, (float) n_head), head), GGML_TYPE_I32); // slot*n_head + head
         ggml_tensor * i_side = ggml_cast(ctx0, ggml_add(ctx0, hole, ggml_scale(ctx0, head, (float) n_slot)), GGML_TYPE_I32); // head*n_slot + slot
 
+        // rows by number: ggml's Vulkan backend reads a view of quantised rows that begins anywhere as if it began elsewhere
+        ggml_tensor * i_last = ggml_cast(ctx0, ggml_arange(ctx0, (float) ((n_before - 1)*n_head), (float) (n_before*n_head), 1.0f), GGML_TYPE_I32);
+
         for (ggml_tensor * t : { layers[ikv].k, layers[ikv].v }) {
-            const int64_t n_embd = t->ne[0]/n_head;
+            ggml_tensor * rows = view_rows(t, t->ne[0]/n_head);
 
-            ggml_tensor * last = ggml_view_2d(ctx0, t, n_embd, n_head, ggml_row_size(t->type, n_embd), step.strm*t->nb[2] + (n_before - 1)*t->nb[1]);
-
-            ggml_build_forward_expand(gf, ggml_set_rows(ctx0, view_rows(t, n_embd), ggml_cast(ctx0, last, GGML_TYPE_F32), i_row));
+            ggml_build_forward_expand(gf, ggml_set_rows(ctx0, rows, ggml_get_rows(ctx0, rows, i_last), i_row));
         }
 
         for (ggml_tensor * t : { score[ikv], pos[ikv] }) {
@@ -413,11 +416,7 @@ ggml_tensor * lil_kv_cache_scored::build_received(const layer_graph & lg, const 
 
     q = ggml_view_4d(ctx0, q, q->ne[0], q->ne[1], n_query, n_steps, q->nb[1], q->nb[2], n_new*q->nb[2], i0*q->nb[2]);
     q = ggml_permute(ctx0, q, 0, 2, 1, 3);
-    k = ggml_permute(ctx0, k, 0, 2, 1, 3);
-
-    if (k->type == GGML_TYPE_F32) { // as FlashAttention reads it
-        k = ggml_cast(ctx0, k, GGML_TYPE_F16);
-    }
+    k = lil_build_keys(ctx0, ggml_permute(ctx0, k, 0, 2, 1, 3));
 
     ggml_tensor * kq = ggml_mul_mat(ctx0, k, q); // [n_kv, n_query, n_head_q, n_steps]
     ggml_prec_set_acc(kq, GGML_PREC_F32);

@@ -1,3 +1,4 @@
+#include "lil-keys.h"
 #include "lil-kv-cache-select.h"
 #include "lil-rope.h"
 
@@ -139,8 +140,10 @@ protected:
 
         for (size_t i = 0; i < lg.steps.size(); ++i) {
             if (!lg.steps[i].sparse && !clips(lg.steps[i])) { // otherwise done
+                ggml_tensor * k = keys(lg, step_k(lg, i));
+
                 for (int64_t h = 0; h < lg.n_head_kv; ++h) {
-                    build_score(lg, i, h, build_probs(lg, i, h, nullptr));
+                    build_score(lg, i, h, build_probs(lg, i, h, k, nullptr));
                 }
             }
         }
@@ -173,7 +176,8 @@ protected:
             std::fill_n(dst + s.n_pages, n_block - s.n_pages, -1e30f);
         });
         ggml_tensor * scores = ggml_add(ctx, ggml_mul_mat(ctx, reprs, q_sum), part(lg, bias, i));
-        ggml_tensor * best   = ggml_reshape_1d(ctx, ggml_top_k(ctx, scores, shape.n_block), shape.n_block);
+        // of a single one: ggml's top_k on Vulkan takes the lowest where all are negative
+        ggml_tensor * best   = ggml_reshape_1d(ctx, shape.n_block == 1 ? ggml_argmax(ctx, scores) : ggml_top_k(ctx, scores, shape.n_block), shape.n_block);
 
         // what is read: the window, what fills no block, the first tokens, the blocks
         const auto list = [&](ggml_tensor * fixed, ggml_tensor * blocks) { // [n, 1]
@@ -450,26 +454,26 @@ private:
         return ggml_view_2d(lg.ctx, m, m->ne[0], n_new, m->nb[1], m->ne[3] > 1 ? i*m->nb[3] : i*n_new*m->nb[1]);
     }
 
-    // the probabilities of KV head h's queries [n_kv, n_new, n_group]; k_far: the layer's keys at position 0
-    ggml_tensor * build_probs(const layer_graph & lg, size_t i, int64_t h, ggml_tensor * k_far) const {
+    // k [n_embd, n_head_kv, n_kv] -> [n_embd, n_kv, n_head_kv] for products
+    static ggml_tensor * keys(const layer_graph & lg, ggml_tensor * k) {
+        return lil_build_keys(lg.ctx, ggml_permute(lg.ctx, k, 0, 2, 1, 3));
+    }
+
+    // the probabilities of KV head h's queries [n_kv, n_new, n_group]; k: the layer's keys(), k_far: those at position 0
+    ggml_tensor * build_probs(const layer_graph & lg, size_t i, int64_t h, ggml_tensor * k, ggml_tensor * k_far) const {
         auto * ctx = lg.ctx;
 
         const auto head = [&](ggml_tensor * q) { // [n_embd, n_new, n_group]
             return ggml_permute(ctx, ggml_view_3d(ctx, q, q->ne[0], lg.n_group(), q->ne[2], q->nb[1], q->nb[2], h*lg.n_group()*q->nb[1]), 0, 2, 1, 3);
         };
-        const auto logits = [&](ggml_tensor * k, ggml_tensor * q) { // k [n_embd, n_head_kv, n_kv]
-            k = ggml_view_2d(ctx, k, k->ne[0], k->ne[2], k->nb[2], h*k->nb[1]);
-            if (k->type == GGML_TYPE_F32) { // as FlashAttention reads it
-                k = ggml_cast(ctx, k, GGML_TYPE_F16);
-            }
-
-            ggml_tensor * kq = ggml_mul_mat(ctx, k, head(q));
+        const auto logits = [&](ggml_tensor * k, ggml_tensor * q) {
+            ggml_tensor * kq = ggml_mul_mat(ctx, ggml_view_2d(ctx, k, k->ne[0], k->ne[1], k->nb[1], h*k->nb[2]), head(q));
             ggml_prec_set_acc(kq, GGML_PREC_F32);
             return kq;
         };
 
         ggml_tensor * q  = step_q(lg, i);
-        ggml_tensor * kq = logits(step_k(lg, i), q);
+        ggml_tensor * kq = logits(k, q);
 
         if (k_far) {
             ggml_tensor * q_far = turn(lg, q, ggml_cast(ctx, part(lg, input_q_turn(lg), i), GGML_TYPE_I32));
@@ -550,18 +554,22 @@ private:
 
         ggml_tensor * k_far = ggml_cast(ctx, step_k(lg, i), GGML_TYPE_F32);
         k_far = turn(lg, k_far, ggml_cast(ctx, part(lg, by, i), GGML_TYPE_I32));
-        k_far = ggml_cast(ctx, k_far, GGML_TYPE_F16);
+        k_far = keys(lg, ggml_cast(ctx, k_far, GGML_TYPE_F16));
 
-        const size_t s = lg.k->ne[3] > 1 ? i : 0;
+        ggml_tensor * k = keys(lg, step_k(lg, i));
+
+        // [n_embd_v, n_head_kv, n_kv]
+        ggml_tensor * v_all = ggml_view_3d(ctx, lg.v, lg.v->ne[0], lg.v->ne[1], n_kv, lg.v->nb[1], lg.v->nb[2], (lg.k->ne[3] > 1 ? i : 0)*lg.v->nb[3]);
+        v_all = ggml_cast(ctx, v_all, GGML_TYPE_F32);
 
         ggml_tensor * res = nullptr;
 
         for (int64_t h = 0; h < lg.n_head_kv; ++h) { // one after another: the probabilities are large
-            ggml_tensor * probs = build_probs(lg, i, h, k_far);
+            ggml_tensor * probs = build_probs(lg, i, h, k, k_far);
             build_score(lg, i, h, probs);
 
-            ggml_tensor * v = ggml_view_2d(ctx, lg.v, lg.v->ne[0], n_kv, lg.v->nb[2], h*lg.v->nb[1] + s*lg.v->nb[3]);
-            v = ggml_cont(ctx, ggml_transpose(ctx, ggml_cast(ctx, v, GGML_TYPE_F32))); // [n_kv, n_embd_v]
+            ggml_tensor * v = ggml_view_2d(ctx, v_all, v_all->ne[0], n_kv, v_all->nb[2], h*v_all->nb[1]);
+            v = ggml_cont(ctx, ggml_transpose(ctx, v)); // [n_kv, n_embd_v]
 
             ggml_tensor * cur = ggml_mul_mat(ctx, v, probs); // [n_embd_v, n_new, n_group]
             cur = ggml_cont(ctx, ggml_permute(ctx, cur, 0, 2, 1, 3));

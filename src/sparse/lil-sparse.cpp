@@ -76,8 +76,42 @@ llama_kv_cache * lil_new_kv_cache(
     return m->make({ model, hparams, type_k, type_v, v_trans, offload, unified, kv_size, n_seq_max, n_pad, filter, params });
 }
 
+// A node that the device of the cache cannot compute would go to the CPU, and with it the cache, step by step. Nodes [i0, n) of
+// the graph are those of a layer's attention, k is what it reads of the cache.
+static void check_nodes(const llm_graph_context & g, int i0, const ggml_tensor * k, const ggml_tensor * v) {
+    const ggml_backend_buffer_t buf = k->view_src ? k->view_src->buffer : k->buffer;
+    const ggml_backend_dev_t    dev = ggml_backend_buft_get_device(ggml_backend_buffer_get_type(buf));
+
+    if (!dev || ggml_backend_buffer_is_host(buf)) {
+        return;
+    }
+
+    for (int i = i0; i < ggml_graph_n_nodes(g.gf); ++i) {
+        const ggml_tensor * node = ggml_graph_node(g.gf, i);
+
+        if (node->op == GGML_OP_VIEW || node->op == GGML_OP_RESHAPE || node->op == GGML_OP_PERMUTE || node->op == GGML_OP_TRANSPOSE ||
+            ggml_backend_dev_supports_op(dev, node)) {
+            continue;
+        }
+
+        const std::string msg = format("%s (%s) cannot compute what this method needs with a KV cache of types %s and %s and heads of %d: it has no %s for it. "
+                "Use type f16 for both, or keep the cache on the CPU with offload_kqv = false", ggml_backend_dev_name(dev), ggml_backend_dev_description(dev),
+                ggml_type_name(k->type), ggml_type_name(v->type), (int) k->ne[0], ggml_op_desc(node));
+
+        if (!pending) { // after construction nothing catches an exception
+            GGML_ABORT("%s", msg.c_str());
+        }
+        lil_throw("%s", msg.c_str());
+    }
+}
+
+// the first node of the layer being built
+static thread_local int i_first = 0;
+
 void lil_build_before_store(const llm_graph_context & g, const llama_kv_cache_context * mctx, ggml_tensor * k_rot, int il) {
     if (auto * sparse = mctx->get_sparse()) {
+        i_first = ggml_graph_n_nodes(g.gf);
+
         sparse->build_before_store(g, mctx, k_rot, il);
     }
 }
@@ -104,7 +138,12 @@ ggml_tensor * lil_build_attn(
                 kq_b ? "a position bias" : sinks ? "learned sinks" : "compressed values");
     }
 
-    return sparse->build_attn(g, mctx, q, k, v, kq_mask, kq_scale, il);
+    ggml_tensor * cur = sparse->build_attn(g, mctx, q, k, v, kq_mask, kq_scale, il);
+
+    ggml_build_forward_expand(g.gf, cur);
+    check_nodes(g, i_first, k, v);
+
+    return cur;
 }
 
 // the cache of the full-attention layers

@@ -164,11 +164,11 @@ static inline lil_sparse_info get_info(llama_context * ctx) {
 }
 
 // loads the model and makes a text with recurrences at several distances
-static inline bool load_model(const char * path) {
+static inline bool load_model(const char * path, llama_model_params mparams = llama_model_default_params()) {
     llama_log_set([](ggml_log_level, const char *, void *) {}, nullptr);
     llama_backend_init();
 
-    model = llama_model_load_from_file(path, llama_model_default_params());
+    model = llama_model_load_from_file(path, mparams);
     if (!model) {
         fprintf(stderr, "cannot load %s\n", path);
         return false;

@@ -15,3 +15,8 @@ if __name__ == "__main__":
         if not path.exists():
             # as many full-attention layers as re-selection needs: gemma3's are every second one
             write_tiny(path, arch, n_layer=12 if arch == "gemma3" else 6)
+
+    # heads that every GPU backend's FlashAttention takes
+    path = folder / "tiny-llama64.gguf"
+    if not path.exists():
+        write_tiny(path, "llama", n_layer=6, head_dim=64)
