@@ -275,9 +275,7 @@ void lil_kv_cache_scored::build_store_queries(const layer_graph & lg, ggml_tenso
 void lil_kv_cache_scored::build_inplace(const layer_graph & lg, ggml_tensor * dst, std::initializer_list<ggml_tensor *> srcs, ggml_custom_op_t op) {
     std::vector<ggml_tensor *> args(srcs);
 
-    ggml_tensor * cur = ggml_custom_inplace(lg.g.ctx0, dst, args.data(), args.size(), op, GGML_N_TASKS_MAX, &op_layers[lg.ikv]);
-
-    ggml_build_forward_expand(lg.g.gf, ops.check(lg.ikv, cur));
+    ggml_build_forward_expand(lg.g.gf, ggml_custom_inplace(lg.g.ctx0, dst, args.data(), args.size(), op, GGML_N_TASKS_MAX, &op_layers[lg.ikv]));
 }
 
 ggml_tensor * lil_kv_cache_scored::view_last_query(const layer_graph & lg, ggml_tensor * q) const {

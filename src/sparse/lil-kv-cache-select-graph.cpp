@@ -6,11 +6,11 @@ void lil_select_layer_graph::expand(ggml_tensor * t) const {
 
 ggml_tensor * lil_kv_cache_select::custom(const layer_graph & lg, ggml_type type, int64_t ne0, int64_t ne1, int64_t ne2, int64_t ne3,
         std::vector<ggml_tensor *> srcs, ggml_custom_op_t op) const {
-    return ops.check(lg.ikv, ggml_custom_4d(lg.ctx, type, ne0, ne1, ne2, ne3, srcs.data(), srcs.size(), op, GGML_N_TASKS_MAX, const_cast<lil_select_layer *>(&op_layers[lg.ikv])));
+    return ggml_custom_4d(lg.ctx, type, ne0, ne1, ne2, ne3, srcs.data(), srcs.size(), op, GGML_N_TASKS_MAX, const_cast<lil_select_layer *>(&op_layers[lg.ikv]));
 }
 
 void lil_kv_cache_select::custom_inplace(const layer_graph & lg, ggml_tensor * t, std::vector<ggml_tensor *> srcs, ggml_custom_op_t op) const {
-    lg.expand(ops.check(lg.ikv, ggml_custom_inplace(lg.ctx, t, srcs.data(), srcs.size(), op, GGML_N_TASKS_MAX, const_cast<lil_select_layer *>(&op_layers[lg.ikv]))));
+    lg.expand(ggml_custom_inplace(lg.ctx, t, srcs.data(), srcs.size(), op, GGML_N_TASKS_MAX, const_cast<lil_select_layer *>(&op_layers[lg.ikv])));
 }
 
 void lil_kv_cache_select::build_before_store(const llm_graph_context & g, const llama_kv_cache_context * mctx, ggml_tensor * k_rot, int il) {

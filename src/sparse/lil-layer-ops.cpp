@@ -12,15 +12,19 @@ static const char * get_op_name(ggml_custom_op_t lil_ops::* op) {
     return "?";
 }
 
-// the op of a node
-static const char * get_node_name(const lil_ops & ops, const ggml_tensor * node) {
+const char * lil_get_node_name(ggml_backend_dev_t dev, const ggml_tensor * node) {
+    const lil_ops * ops = node->op == GGML_OP_CUSTOM ? lil_get_ops(dev) : nullptr;
+    if (!ops) {
+        return ggml_op_desc(node);
+    }
+
     const ggml_custom_op_t fun = lil_get_node_params(node).fun;
 
-#define LIL_OP_NAME(x) if (ops.x == fun) { return #x; }
+#define LIL_OP_NAME(x) if (ops->x == fun) { return #x; }
     LIL_OPS(LIL_OP_NAME)
 #undef LIL_OP_NAME
 
-    return "?";
+    return ggml_op_desc(node);
 }
 
 void lil_layer_ops::add(const ggml_tensor * k, const ggml_tensor * v, int il, int64_t n_head, int64_t n_head_kv) {
@@ -70,17 +74,6 @@ bool lil_layer_ops::choose(const lil_sparse_params & params, const lil_needs & n
     }
 
     return reason.empty();
-}
-
-ggml_tensor * lil_layer_ops::check(size_t ikv, ggml_tensor * node) const {
-    const auto & layer = layers[ikv];
-
-    if (!ggml_backend_dev_supports_op(layer.dev, node)) {
-        lil_throw("the backend %s cannot compute the op %s of layer %d. Use LIL_FORM_PORTABLE",
-                ggml_backend_dev_name(layer.dev), get_node_name(*layer.ops, node), layer.il);
-    }
-
-    return node;
 }
 
 bool lil_layer_ops::on_cpu() const {

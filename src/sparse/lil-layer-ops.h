@@ -10,6 +10,9 @@
 // the ops that a method's fused form needs
 using lil_needs = std::vector<ggml_custom_op_t lil_ops::*>;
 
+// what a node computes: the name of ggml's op, or of ours in the device's table
+const char * lil_get_node_name(ggml_backend_dev_t dev, const ggml_tensor * node);
+
 // The backend of each layer of a cache: where its keys and values live its nodes run, with that backend's ops. Layers may be
 // on different ones: what passes from layer to layer (lists of cells) looks the same on all.
 class lil_layer_ops {
@@ -25,9 +28,6 @@ public:
     const std::string & why_not() const { return reason; }
 
     const lil_ops & operator[](size_t ikv) const { return *layers[ikv].ops; }
-
-    // The node, made of an op of layer ikv. Throws where the backend cannot compute it: it would not be computed elsewhere.
-    ggml_tensor * check(size_t ikv, ggml_tensor * node) const;
 
     // whether all layers are in the CPU's memory
     bool on_cpu() const;

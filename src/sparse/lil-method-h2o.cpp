@@ -72,8 +72,8 @@ protected:
         auto & op = op_layers[ikv];
 
         ggml_tensor * srcs[] = { attn.q, k, lg.inp.steps };
-        ggml_tensor * part   = ops.check(ikv, ggml_custom_4d(lg.g.ctx0, GGML_TYPE_F32, attn.k->ne[2], op.n_head_kv, op.n_part, lg.n_steps(),
-                srcs, 3, ops[ikv].h2o_score_prompt, GGML_N_TASKS_MAX, &op));
+        ggml_tensor * part   = ggml_custom_4d(lg.g.ctx0, GGML_TYPE_F32, attn.k->ne[2], op.n_head_kv, op.n_part, lg.n_steps(),
+                srcs, 3, ops[ikv].h2o_score_prompt, GGML_N_TASKS_MAX, &op);
 
         build_inplace(lg, score[ikv], { part, pos[ikv], lg.inp.steps }, ops[lg.ikv].h2o_score_add);
     }

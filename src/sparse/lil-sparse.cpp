@@ -1,4 +1,5 @@
 #include "lil-hooks.h"
+#include "lil-layer-ops.h"
 #include "lil-methods.h"
 #include "lil-probe.h"
 #include "lil-sparse.h"
@@ -96,7 +97,7 @@ static void check_nodes(const llm_graph_context & g, int i0, const ggml_tensor *
 
         const std::string msg = format("%s (%s) cannot compute what this method needs with a KV cache of types %s and %s and heads of %d: it has no %s for it. "
                 "Use type f16 for both, or keep the cache on the CPU with offload_kqv = false", ggml_backend_dev_name(dev), ggml_backend_dev_description(dev),
-                ggml_type_name(k->type), ggml_type_name(v->type), (int) k->ne[0], ggml_op_desc(node));
+                ggml_type_name(k->type), ggml_type_name(v->type), (int) k->ne[0], lil_get_node_name(dev, node));
 
         if (!pending) { // after construction nothing catches an exception
             GGML_ABORT("%s", msg.c_str());

@@ -85,6 +85,7 @@ struct emu_gpu_state {
     std::map<std::string, size_t> n_ops; // nodes of ours computed, by their op
 
     lil_ops ops = *emu_gpu_ops(); // what the device hands out: a test may take ops away
+    std::string refused;          // an op of ours whose nodes the device does not take
 
     std::map<char *, size_t> memory; // buffers
     int n_open = 0;                  // depth of emu_gpu_access
@@ -283,7 +284,7 @@ inline ggml_backend_t emu_gpu_init(ggml_backend_dev_t dev, const char *) {
 inline bool emu_gpu_supports_op(ggml_backend_dev_t, const ggml_tensor * op) {
     switch (op->op) {
         case GGML_OP_CUSTOM:
-            return emu_gpu_supports(op);
+            return emu_gpu_supports(op) && emu_gpu_op_name(op) != emu_gpu.refused;
         case GGML_OP_MAP_CUSTOM1:
         case GGML_OP_MAP_CUSTOM2:
         case GGML_OP_MAP_CUSTOM3:

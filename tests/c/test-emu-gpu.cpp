@@ -401,7 +401,14 @@ static void test_missing() {
     decode_steps(ctx, 60, 62);
     llama_free(ctx);
 
-    emu_gpu.ops = *emu_gpu_ops();
+    // a node that turns out to be beyond the device
+    emu_gpu.ops     = *emu_gpu_ops();
+    emu_gpu.refused = "page_select";
+
+    check_refused(model_gpu,  make_method(LIL_SPARSE_QUEST), { EMU_GPU_NAME, "it has no page_select", "offload_kqv" });
+    check_refused(model_half, make_method(LIL_SPARSE_QUEST), { EMU_GPU_NAME, "it has no page_select", "offload_kqv" });
+
+    emu_gpu.refused = "";
 
     // the probe reads logits on the host
     check_refused(model_gpu, make_options(LIL_SPARSE_PROBE, 48), { "probe", EMU_GPU_NAME });
