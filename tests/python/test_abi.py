@@ -89,7 +89,9 @@ def test_one_public_api() -> None:
 
 
 @needs_stock
-@pytest.mark.parametrize("name", ["llama_context_params", "llama_model_params", "llama_batch", "llama_token_data_array"])
+@pytest.mark.parametrize(
+    "name", ["llama_context_params", "llama_model_params", "llama_batch", "llama_token_data_array"]
+)
 def test_structs_keep_their_shape(name: str) -> None:
     import llama_cpp as stock
 
@@ -108,7 +110,9 @@ def test_default_params_are_equal() -> None:
 
     def values(module: object) -> dict[str, object]:
         params = module.llama_context_default_params()  # type: ignore[attr-defined]
-        return {f: getattr(params, f) for f, *_ in params._fields_ if isinstance(getattr(params, f), int | float | bool)}
+        return {
+            f: getattr(params, f) for f, *_ in params._fields_ if isinstance(getattr(params, f), int | float | bool)
+        }
 
     assert values(stock) == values(ours)
 

@@ -53,7 +53,9 @@ PATCHED = "one\ntwo\nTHREE\nand a half\nfour\nfive\n"
 
 
 def apply(patch: str, text: str | None) -> tuple[str, bool]:
-    return vendor.apply_file("llama.cpp/0001-x.patch", vendor.parse_patch("llama.cpp/0001-x.patch", patch).files[0], text)
+    return vendor.apply_file(
+        "llama.cpp/0001-x.patch", vendor.parse_patch("llama.cpp/0001-x.patch", patch).files[0], text
+    )
 
 
 # the applier
@@ -94,7 +96,9 @@ def test_patch_makes_a_file() -> None:
         apply(PATCH, None)
 
 
-@pytest.mark.parametrize("bad", [PATCH.replace("+and a half\n", ""), PATCH.replace("@@ -2,3", "@@ 2,3"), "No change.\n"])
+@pytest.mark.parametrize(
+    "bad", [PATCH.replace("+and a half\n", ""), PATCH.replace("@@ -2,3", "@@ 2,3"), "No change.\n"]
+)
 def test_patch_that_is_damaged(bad: str) -> None:
     with pytest.raises(vendor.VendorError, match="0001-x.patch"):
         apply(bad, TEXT)
@@ -133,7 +137,9 @@ def make_sdist(path: Path, files: dict[str, str]) -> None:
 def small_upstream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A tiny source distribution with one patch in place of the real ones."""
     sdist = tmp_path / "pkg-1.0.tar.gz"
-    make_sdist(sdist, {"vendor/llama.cpp/src/x.txt": TEXT, "vendor/llama.cpp/src/y.txt": "y\n", "llama_cpp/a.py": "a\n"})
+    make_sdist(
+        sdist, {"vendor/llama.cpp/src/x.txt": TEXT, "vendor/llama.cpp/src/y.txt": "y\n", "llama_cpp/a.py": "a\n"}
+    )
     lock = {"package": "pkg", "version": "1.0", "file": sdist.name, "bytes": 1}
     (tmp_path / "lock.json").write_text(json.dumps(lock | {"sha256": hashlib.sha256(sdist.read_bytes()).hexdigest()}))
     patches = tmp_path / "patches" / "llama.cpp"
@@ -234,7 +240,10 @@ def test_missing_compiler(tmp_path: Path) -> None:
         ("import llama_cpp\n", "import lil.llama_cpp as llama_cpp\n"),
         ("import llama_cpp.llama as l, os\n", "import lil.llama_cpp.llama as l; import os\n"),
         ("import llama_cpp.llama\n", "import lil.llama_cpp.llama; import lil.llama_cpp as llama_cpp\n"),
-        ("if x:\n    from llama_cpp.a import (\n        b,\n    )\n", "if x:\n    from lil.llama_cpp.a import (\n        b,\n    )\n"),
+        (
+            "if x:\n    from llama_cpp.a import (\n        b,\n    )\n",
+            "if x:\n    from lil.llama_cpp.a import (\n        b,\n    )\n",
+        ),
         ("from . import llama_cpp\nfrom .llama_cpp import x\n", "from . import llama_cpp\nfrom .llama_cpp import x\n"),
         ("import llama_cpp_other\n", "import llama_cpp_other\n"),
         ("s = 'import llama_cpp'  # import llama_cpp\n", "s = 'import llama_cpp'  # import llama_cpp\n"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import signal
 import types
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -88,7 +89,10 @@ def test_help(command: str) -> None:
 
 @pytest.mark.parametrize(
     ("raised", "said"),
-    [(KeyboardInterrupt(), "lil: interrupted\n"), (common.Interrupted("3 of 4 are done"), "lil: interrupted; 3 of 4 are done\n")],
+    [
+        (KeyboardInterrupt(), "lil: interrupted\n"),
+        (common.Interrupted("3 of 4 are done"), "lil: interrupted; 3 of 4 are done\n"),
+    ],
 )
 def test_interrupted(
     raised: BaseException, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -99,6 +103,22 @@ def test_interrupted(
     monkeypatch.setattr(common, "read_text", interrupted)
     assert main(["ppl", "model.gguf", "book.txt"]) == 130
     assert capsys.readouterr().err == said
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interrupt_in_a_finalizer_is_not_lost() -> None:
+    class Finalized:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt), common.progress() as update:
+        update(0, 2, "")
+        Finalized()  # its KeyboardInterrupt goes nowhere
+        update(1, 2, "")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+    with pytest.raises(KeyboardInterrupt), common.interrupts():
+        signal.raise_signal(signal.SIGINT)
 
 
 def test_version() -> None:

@@ -103,6 +103,7 @@ def test_a_bad_line_is_named(tmp_path: Path, line: str | bytes, words: str) -> N
 def test_public_data_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`datasets` takes a folder of that name for the data set, so what it loads here is loaded as from its hub."""
     import datasets
+
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     rows = {
@@ -571,13 +572,13 @@ def start(args: Sequence[str]) -> subprocess.Popen[str]:
     )
 
 
-def slow_run(tiny: str, tmp_path: Path) -> tuple[list[str], Path, set[tuple[str, str]]]:
+def slow_run(tiny: str, tmp_path: Path, n: int = 16) -> tuple[list[str], Path, set[tuple[str, str]]]:
     """A command that takes some seconds, its folder, and what it answers."""
     data, folder = tmp_path / "data.jsonl", tmp_path / "run"
-    data.write_text("".join(f'{{"question": "{i}?", "answer": {i}, "id": "{i}"}}\n' for i in range(16)))
+    data.write_text("".join(f'{{"question": "{i}?", "answer": {i}, "id": "{i}"}}\n' for i in range(n)))
     args = ["eval", "mine", tiny, "--data", str(data), "--out", str(folder), "--threads", "1", "--parallel", "3"]
     args += ["--methods", "h2o,quest", "--budgets", "64", "--max-tokens", "200"]
-    return args, folder, {(str(i), case) for i in range(16) for case in ("full", "h2o 64", "quest 64")}
+    return args, folder, {(str(i), case) for i in range(n) for case in ("full", "h2o 64", "quest 64")}
 
 
 def wait_for(answers: int, folder: Path, process: subprocess.Popen[str]) -> None:
@@ -613,7 +614,7 @@ def test_killed_again_and_again(tiny: str, tmp_path: Path) -> None:
 
 
 def test_interrupted(tiny: str, tmp_path: Path) -> None:
-    args, folder, wanted = slow_run(tiny, tmp_path)
+    args, folder, wanted = slow_run(tiny, tmp_path, 400)
     process = start(args)
     wait_for(1, folder, process)
     process.send_signal(signal.SIGINT)

@@ -85,9 +85,7 @@ def make_sparse(lil: ModuleType, policy: Judged, form: str) -> Any:
     fields: dict[str, Any] = {"budget": policy.budget, "capacity": policy.capacity, "form": form}
     if isinstance(policy, JudgedTOVA):
         return lil.TOVA(**fields)
-    return lil.RKV(
-        buffer=policy.buffer, observed=policy.window, lam=policy.lam, threshold=policy.threshold, **fields
-    )
+    return lil.RKV(buffer=policy.buffer, observed=policy.window, lam=policy.lam, threshold=policy.threshold, **fields)
 
 
 def compare(
@@ -120,7 +118,9 @@ def compare(
                 theirs = policy.scores(il, h)
                 scores.append(float(np.median([abs(held[p] - s) / (s + 1e-3) for p, s in theirs.items()])))
     gaps, same = np.array(policy.gaps), np.mean(policy.alike)
-    print(f"logits {max(diff):.4f}; {len(gaps)} cuts, alike {same:.4f}, gaps {gaps.mean():.5f}, {gaps.max():.4f}", end="")
+    print(
+        f"logits {max(diff):.4f}; {len(gaps)} cuts, alike {same:.4f}, gaps {gaps.mean():.5f}, {gaps.max():.4f}", end=""
+    )
     print(f"; scores {np.mean(scores):.5f}" if scores else "")
     assert max(diff) < limit
     assert len(gaps) > 20

@@ -6,7 +6,9 @@ import dataclasses
 import json
 import os
 import platform
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -258,6 +260,37 @@ def show(to: Console, title: str, out: Table) -> None:
 
 
 @contextmanager
+def interrupts() -> Iterator[Callable[[], None]]:
+    """Ctrl-C that is not lost.
+
+    Python drops a KeyboardInterrupt that comes in a finalizer or in a callback from C. What this yields raises it then;
+    it is called between steps.
+    """
+    seen = False
+
+    def note(*_: object) -> None:
+        nonlocal seen
+        seen = True
+        raise KeyboardInterrupt
+
+    def check() -> None:
+        if seen:
+            raise KeyboardInterrupt
+
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+    ):
+        yield check
+        return
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield check
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
 def progress() -> Iterator[Callable[[int, int, str], None]]:
     """A bar with the time left, on standard error. Yields what is called with: done, total, what is going on."""
     bar = Progress(
@@ -270,10 +303,11 @@ def progress() -> Iterator[Callable[[int, int, str], None]]:
         console=Console(stderr=True),
         transient=True,
     )
-    with bar:
+    with interrupts() as check, bar:
         task = bar.add_task("", total=None)
 
         def update(done: int, total: int, what: str) -> None:
+            check()
             bar.update(task, completed=done, total=total, description=what)
 
         yield update

@@ -4,7 +4,7 @@ import dataclasses
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
@@ -228,12 +228,13 @@ def _time(seconds: float | None) -> str:
 class _Bar:
     """A `Pace` on the terminal; where standard error is none, a line now and then."""
 
-    def __init__(self, bar: Progress, pace: Pace) -> None:
-        self._bar, self._pace = bar, pace
+    def __init__(self, bar: Progress, pace: Pace, check: Callable[[], None]) -> None:
+        self._bar, self._pace, self._check = bar, pace, check
         self._task = bar.add_task("", total=pace.total, completed=pace.done, what="")
         self._written = time.monotonic()
 
     def tick(self, case: str, n: int) -> None:
+        self._check()
         pace, now = self._pace, time.monotonic()
         pace.decode(n)
         what = f"left {_time(pace.left(now))}, {pace.speed(now):.0f} tokens/s"
@@ -260,5 +261,5 @@ def _progress(answers: Iterable[Answer], total: int) -> Iterator[_Bar]:
         disable=not stderr.is_terminal,
     )
     pace = Pace([answer.n_tokens for answer in answers], total, time.monotonic())
-    with bar:
-        yield _Bar(bar, pace)
+    with common.interrupts() as check, bar:
+        yield _Bar(bar, pace, check)

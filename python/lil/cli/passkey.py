@@ -28,10 +28,15 @@ def passkey(
     plain: Annotated[bool, typer.Option("--plain", help="Without the model's chat template.")] = False,
     hide: Annotated[
         str | None,
-        typer.Option(metavar="TEXT", help="What is hidden, with {key} for the key.", show_default="two sentences about a pass key"),
+        typer.Option(
+            metavar="TEXT",
+            help="What is hidden, with {key} for the key.",
+            show_default="two sentences about a pass key",
+        ),
     ] = None,
     ask: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="The question; may be empty.", show_default="What is the pass key?")
+        str | None,
+        typer.Option(metavar="TEXT", help="The question; may be empty.", show_default="What is the pass key?"),
     ] = None,
     begin: Annotated[
         str | None, typer.Option(metavar="TEXT", help="The answer's first words.", show_default="The pass key is")
