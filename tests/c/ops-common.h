@@ -150,6 +150,52 @@ static inline void add_ranks(std::vector<int32_t> & ranks, int32_t r0, int32_t r
     }
 }
 
+// RaaS from its definition (arXiv 2502.11147), one head at one step
+struct raas_step {
+    const int32_t * cells;   // of the tokens, oldest first
+    const int32_t * pages;   // [n_pages + 1] each page's first token
+    int32_t         n_pages;
+    int32_t         n_alive; // pages that may live
+
+    // of a page: its tokens' newest, stamps [n_cells]
+    float get_stamp(const float * stamps, int32_t p) const {
+        float res = 0.0f;
+        for (int32_t r = pages[p]; r < pages[p + 1]; ++r) {
+            res = std::max(res, stamps[cells[r]]);
+        }
+        return res;
+    }
+
+    // the pages with the newest stamps, and the last
+    std::vector<int32_t> get_alive(const float * stamps) const {
+        std::vector<float> x;
+        for (int32_t p = 0; p < n_pages - 1; ++p) {
+            x.push_back(get_stamp(stamps, p));
+        }
+        auto alive = get_best(x, n_alive - 1);
+        alive.push_back(n_pages - 1);
+        std::sort(alive.begin(), alive.end());
+        return alive;
+    }
+
+    // the best of them, a share of `ratio`, get the time
+    void stamp(float * stamps, const float * scores, float ratio, float now) const {
+        const auto alive = get_alive(stamps);
+
+        std::vector<float> x;
+        for (const int32_t p : alive) {
+            x.push_back(scores[p]);
+        }
+        for (const int32_t i : get_best(x, (int64_t) std::ceil(ratio*(float) alive.size()))) {
+            if (get_stamp(stamps, alive[i]) < now) {
+                for (int32_t r = pages[alive[i]]; r < pages[alive[i] + 1]; ++r) {
+                    stamps[cells[r]] = now;
+                }
+            }
+        }
+    }
+};
+
 //
 // the program: tests that run n times each
 //

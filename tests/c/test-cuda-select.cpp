@@ -295,50 +295,21 @@ static void test_raas() {
         layer.n_pages = std::max(1, seq.step(0)[LIL_SEL_PAGES] + rand_int(-1, 1));
     }
 
-    const auto page_stamp = [&](const float * x, int s, int p) {
-        float res = 0.0f;
-        for (int r = pages.i32(s)[p]; r < pages.i32(s)[p + 1]; ++r) {
-            res = std::max(res, x[seq.all(s)[1 + r]]);
-        }
-        return res;
-    };
-
-    const auto get_alive = [&](const float * x, int s) {
+    const auto get_step = [&](int s) {
         const int n_pages = seq.step(s)[LIL_SEL_PAGES];
 
-        std::vector<float> stamps;
-        for (int p = 0; p < n_pages - 1; ++p) {
-            stamps.push_back(page_stamp(x, s, p));
-        }
-        auto alive = get_best(stamps, seq.step(s)[LIL_SEL_SPARSE] ? layer.n_pages - 1 : n_pages);
-        alive.push_back(n_pages - 1);
-        std::sort(alive.begin(), alive.end());
-        return alive;
+        return raas_step { seq.all(s) + 1, pages.i32(s), n_pages, seq.step(s)[LIL_SEL_SPARSE] ? layer.n_pages : n_pages + 1 };
     };
 
     // what is to become of the stamps
     auto want = get_floats(stamp);
     for (int s = 0; s < seq.n_steps; ++s) {
         for (int h = 0; h < n_head_kv; ++h) {
-            float *         x     = want.data() + ((int64_t) seq.step(s)[LIL_SEL_STREAM]*n_head_kv + h)*seq.n_cells;
-            const int32_t * first = pages.i32(s);
-            const float     at    = (float) seq.step(s)[LIL_SEL_NOW];
+            float *     x  = want.data() + ((int64_t) seq.step(s)[LIL_SEL_STREAM]*n_head_kv + h)*seq.n_cells;
+            const float at = (float) seq.step(s)[LIL_SEL_NOW];
 
             x[seq.all(s)[seq.n(s)]] = at;
-
-            const auto alive = get_alive(x, s);
-
-            std::vector<float> alive_scores;
-            for (const int p : alive) {
-                alive_scores.push_back(scores.f32(h, s)[p]);
-            }
-            for (const int j : get_best(alive_scores, (int64_t) std::ceil(layer.ratio*(float) alive.size()))) {
-                if (page_stamp(x, s, alive[j]) < at) {
-                    for (int r = first[alive[j]]; r < first[alive[j] + 1]; ++r) {
-                        x[seq.all(s)[1 + r]] = at;
-                    }
-                }
-            }
+            get_step(s).stamp(x, scores.f32(h, s), layer.ratio, at);
         }
     }
 
@@ -354,7 +325,7 @@ static void test_raas() {
     for (int s = 0; s < seq.n_steps; ++s) {
         for (int h = 0; h < n_head_kv; ++h) {
             std::vector<int32_t> ranks;
-            for (const int p : get_alive(stamp.f32(h, seq.step(s)[LIL_SEL_STREAM]), s)) {
+            for (const int p : get_step(s).get_alive(stamp.f32(h, seq.step(s)[LIL_SEL_STREAM]))) {
                 add_ranks(ranks, pages.i32(s)[p], pages.i32(s)[p + 1]);
             }
             check_list(list, h, s, seq.all(s), ranks);

@@ -482,50 +482,21 @@ static void test_raas(uint32_t seed) {
         layer.n_pages = std::max(1, seq.step(0)[LIL_SEL_PAGES] + t.rand_int(-1, 1));
     }
 
-    const auto page_stamp = [&](const float * x, int32_t s, int32_t p) {
-        float res = 0.0f;
-        for (int32_t r = row_i32(pages, s)[p]; r < row_i32(pages, s)[p + 1]; ++r) {
-            res = std::max(res, x[seq.all(s)[1 + r]]);
-        }
-        return res;
-    };
-
-    const auto get_alive = [&](const float * x, int32_t s) {
+    const auto get_step = [&](int32_t s) {
         const int32_t n_pages = seq.step(s)[LIL_SEL_PAGES];
 
-        std::vector<float> stamps;
-        for (int32_t p = 0; p < n_pages - 1; ++p) {
-            stamps.push_back(page_stamp(x, s, p));
-        }
-        auto alive = get_best(stamps, seq.step(s)[LIL_SEL_SPARSE] ? layer.n_pages - 1 : n_pages);
-        alive.push_back(n_pages - 1);
-        std::sort(alive.begin(), alive.end());
-        return alive;
+        return raas_step { seq.all(s) + 1, row_i32(pages, s), n_pages, seq.step(s)[LIL_SEL_SPARSE] ? layer.n_pages : n_pages + 1 };
     };
 
     // what is to become of the stamps
     std::vector<float> want = data_f32(stamp);
     for (int32_t s = 0; s < seq.n_steps; ++s) {
         for (int32_t i = 0; i < h.n_head_kv; ++i) {
-            float *         x     = want.data() + (seq.step(s)[LIL_SEL_STREAM]*h.n_head_kv + i)*seq.n_cells;
-            const int32_t * first = row_i32(pages, s);
-            const float     at    = (float) seq.step(s)[LIL_SEL_NOW];
+            float *     x  = want.data() + (seq.step(s)[LIL_SEL_STREAM]*h.n_head_kv + i)*seq.n_cells;
+            const float at = (float) seq.step(s)[LIL_SEL_NOW];
 
             x[seq.all(s)[seq.n(s)]] = at;
-
-            const auto alive = get_alive(x, s);
-
-            std::vector<float> alive_scores;
-            for (const int32_t p : alive) {
-                alive_scores.push_back(row_f32(scores, i, s)[p]);
-            }
-            for (const int32_t j : get_best(alive_scores, (int64_t) std::ceil(layer.ratio*(float) alive.size()))) {
-                if (page_stamp(x, s, alive[j]) < at) {
-                    for (int32_t r = first[alive[j]]; r < first[alive[j] + 1]; ++r) {
-                        x[seq.all(s)[1 + r]] = at;
-                    }
-                }
-            }
+            get_step(s).stamp(x, row_f32(scores, i, s), layer.ratio, at);
         }
     }
 
@@ -537,7 +508,7 @@ static void test_raas(uint32_t seed) {
     for (int32_t s = 0; s < seq.n_steps; ++s) {
         for (int32_t i = 0; i < h.n_head_kv; ++i) {
             std::vector<int32_t> ranks;
-            for (const int32_t p : get_alive(row_f32(stamp, i, seq.step(s)[LIL_SEL_STREAM]), s)) {
+            for (const int32_t p : get_step(s).get_alive(row_f32(stamp, i, seq.step(s)[LIL_SEL_STREAM]))) {
                 add_ranks(ranks, row_i32(pages, s)[p], row_i32(pages, s)[p + 1]);
             }
             check_list(list, i, s, seq.all(s), ranks);
