@@ -3,6 +3,9 @@
 #include "lil-error.h"
 #include "lz77.h"
 
+#include "ggml-backend.h"
+#include "llama-impl.h"
+
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -10,6 +13,7 @@
 #include <limits>
 #include <new>
 #include <string>
+#include <utility>
 #include <vector>
 
 // tokens that an action waits for the end of a character
@@ -46,6 +50,13 @@ struct lil_guardian {
 
     std::vector<double> curve; // [n_checks + 1]
     lil_guardian_report report;
+
+    // sampling on a backend: what the current graph reads, an entry per output
+    struct input {
+        ggml_tensor * keep;   // F32 [1]: 1, or 0 where a token is forced
+        ggml_tensor * forced; // F32 [1]: the token, or 0
+    };
+    std::vector<input> inputs;
 };
 
 //
@@ -148,12 +159,30 @@ static bool lil_guardian_is_waiting(const lil_guardian & g) {
     return g.n_wait < LIL_GUARDIAN_MAX_WAIT && g.n_forced == 0 && lil_guardian_is_partial(g.tail);
 }
 
+// the token that takes the place of the one picked now, or i tokens later if nothing else is said by then
+static llama_token lil_guardian_get_forced(const lil_guardian & g, size_t i = 0) {
+    if (lil_guardian_is_waiting(g)) {
+        return LLAMA_TOKEN_NULL;
+    }
+    if (g.state == LIL_GUARDIAN_STATE_END) {
+        return g.eog;
+    }
+    if (g.state == LIL_GUARDIAN_STATE_CLOSE && g.n_forced + i < g.think_tokens.size()) {
+        return g.think_tokens[g.n_forced + i];
+    }
+
+    return LLAMA_TOKEN_NULL;
+}
+
 static void lil_guardian_accept(llama_sampler * smpl, llama_token token) {
     lil_guardian & g = *(lil_guardian *) smpl->ctx;
 
     const bool known = lil_guardian_has_token(g.vocab, token);
 
     if (known && llama_vocab_is_eog(g.vocab, token)) {
+        if (g.state == LIL_GUARDIAN_STATE_END && token == lil_guardian_get_forced(g)) {
+            g.report.stopped = true; // where a backend put it: nothing was applied
+        }
         return;
     }
 
@@ -222,13 +251,11 @@ static void lil_guardian_accept(llama_sampler * smpl, llama_token token) {
 static void lil_guardian_apply(llama_sampler * smpl, llama_token_data_array * cur_p) {
     lil_guardian & g = *(lil_guardian *) smpl->ctx;
 
-    const bool acts = g.state == LIL_GUARDIAN_STATE_CLOSE || g.state == LIL_GUARDIAN_STATE_END;
+    const llama_token token = lil_guardian_get_forced(g);
 
-    if (!acts || lil_guardian_is_waiting(g) || cur_p->size == 0) {
+    if (token == LLAMA_TOKEN_NULL || cur_p->size == 0) {
         return;
     }
-
-    const llama_token token = g.state == LIL_GUARDIAN_STATE_END ? g.eog : g.think_tokens[g.n_forced];
 
     if (g.state == LIL_GUARDIAN_STATE_END) {
         g.report.stopped = true;
@@ -255,6 +282,89 @@ static void lil_guardian_free(llama_sampler * smpl) {
 }
 
 static llama_sampler * lil_guardian_clone(const llama_sampler * smpl);
+static void lil_guardian_copy_state(const llama_sampler * smpl_src, llama_sampler * smpl_dst);
+
+//
+// sampling on a backend (llama_set_sampler): what is forced is known before the graph runs
+//
+
+static bool lil_guardian_backend_init(llama_sampler * smpl, ggml_backend_buffer_type_t buft, uint32_t n_outputs_max_per_seq) {
+    (void) smpl;
+    (void) n_outputs_max_per_seq;
+
+    ggml_backend_dev_t dev = ggml_backend_buft_get_device(buft);
+    if (dev == nullptr) {
+        return true; // the CPU
+    }
+
+    const ggml_init_params params = { 8*ggml_tensor_overhead(), nullptr, /*.no_alloc =*/ true };
+
+    ggml_context * ctx = ggml_init(params);
+    ggml_tensor  * x   = ggml_cast(ctx, ggml_new_tensor_1d(ctx, GGML_TYPE_I32, 1), GGML_TYPE_F32);
+    ggml_tensor  * y   = ggml_add(ctx, x, x);
+
+    const bool res = ggml_backend_dev_supports_op(dev, x) && ggml_backend_dev_supports_op(dev, y) &&
+            ggml_backend_dev_supports_op(dev, ggml_mul(ctx, x, x)) && ggml_backend_dev_supports_op(dev, ggml_cast(ctx, y, GGML_TYPE_I32));
+
+    if (!res) {
+        LLAMA_LOG_ERROR("guardian: %s cannot replace a token: sample on the CPU, without llama_set_sampler()\n", ggml_backend_dev_name(dev));
+    }
+
+    ggml_free(ctx);
+
+    return res;
+}
+
+static void lil_guardian_backend_apply(llama_sampler * smpl, ggml_context * ctx, ggml_cgraph * gf, llama_sampler_data * data) {
+    (void) gf;
+
+    lil_guardian & g = *(lil_guardian *) smpl->ctx;
+
+    if (g.params.action == LIL_GUARDIAN_FLAG) {
+        return;
+    }
+    if (data->sampled == nullptr) {
+        LLAMA_LOG_ERROR("guardian: on a backend it must stand after the sampler that picks the token: it will not act\n");
+        return;
+    }
+
+    lil_guardian::input input;
+
+    input.keep   = ggml_new_tensor_1d(ctx, GGML_TYPE_F32, 1);
+    input.forced = ggml_new_tensor_1d(ctx, GGML_TYPE_F32, 1);
+
+    for (ggml_tensor * t : { input.keep, input.forced }) {
+        ggml_format_name(t, "guardian_%s_%zu", t == input.keep ? "keep" : "forced", g.inputs.size());
+        ggml_set_input(t);
+    }
+
+    g.inputs.push_back(input);
+
+    // tokens are exact in F32
+    ggml_tensor * cur = ggml_cast(ctx, ggml_reshape_1d(ctx, data->sampled, 1), GGML_TYPE_F32);
+
+    cur = ggml_add(ctx, ggml_mul(ctx, cur, input.keep), input.forced);
+
+    data->sampled = ggml_cast(ctx, cur, GGML_TYPE_I32);
+}
+
+static void lil_guardian_backend_set_input(llama_sampler * smpl) {
+    lil_guardian & g = *(lil_guardian *) smpl->ctx;
+
+    for (size_t i = 0; i < g.inputs.size(); i++) {
+        const llama_token token = lil_guardian_get_forced(g, i);
+
+        const float keep   = token == LLAMA_TOKEN_NULL ? 1.0f : 0.0f;
+        const float forced = token == LLAMA_TOKEN_NULL ? 0.0f : (float) token;
+
+        ggml_backend_tensor_set(g.inputs[i].keep,   &keep,   0, sizeof(keep));
+        ggml_backend_tensor_set(g.inputs[i].forced, &forced, 0, sizeof(forced));
+    }
+}
+
+static void lil_guardian_backend_reset(llama_sampler * smpl) {
+    ((lil_guardian *) smpl->ctx)->inputs.clear();
+}
 
 static llama_sampler_i lil_guardian_i = {
     /* .name              = */ lil_guardian_name,
@@ -263,12 +373,12 @@ static llama_sampler_i lil_guardian_i = {
     /* .reset             = */ lil_guardian_reset,
     /* .clone             = */ lil_guardian_clone,
     /* .free              = */ lil_guardian_free,
-    /* .backend_init      = */ nullptr,
+    /* .backend_init      = */ lil_guardian_backend_init,
     /* .backend_accept    = */ nullptr,
-    /* .backend_apply     = */ nullptr,
-    /* .backend_set_input = */ nullptr,
-    /* .backend_reset     = */ nullptr,
-    /* .copy_state        = */ nullptr,
+    /* .backend_apply     = */ lil_guardian_backend_apply,
+    /* .backend_set_input = */ lil_guardian_backend_set_input,
+    /* .backend_reset     = */ lil_guardian_backend_reset,
+    /* .copy_state        = */ lil_guardian_copy_state,
 };
 
 static llama_sampler * lil_guardian_clone(const llama_sampler * smpl) {
@@ -284,6 +394,7 @@ static llama_sampler * lil_guardian_clone(const llama_sampler * smpl) {
     try {
         g     = new lil_guardian(src);
         g->lz = lz;
+        g->inputs.clear();
 
         return llama_sampler_init(&lil_guardian_i, g);
     } catch (...) {
@@ -291,6 +402,23 @@ static llama_sampler * lil_guardian_clone(const llama_sampler * smpl) {
         lil_lz77_free(lz);
         throw;
     }
+}
+
+static void lil_guardian_copy_state(const llama_sampler * smpl_src, llama_sampler * smpl_dst) {
+    const lil_guardian & src = *(const lil_guardian *) smpl_src->ctx;
+    lil_guardian       & dst = *(lil_guardian *) smpl_dst->ctx;
+
+    lil_lz77 * lz = lil_lz77_clone(src.lz);
+    if (lz == nullptr) {
+        throw std::bad_alloc();
+    }
+    lil_lz77_free(dst.lz);
+
+    const auto inputs = std::move(dst.inputs);
+
+    dst        = src;
+    dst.lz     = lz;
+    dst.inputs = inputs; // its own graph's
 }
 
 // nullptr: smpl is no Guardian

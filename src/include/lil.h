@@ -232,6 +232,10 @@ LLAMA_API struct lil_guardian_params lil_guardian_default_params(void);
 // Add it at the end of a chain, after the sampler that picks the token: it replaces that token where it acts. Bytes of a
 // UTF-8 character that has begun are let through first. clone and reset work as for any sampler. NULL: a parameter out
 // of range, or a vocabulary without an end-of-generation token (STOP, CLOSE_THINK).
+//
+// Works in chains that sample on a backend (llama_set_sampler()) too. There it must stand after the sampler that picks the
+// token; elsewhere, and on a device that cannot replace a token, it does not act, and says so in the log. Of several outputs
+// of a sequence in one batch, all see what was accepted before it.
 LLAMA_API struct llama_sampler * lil_sampler_init_guardian(
         const struct llama_vocab * vocab,
         struct lil_guardian_params  params);

@@ -414,6 +414,70 @@ static void test_missing() {
     check_refused(model_gpu, make_options(LIL_SPARSE_PROBE, 48), { "probe", EMU_GPU_NAME });
 }
 
+// the tokens that a chain of `pick` and a Guardian gives, on the backend or on the CPU; its end-of-generation token is the last
+static std::vector<llama_token> sample_text(llama_model * m, bool on_backend, bool greedy, lil_guardian_action action, lil_guardian_report & report) {
+    const llama_vocab * vocab = llama_model_get_vocab(m);
+
+    lil_guardian_params params = lil_guardian_default_params();
+    params.every     = 7;
+    params.threshold = 1e9; // every check is an alarm
+    params.action    = action;
+    params.think_end = "ab";
+
+    llama_sampler * chain    = llama_sampler_chain_init(llama_sampler_chain_default_params());
+    llama_sampler * guardian = lil_sampler_init_guardian(vocab, params);
+    CHECK(guardian);
+
+    llama_sampler_chain_add(chain, greedy ? llama_sampler_init_greedy() : llama_sampler_init_dist(5));
+    llama_sampler_chain_add(chain, guardian);
+
+    llama_context * ctx = make_context(m, make_method(LIL_SPARSE_QUEST));
+    CHECK(ctx && decode_text(ctx, 0, 60) == 0);
+
+    CHECK(!on_backend || llama_set_sampler(ctx, 0, chain));
+
+    std::vector<llama_token> res;
+    decode(ctx, { { text[60], 60, 0 } });
+
+    for (llama_pos p = 61; res.size() < 20; ++p) {
+        CHECK((llama_get_sampled_token_ith(ctx, -1) != LLAMA_TOKEN_NULL) == on_backend);
+        res.push_back(llama_sampler_sample(chain, ctx, -1));
+
+        lil_guardian_get_report(guardian, &report);
+        if (report.stopped) {
+            CHECK(llama_vocab_is_eog(vocab, res.back()));
+            break;
+        }
+        CHECK(decode(ctx, { { res.back(), p, 0 } }) == 0);
+    }
+
+    llama_free(ctx);
+    llama_sampler_free(chain);
+
+    return res;
+}
+
+// Guardian ends a text that is sampled on the backend where it ends one that is sampled on the CPU
+static void test_sampling() {
+    test_name = __func__;
+
+    for (llama_model * m : { model_cpu, model_gpu }) {
+        for (const bool greedy : { true, false }) {
+            for (const auto action : { LIL_GUARDIAN_STOP, LIL_GUARDIAN_CLOSE_THINK, LIL_GUARDIAN_FLAG }) {
+                lil_guardian_report want = {};
+                lil_guardian_report got  = {};
+
+                const auto on_cpu = sample_text(m, false, greedy, action, want);
+
+                CHECK(sample_text(m, true, greedy, action, got) == on_cpu);
+                CHECK(got.n_tokens == want.n_tokens && got.stopped == want.stopped && got.think_closed == want.think_closed);
+                CHECK(want.stopped == (action != LIL_GUARDIAN_FLAG) && want.think_closed == (action == LIL_GUARDIAN_CLOSE_THINK));
+                CHECK(want.alarmed && on_cpu.size() == (action == LIL_GUARDIAN_FLAG ? 20 : want.n_tokens + 1));
+            }
+        }
+    }
+}
+
 // a node of the device's that ends up on the CPU is computed by nobody
 static void test_stub() {
     test_name = __func__;
@@ -463,6 +527,7 @@ int main(int argc, char ** argv) {
     test_methods();
     test_half();
     test_missing();
+    test_sampling();
 
     for (const auto method : { LIL_SPARSE_TOVA, LIL_SPARSE_QUEST }) {
         test_sequences(method);
