@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,14 @@ def model_path() -> str:
     if not os.path.exists(path):
         pytest.skip(f"no model at {path}; set LIL_TEST_MODEL")
     return str(path)
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C acts, here and in what is started, also where the tests run in a shell's background, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

@@ -106,7 +106,7 @@ def test_interrupted(
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_an_interrupt_in_a_finalizer_is_not_lost() -> None:
+def test_an_interrupt_in_a_finalizer_is_not_lost(interruptible: None) -> None:
     class Finalized:
         def __del__(self) -> None:
             signal.raise_signal(signal.SIGINT)

@@ -613,7 +613,7 @@ def test_killed_again_and_again(tiny: str, tmp_path: Path) -> None:
     assert {(row["id"], case_label(row["method"], row["budget"])) for row in rows} == wanted
 
 
-def test_interrupted(tiny: str, tmp_path: Path) -> None:
+def test_interrupted(tiny: str, tmp_path: Path, interruptible: None) -> None:
     args, folder, wanted = slow_run(tiny, tmp_path, 400)
     process = start(args)
     wait_for(1, folder, process)
