@@ -1,5 +1,5 @@
 // The methods with layers offloaded to an emulated GPU (emu-gpu.h): which form runs, what it computes against the same form on
-// the CPU, where every node of the graph runs, and what crosses between device and host.
+// the CPU, where every node of the graph runs, and what crosses between device and host. Guardian, where the device samples.
 //
 //   test-emu-gpu model.gguf
 //
