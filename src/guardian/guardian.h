@@ -43,8 +43,9 @@
 //
 // Backend sampling
 //
-//   The Guardian runs on the CPU. Where all samplers before it run on a backend (llama_set_sampler) and one of them picks
-//   the token, upstream skips the CPU samplers: the Guardian then sees every token and reports, but cannot act.
+//   In a chain that samples on a backend (llama_set_sampler()) the Guardian still reads every token on the CPU. What it
+//   forces is known before a step's graph runs, and replaces the picked token there. So it must stand after the sampler
+//   that picks; elsewhere it only reports, and says so in the log.
 //
 // Cost
 //
