@@ -468,6 +468,13 @@ def test_answers_are_kept(tmp_path: Path) -> None:
         list(read_answers(tmp_path))
 
 
+def test_a_file_in_place_of_a_run_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("mine")
+    with pytest.raises(ConfigError, match=r"run: a file, no folder"):
+        AnswersFile(tmp_path / "run")
+    assert (tmp_path / "run").read_text() == "mine"
+
+
 # the command
 
 

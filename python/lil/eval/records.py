@@ -253,6 +253,8 @@ class AnswersFile(Closing):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = open(path, "ab+")  # noqa: SIM115  closed in close()
+        except FileExistsError:
+            raise ConfigError(f"{folder}: a file, no folder; answers are kept in a folder, give another name") from None
         except OSError as error:
             raise ConfigError(f"{path}: {error.strerror or error}") from None
         if not _lock(self._file.fileno()):
