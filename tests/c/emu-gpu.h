@@ -66,6 +66,7 @@ inline bool emu_gpu_supports(const ggml_tensor * node) { return lil_metal_suppor
 
 inline void emu_gpu_run(ggml_tensor * node) { lil_metal_encode(emu_metal_device(), emu_metal_encoder(), node); }
 
+// of ours, launched so far
 inline size_t emu_gpu_n_kernels() { return emu_metal_get().n_dispatched; }
 #else
 inline const lil_ops * emu_gpu_ops() { return lil_ops_cuda(); }
@@ -79,7 +80,6 @@ inline void emu_gpu_run(ggml_tensor * node) {
     lil_cuda_compute(node, scratch.data(), EMU_GPU_N_SM, nullptr);
 }
 
-// of ours, launched so far
 inline size_t emu_gpu_n_kernels() { return emu.n_launches; }
 #endif
 
@@ -88,7 +88,7 @@ struct emu_gpu_state {
     size_t n_set = 0; // bytes copied from it
 
     std::map<std::string, size_t> n_ops; // nodes of ours computed, by their op
-    std::map<std::string, size_t> n_launches; // kernels: ours by the name of their op, ggml's by ggml's, one for each node
+    size_t n_launches = 0; // kernels: ours, and one for each of ggml's nodes but FlashAttention, whose parts a second one joins
 
     lil_ops ops = *emu_gpu_ops(); // what the device hands out: a test may take ops away
     std::string refused;          // an op of ours whose nodes the device does not take
@@ -258,7 +258,7 @@ inline ggml_status emu_gpu_compute(ggml_backend_t, ggml_cgraph * graph) {
         }
 
         if (node->op != GGML_OP_CUSTOM) {
-            emu_gpu.n_launches[ggml_op_name(node->op)] += !emu_gpu_is_view(node) && ggml_nelements(node) > 0;
+            emu_gpu.n_launches += emu_gpu_is_view(node) || ggml_nelements(node) == 0 ? 0 : node->op == GGML_OP_FLASH_ATTN_EXT ? 2 : 1;
             continue;
         }
 
@@ -273,7 +273,7 @@ inline ggml_status emu_gpu_compute(ggml_backend_t, ggml_cgraph * graph) {
         emu_gpu_run(node);
 
         emu_gpu.n_ops[emu_gpu_op_name(node)]++;
-        emu_gpu.n_launches[emu_gpu_op_name(node)] += emu_gpu_n_kernels() - n_kernels;
+        emu_gpu.n_launches += emu_gpu_n_kernels() - n_kernels;
     }
 
     return compute_run(i0, n_nodes);
