@@ -189,8 +189,9 @@ struct lil_ops {
     //   dst = bounds (in place), src = { bounds, K, dirty }
     ggml_custom_op_t page_bounds;
 
-    // Upper bounds on q.k: sum_i max(q_i*m_i, q_i*M_i), the maximum over the group, for pages [0, LIL_SEL_PAGES).
-    //   dst = F32 [n_pages_max, n_head_kv, n_steps], src = { q, bounds, steps }
+    // Upper bounds on q.k: sum_i max(q_i*m_i, q_i*M_i), the maximum over the group, for pages [0, LIL_SEL_PAGES). With dirty, of
+    // whose pages each lies in the table of one step alone: the work of page_bounds is done first, in the same launch.
+    //   dst = F32 [n_pages_max, n_head_kv, n_steps], src = { q, bounds, steps } or { q, bounds (written too), steps, K, dirty }
     ggml_custom_op_t page_scores;
 
     // Quest: the tokens of the current page and of the best n_pages - 1 others. A dense step: all.
@@ -220,8 +221,9 @@ struct lil_ops {
     //   dst = repr (in place), src = { repr, K, score, dirty }
     ggml_custom_op_t block_repr;
 
-    // Sum over all query heads and representatives of q.k, for blocks [0, LIL_SEL_PAGES).
-    //   dst = F32 [n_blocks_max, n_steps], src = { q, repr, steps }
+    // Sum over all query heads and representatives of q.k, for blocks [0, LIL_SEL_PAGES). With dirty, as in page_scores: the
+    // work of block_repr is done first.
+    //   dst = F32 [n_blocks_max, n_steps], src = { q, repr, steps } or { q, repr (written too), steps, K, score, dirty }
     ggml_custom_op_t block_scores;
 
     // InfLLM: the first n_sink tokens, the best n_pages blocks (block b is the ranks from n_sink + b*block on), the tokens

@@ -18,8 +18,13 @@ ggml_tensor * lil_kv_cache_pages::part(const layer_graph & lg, ggml_tensor * t, 
 }
 
 ggml_tensor * lil_kv_cache_pages::build_scores(const layer_graph & lg) const {
-    return custom(lg, GGML_TYPE_F32, n_pages_graph(lg.steps), lg.n_head_kv, lg.steps.size(), 1,
-            { lg.q, bounds[lg.ikv], input_steps(lg) }, ops[lg.ikv].page_scores);
+    std::vector<ggml_tensor *> srcs = { lg.q, bounds[lg.ikv], input_steps(lg) };
+
+    if (ggml_tensor * dirty = input_dirty_few(lg)) {
+        srcs.insert(srcs.end(), { layers[lg.ikv].k, dirty });
+    }
+
+    return custom(lg, GGML_TYPE_F32, n_pages_graph(lg.steps), lg.n_head_kv, lg.steps.size(), 1, srcs, ops[lg.ikv].page_scores);
 }
 
 void lil_kv_cache_pages::build_pages(const layer_graph & lg) {
@@ -27,7 +32,9 @@ void lil_kv_cache_pages::build_pages(const layer_graph & lg) {
     ggml_tensor * b = bounds[lg.ikv];
 
     if (fused) {
-        custom_inplace(lg, b, { k, input_dirty(lg) }, ops[lg.ikv].page_bounds);
+        if (!input_dirty_few(lg)) {
+            custom_inplace(lg, b, { k, input_dirty(lg) }, ops[lg.ikv].page_bounds);
+        }
         return;
     }
 

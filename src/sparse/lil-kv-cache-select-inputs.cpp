@@ -164,3 +164,9 @@ ggml_tensor * lil_kv_cache_select::input_dirty(const layer_graph & lg) const {
         }
     });
 }
+
+ggml_tensor * lil_kv_cache_select::input_dirty_few(const layer_graph & lg) const {
+    ggml_tensor * dirty = input_dirty(lg);
+
+    return dirty && dirty->ne[1] <= (int64_t) lg.steps.size() ? dirty : nullptr;
+}

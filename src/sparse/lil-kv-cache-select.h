@@ -221,7 +221,7 @@ protected:
     // the current logits over the list are wanted after the attention of a layer
     virtual bool wants_kq(size_t ikv) const { GGML_UNUSED(ikv); return false; }
 
-    // brings the metadata of a layer's dirty pages up to date
+    // brings the metadata of a layer's dirty pages up to date, unless the scores do, see input_dirty_few()
     virtual void build_pages(const layer_graph & lg) { GGML_UNUSED(lg); }
 
     // fused: the list that a layer reads, see lil-ops.h
@@ -276,6 +276,10 @@ protected:
     ggml_tensor * input_cells(const layer_graph & lg) const;
     ggml_tensor * input_pages(const layer_graph & lg) const;
     ggml_tensor * input_dirty(const layer_graph & lg) const;
+
+    // The same where there is at most one dirty page for each step, as in every step but the first ones after a prompt or an
+    // edit: the op that scores the pages computes its metadata, and saves a launch. Otherwise null
+    ggml_tensor * input_dirty_few(const layer_graph & lg) const;
 
     // rows of a graph's tables of pages
     static int64_t n_pages_graph(const std::vector<lil_select_step> & steps);

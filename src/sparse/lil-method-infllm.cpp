@@ -48,8 +48,13 @@ uint32_t lil_kv_cache_infllm::graph_max_nodes() const {
 ggml_tensor * lil_kv_cache_infllm::build_list(const layer_graph & lg) {
     const int64_t n_steps = lg.steps.size();
 
-    ggml_tensor * scores = custom(lg, GGML_TYPE_F32, n_pages_graph(lg.steps), n_steps, 1, 1,
-            { lg.q, repr[lg.ikv], input_steps(lg) }, ops[lg.ikv].block_scores);
+    std::vector<ggml_tensor *> srcs = { lg.q, repr[lg.ikv], input_steps(lg) };
+
+    if (ggml_tensor * dirty = input_dirty_few(lg)) {
+        srcs.insert(srcs.end(), { layers[lg.ikv].k, score[lg.ikv], dirty });
+    }
+
+    ggml_tensor * scores = custom(lg, GGML_TYPE_F32, n_pages_graph(lg.steps), n_steps, 1, 1, srcs, ops[lg.ikv].block_scores);
 
     return custom(lg, GGML_TYPE_I32, 1 + n_list(lg.steps), 1, n_steps, 1,
             { scores, input_steps(lg), input_cells(lg) }, ops[lg.ikv].block_select);
@@ -61,7 +66,9 @@ void lil_kv_cache_infllm::build_after(const layer_graph & lg, ggml_tensor * work
 
 void lil_kv_cache_infllm::build_pages(const layer_graph & lg) {
     if (fused) {
-        custom_inplace(lg, repr[lg.ikv], { layers[lg.ikv].k, score[lg.ikv], input_dirty(lg) }, ops[lg.ikv].block_repr);
+        if (!input_dirty_few(lg)) {
+            custom_inplace(lg, repr[lg.ikv], { layers[lg.ikv].k, score[lg.ikv], input_dirty(lg) }, ops[lg.ikv].block_repr);
+        }
         return;
     }
 

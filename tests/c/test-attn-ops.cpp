@@ -258,8 +258,12 @@ static void test_pages(int n_embd, int n_group, ggml_type type_k, ggml_type type
     ggml_tensor * dirty  = g.input(GGML_TYPE_I32, LIL_DIRTY_HEAD + page_size, n_pages*n_steps);
     ggml_tensor * steps  = g.input(GGML_TYPE_I32, LIL_SEL_COUNT, n_steps);
 
-    ggml_tensor * bounds_new = g.op_inplace(ops->page_bounds, layer, bounds, { k, dirty });
-    ggml_tensor * scores     = g.op(ops->page_scores, layer, { q, bounds_new, steps }, n_pages + 1, n_head_kv, n_steps);
+    const bool in_scores = rng()%2; // page_scores computes the bounds itself
+
+    ggml_tensor * bounds_new = in_scores ? bounds : g.op_inplace(ops->page_bounds, layer, bounds, { k, dirty });
+    ggml_tensor * scores     = in_scores ?
+        g.op(ops->page_scores, layer, { q, bounds,     steps, k, dirty }, n_pages + 1, n_head_kv, n_steps) :
+        g.op(ops->page_scores, layer, { q, bounds_new, steps           }, n_pages + 1, n_head_kv, n_steps);
 
     g.alloc();
 
@@ -273,7 +277,7 @@ static void test_pages(int n_embd, int n_group, ggml_type type_k, ggml_type type
     for (int s = 0; s < n_steps; ++s) {
         step[s*LIL_SEL_COUNT + LIL_SEL_STREAM] = n_stream - 1 - s;
         step[s*LIL_SEL_COUNT + LIL_SEL_TABLE]  = s;
-        step[s*LIL_SEL_COUNT + LIL_SEL_PAGES]  = s == 0 ? n_pages : rand_int(1, n_pages);
+        step[s*LIL_SEL_COUNT + LIL_SEL_PAGES]  = s == 0 || in_scores ? n_pages : rand_int(1, n_pages);
     }
 
     std::vector<std::vector<int32_t>> cells; // [n_steps][n_pages]
@@ -355,27 +359,74 @@ static void test_blocks(int n_embd, int n_group) {
 
     lil_select_layer layer = {};
     layer.n_head_kv = n_head_kv;
+    layer.n_repr    = rand_int(1, 5);
+
+    const int n_cells = 100;
+    const int block   = rand_int(1, 20);
+    const int n_dirty = rand_int(0, 1); // of each step: its last block, if it has any, is not there yet
 
     graph g;
 
     ggml_tensor * q     = g.input(GGML_TYPE_F32, n_embd, n_head, n_steps);
+    ggml_tensor * k     = g.input(GGML_TYPE_F32, n_embd*n_head_kv, n_cells, n_steps);
+    ggml_tensor * given = g.input(GGML_TYPE_F32, n_cells, n_head_kv, n_steps);
+    ggml_tensor * dirty = g.input(GGML_TYPE_I32, LIL_DIRTY_HEAD + block, n_steps);
     ggml_tensor * repr  = g.input(GGML_TYPE_F32, n_embd*n_head_kv, n_blocks, n_tables);
     ggml_tensor * steps = g.input(GGML_TYPE_I32, LIL_SEL_COUNT, n_steps);
 
-    ggml_tensor * scores = g.op(ops->block_scores, layer, { q, repr, steps }, n_blocks, n_steps);
+    ggml_tensor * scores = n_dirty ?
+        g.op(ops->block_scores, layer, { q, repr, steps, k, given, dirty }, n_blocks, n_steps) :
+        g.op(ops->block_scores, layer, { q, repr, steps                  }, n_blocks, n_steps);
 
     g.alloc();
 
     const std::vector<float> qs = rand_floats(ggml_nelements(q));
-    const std::vector<float> rs = rand_floats(ggml_nelements(repr), 5.0f);
+    std::vector<float>       rs = rand_floats(ggml_nelements(repr), 5.0f);
     set_data(q, qs);
-    set_data(repr, rs);
+
+    kv_cache kc;
+    kc.fill(k, n_head_kv);
+
+    const std::vector<float> gs = rand_floats(ggml_nelements(given));
+    set_data(given, gs);
 
     auto * step = (int32_t *) steps->data;
     for (int s = 0; s < n_steps; ++s) {
         step[s*LIL_SEL_COUNT + LIL_SEL_TABLE] = n_tables - 1 - s;
         step[s*LIL_SEL_COUNT + LIL_SEL_PAGES] = s == 0 ? n_blocks : rand_int(0, n_blocks);
     }
+
+    std::vector<float> rs_before = rs;
+    for (int s = 0; s < n_steps; ++s) {
+        const int b = step[s*LIL_SEL_COUNT + LIL_SEL_PAGES] - 1;
+
+        auto * entry = (int32_t *) dirty->data + s*dirty->ne[0];
+        const auto cells = rand_cells(rand_int(1, block), n_cells);
+        entry[LIL_DIRTY_STREAM] = s;
+        entry[LIL_DIRTY_TABLE]  = n_tables - 1 - s;
+        entry[LIL_DIRTY_PAGE]   = b; // -1: none
+        entry[LIL_DIRTY_N]      = (int32_t) cells.size();
+        std::copy(cells.begin(), cells.end(), entry + LIL_DIRTY_HEAD);
+
+        for (int h = 0; n_dirty && b >= 0 && h < n_head_kv; ++h) {
+            std::vector<int32_t> best = cells;
+            std::sort(best.begin(), best.end(), [&](int32_t x, int32_t y) {
+                return gs[(s*n_head_kv + h)*n_cells + x] > gs[(s*n_head_kv + h)*n_cells + y];
+            });
+            best.resize(std::min<size_t>(best.size(), layer.n_repr));
+
+            for (int i = 0; i < n_embd; ++i) {
+                const size_t at = ((n_tables - 1 - s)*n_blocks + b)*repr->ne[0] + h*n_embd + i;
+
+                rs_before[at] = NAN;
+                rs[at]        = 0.0f;
+                for (int32_t c : best) {
+                    rs[at] += kc.row(c, h, s)[i];
+                }
+            }
+        }
+    }
+    set_data(repr, rs_before);
 
     g.compute(n_threads);
 

@@ -129,7 +129,8 @@ static void test_attn_all() {
     test_attn(128, 128, 7, GGML_TYPE_F16, GGML_TYPE_F16, 3000);
 }
 
-static void test_pages(int n_embd, int n_group, ggml_type type_k, ggml_type type_b, int n_pages) {
+// in_scores: page_scores computes some of the bounds itself
+static void test_pages(int n_embd, int n_group, ggml_type type_k, ggml_type type_b, int n_pages, bool in_scores) {
     const int n_head_kv = rand_int(1, 3);
     const int n_head    = n_head_kv*n_group;
     const int n_steps   = rand_int(1, 2);
@@ -138,8 +139,8 @@ static void test_pages(int n_embd, int n_group, ggml_type type_k, ggml_type type
     const int page_size = pick({ 1, 2, 7, 15, 16, 17, 20 });
 
     char name[256];
-    snprintf(name, sizeof(name), "pages: n_embd %d, heads %d*%d, %s, bounds %s, steps %d, pages %d of %d",
-            n_embd, n_head_kv, n_group, ggml_type_name(type_k), ggml_type_name(type_b), n_steps, n_pages, page_size);
+    snprintf(name, sizeof(name), "pages: n_embd %d, heads %d*%d, %s, bounds %s, steps %d, pages %d of %d%s",
+            n_embd, n_head_kv, n_group, ggml_type_name(type_k), ggml_type_name(type_b), n_steps, n_pages, page_size, in_scores ? ", in scores" : "");
     test_name = name;
 
     lil_select_layer layer = {};
@@ -158,7 +159,7 @@ static void test_pages(int n_embd, int n_group, ggml_type type_k, ggml_type type
     for (int s = 0; s < n_steps; ++s) {
         steps.i32(s)[LIL_SEL_STREAM] = n_stream - 1 - s;
         steps.i32(s)[LIL_SEL_TABLE]  = s;
-        steps.i32(s)[LIL_SEL_PAGES]  = s == 0 ? n_pages : rand_int(1, n_pages);
+        steps.i32(s)[LIL_SEL_PAGES]  = s == 0 || in_scores ? n_pages : rand_int(1, n_pages);
 
         for (int p = 0; p < n_pages; ++p) {
             const auto cells = rand_cells(rand_int(1, page_size), n_cells);
@@ -173,10 +174,19 @@ static void test_pages(int n_embd, int n_group, ggml_type type_k, ggml_type type
     }
 
     CHECK(lil_cuda_page_bounds_supports(layer, bounds, k.t, dirty));
-    CHECK(lil_cuda_page_scores_supports(layer, scores, q, bounds, steps));
+    const int n_before = in_scores ? rand_int(0, n_pages*n_steps - 1) : n_pages*n_steps; // dirty pages of page_bounds
 
-    lil_cuda_page_bounds(layer, bounds, k.t, dirty, nullptr);
-    lil_cuda_page_scores(layer, scores, q, bounds, steps, nullptr);
+    lil_cuda_dirty with = { k.t, dirty, {} };
+    with.dirty.data   = dirty.i32(n_before);
+    with.dirty.ne[1] -= n_before;
+
+    lil_cuda_tensor before = dirty;
+    before.ne[1] = n_before;
+
+    CHECK(lil_cuda_page_scores_supports(layer, scores, q, bounds, steps, with));
+
+    lil_cuda_page_bounds(layer, bounds, k.t, before, nullptr);
+    lil_cuda_page_scores(layer, scores, q, bounds, steps, with, nullptr);
 
     for (int s = 0; s < n_stream; ++s) {
         for (int h = 0; h < n_head_kv; ++h) {
@@ -234,7 +244,7 @@ static void test_pages_all() {
             const ggml_type type_k = rand_type(n_embd);
             const bool      is_f16 = type_k == GGML_TYPE_F16 || (type_k == GGML_TYPE_F32 && rng()%2 == 0);
 
-            test_pages(n_embd, n_group, type_k, is_f16 ? GGML_TYPE_F16 : GGML_TYPE_F32, pick({ 1, 2, 3, 15, 16, 17, 63, 64, 65, 90 }));
+            test_pages(n_embd, n_group, type_k, is_f16 ? GGML_TYPE_F16 : GGML_TYPE_F32, pick({ 1, 2, 3, 15, 16, 17, 63, 64, 65, 90 }), rng()%2);
         }
     }
 }

@@ -282,11 +282,59 @@ static void test_block_scores() {
         steps.i32(s)[LIL_SEL_PAGES] = s == 0 ? n_blocks : rand_int(0, n_blocks);
     }
 
-    CHECK(lil_cuda_block_scores_supports(layer, scores, q, repr, steps));
+    // the representatives of the last blocks of each step are not there yet
+    const int n_cells = 100;
+    const int block   = pick({ 1, 8, 16, 33 });
+    const int n_dirty = rand_int(0, 2);
 
-    lil_cuda_block_scores(layer, scores, q, repr, steps, nullptr);
+    kv_cache k(rand_type(n_embd), n_embd, n_head_kv, n_cells, n_steps);
+    tensor score(GGML_TYPE_F32, n_cells, n_head_kv, n_steps);
+    tensor dirty(GGML_TYPE_I32, LIL_DIRTY_HEAD + block, std::max(1, n_dirty*n_steps));
+    tensor want (GGML_TYPE_F32, repr.ne[0], n_blocks, n_steps);
 
-    CHECK(scores.is_whole());
+    layer.n_repr = pick({ 1, 4, 20 });
+
+    score.fill(1.0f);
+
+    int n = 0;
+    for (int s = 0; s < n_steps; ++s) {
+        for (int b = std::max(0, steps.i32(s)[LIL_SEL_PAGES] - n_dirty); b < steps.i32(s)[LIL_SEL_PAGES]; ++b) {
+            int32_t * entry = dirty.i32(n++);
+
+            entry[LIL_DIRTY_STREAM] = s;
+            entry[LIL_DIRTY_TABLE]  = steps.i32(s)[LIL_SEL_TABLE];
+            entry[LIL_DIRTY_PAGE]   = b;
+            entry[LIL_DIRTY_N]      = rand_int(1, block);
+
+            const auto order = rand_order(n_cells);
+            memcpy(entry + LIL_DIRTY_HEAD, order.data(), entry[LIL_DIRTY_N]*sizeof(int32_t));
+
+            std::fill_n(repr.f32(b, entry[LIL_DIRTY_TABLE]), repr.ne[0], NAN);
+        }
+    }
+    dirty.ne[1] = n;
+
+    for (int s = 0; s < n_steps; ++s) {
+        for (int b = 0; b < n_blocks; ++b) {
+            memcpy(want.f32(b, s), repr.f32(b, s), repr.ne[0]*sizeof(float));
+        }
+    }
+    lil_cuda_block_repr(layer, want, k.t, score, dirty, nullptr);
+
+    const lil_cuda_dirty with = { k.t, dirty, score };
+
+    CHECK(lil_cuda_block_scores_supports(layer, scores, q, repr, steps, with));
+
+    lil_cuda_block_scores(layer, scores, q, repr, steps, with, nullptr);
+
+    CHECK(scores.is_whole() && repr.is_whole());
+    for (int s = 0; s < n_steps; ++s) {
+        for (int b = 0; b < n_blocks; ++b) {
+            for (int64_t i = 0; i < repr.ne[0]; ++i) {
+                check_near(repr.f32(b, s)[i], want.f32(b, s)[i], 1e-6); // of another number of lanes, so summed in another order
+            }
+        }
+    }
     for (int s = 0; s < n_steps; ++s) {
         for (int b = 0; b < n_blocks; ++b) {
             if (b >= steps.i32(s)[LIL_SEL_PAGES]) {

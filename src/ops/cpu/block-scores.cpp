@@ -1,6 +1,4 @@
-#include "select.h"
-
-#include "rows.h"
+#include "dirty.h"
 
 // blocks that a thread takes at once
 static constexpr int64_t N_RANGE = 4*LIL_TILE;
@@ -14,6 +12,9 @@ void lil_block_scores(ggml_tensor * dst, int ith, int nth, void * userdata) {
     const ggml_tensor * q     = dst->src[0];
     const ggml_tensor * repr  = dst->src[1];
     const ggml_tensor * steps = dst->src[2];
+    const ggml_tensor * k     = dst->src[3]; // null without dirty
+    const ggml_tensor * score = k ? dst->src[4] : nullptr;
+    const ggml_tensor * dirty = k ? dst->src[5] : nullptr;
 
     const int64_t n_head_kv = layer->n_head_kv;
     const int64_t n_group   = q->ne[1]/n_head_kv;
@@ -36,12 +37,18 @@ void lil_block_scores(ggml_tensor * dst, int ith, int nth, void * userdata) {
             continue;
         }
 
+        lil_dirty_each(dirty, step[LIL_SEL_TABLE], b0, b1, [&](const int32_t * entry) {
+            for (int64_t i_head = 0; i_head < n_head_kv; ++i_head) {
+                lil_dirty_repr(*layer, repr, k, score, entry, i_head);
+            }
+        });
+
         std::fill(qs, qs + n_pad, 0.0f);
         for (int64_t h = 0; h < q->ne[1]; ++h) {
             ggml_vec_acc_f32(n_embd, qs + h/n_group*n_embd, lil_sel_f32(q, h, i_step));
         }
 
-        float * score = lil_sel_f32(dst, i_step);
+        float * scores = lil_sel_f32(dst, i_step);
 
         for (int64_t b = b0; b < b1; b += LIL_TILE) {
             const int n = std::min<int64_t>(LIL_TILE, b1 - b);
@@ -60,7 +67,7 @@ void lil_block_scores(ggml_tensor * dst, int ith, int nth, void * userdata) {
             float x[LIL_TILE];
             lil_rows_dot<lil_read_f32>(rows, qs, 1, n_pad, x, LIL_TILE);
 
-            std::copy(x, x + n, score + b);
+            std::copy(x, x + n, scores + b);
         }
     }
 }

@@ -1,6 +1,4 @@
-#include "select.h"
-
-#include "rows.h"
+#include "dirty.h"
 
 // pages that a thread takes at once
 static constexpr int64_t N_RANGE = 4*LIL_TILE;
@@ -14,6 +12,8 @@ void lil_page_scores(ggml_tensor * dst, int ith, int nth, void * userdata) {
     const ggml_tensor * q      = dst->src[0];
     const ggml_tensor * bounds = dst->src[1];
     const ggml_tensor * steps  = dst->src[2];
+    const ggml_tensor * k      = dst->src[3]; // null without dirty
+    const ggml_tensor * dirty  = k ? dst->src[4] : nullptr;
 
     const int64_t n_head_kv = layer->n_head_kv;
     const int64_t n_group   = q->ne[1]/n_head_kv;
@@ -37,6 +37,10 @@ void lil_page_scores(ggml_tensor * dst, int ith, int nth, void * userdata) {
         if (p0 >= p1) {
             continue;
         }
+
+        lil_dirty_each(dirty, step[LIL_SEL_TABLE], p0, p1, [&](const int32_t * entry) {
+            lil_dirty_bounds(*layer, bounds, k, entry, i_head);
+        });
 
         for (int64_t g = 0; g < n_group; ++g) {
             const float * src = lil_sel_f32(q, i_head*n_group + g, i_step);

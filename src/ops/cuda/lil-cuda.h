@@ -36,6 +36,15 @@ static inline lil_cuda_tensor lil_cuda_get(const ggml_tensor * t) {
     return { t->type, t->data, { t->ne[0], t->ne[1], t->ne[2], t->ne[3] }, { t->nb[0], t->nb[1], t->nb[2], t->nb[3] } };
 }
 
+// the sources of page_scores and block_scores that tell of dirty pages
+struct lil_cuda_dirty {
+    lil_cuda_tensor k;
+    lil_cuda_tensor dirty;
+    lil_cuda_tensor score; // block_scores
+
+    bool any() const { return dirty.ne[1] > 0; }
+};
+
 // The work of attn: as lil_attn_n_work(), with smaller and fewer parts, because a GPU needs hundreds of blocks for a short list
 // and no more for a long one: room for [n_embd_head_v + 2, n_head, n_part, n_steps] partial results, then, where kq is asked for,
 // the logits.
@@ -78,10 +87,13 @@ void lil_cuda_attn_join(const lil_select_layer & layer, const lil_cuda_tensor & 
 bool lil_cuda_page_bounds_supports(const lil_select_layer & layer, const lil_cuda_tensor & bounds, const lil_cuda_tensor & k, const lil_cuda_tensor & dirty);
 void lil_cuda_page_bounds(const lil_select_layer & layer, const lil_cuda_tensor & bounds, const lil_cuda_tensor & k, const lil_cuda_tensor & dirty, cudaStream_t stream);
 
-// page_scores. scores F32 [n_pages_max, n_head_kv, n_steps]
-//   Time: reads each page's bounds once, n_pages*n_head_kv*2*n_embd_head*(size of a bound) bytes.
-bool lil_cuda_page_scores_supports(const lil_select_layer & layer, const lil_cuda_tensor & scores, const lil_cuda_tensor & q, const lil_cuda_tensor & bounds, const lil_cuda_tensor & steps);
-void lil_cuda_page_scores(const lil_select_layer & layer, const lil_cuda_tensor & scores, const lil_cuda_tensor & q, const lil_cuda_tensor & bounds, const lil_cuda_tensor & steps, cudaStream_t stream);
+// page_scores. scores F32 [n_pages_max, n_head_kv, n_steps]; with: {} where nothing is dirty
+//   Time: reads each page's bounds once, n_pages*n_head_kv*2*n_embd_head*(size of a bound) bytes. The warp that has a dirty page
+//   computes its bounds first.
+bool lil_cuda_page_scores_supports(const lil_select_layer & layer, const lil_cuda_tensor & scores, const lil_cuda_tensor & q, const lil_cuda_tensor & bounds, const lil_cuda_tensor & steps,
+        const lil_cuda_dirty & with);
+void lil_cuda_page_scores(const lil_select_layer & layer, const lil_cuda_tensor & scores, const lil_cuda_tensor & q, const lil_cuda_tensor & bounds, const lil_cuda_tensor & steps,
+        const lil_cuda_dirty & with, cudaStream_t stream);
 
 // page_select. list I32 [1 + n_max, n_head_kv, n_steps]
 //   Time: a block for each KV head and step, which reads the scores five times, all but the first from its L1 cache. With the
@@ -125,10 +137,13 @@ void lil_cuda_infllm_score_add(const lil_select_layer & layer, const lil_cuda_te
 bool lil_cuda_block_repr_supports(const lil_select_layer & layer, const lil_cuda_tensor & repr, const lil_cuda_tensor & k, const lil_cuda_tensor & score, const lil_cuda_tensor & dirty);
 void lil_cuda_block_repr(const lil_select_layer & layer, const lil_cuda_tensor & repr, const lil_cuda_tensor & k, const lil_cuda_tensor & score, const lil_cuda_tensor & dirty, cudaStream_t stream);
 
-// block_scores. scores F32 [n_blocks_max, n_steps]
-//   Time: reads each block's representatives once, 4*n_embd_head*n_head_kv bytes for each block.
-bool lil_cuda_block_scores_supports(const lil_select_layer & layer, const lil_cuda_tensor & scores, const lil_cuda_tensor & q, const lil_cuda_tensor & repr, const lil_cuda_tensor & steps);
-void lil_cuda_block_scores(const lil_select_layer & layer, const lil_cuda_tensor & scores, const lil_cuda_tensor & q, const lil_cuda_tensor & repr, const lil_cuda_tensor & steps, cudaStream_t stream);
+// block_scores. scores F32 [n_blocks_max, n_steps]; with: {} where nothing is dirty
+//   Time: reads each block's representatives once, 4*n_embd_head*n_head_kv bytes for each block. The warps of a dirty block's
+//   neighbours compute its representatives first, one KV head each.
+bool lil_cuda_block_scores_supports(const lil_select_layer & layer, const lil_cuda_tensor & scores, const lil_cuda_tensor & q, const lil_cuda_tensor & repr, const lil_cuda_tensor & steps,
+        const lil_cuda_dirty & with);
+void lil_cuda_block_scores(const lil_select_layer & layer, const lil_cuda_tensor & scores, const lil_cuda_tensor & q, const lil_cuda_tensor & repr, const lil_cuda_tensor & steps,
+        const lil_cuda_dirty & with, cudaStream_t stream);
 
 // block_select. list I32 [1 + n_max, 1, n_steps]
 //   Time: a block for each step, which reads the scores five times.

@@ -75,6 +75,10 @@ struct lil_cuda_node {
     lil_cuda_tensor dst()      const { return lil_cuda_get(t); }
     lil_cuda_tensor src(int i) const { return lil_cuda_get(t->src[i]); }
 
+    // what page_scores and block_scores have behind their first three sources
+    lil_cuda_dirty page_dirty () const { return t->src[3] ? lil_cuda_dirty{ src(3), src(4), {}     } : lil_cuda_dirty{}; }
+    lil_cuda_dirty block_dirty() const { return t->src[3] ? lil_cuda_dirty{ src(3), src(5), src(4) } : lil_cuda_dirty{}; }
+
     const lil_select_layer & select() const { return *(const lil_select_layer *) params.userdata; }
     const lil_h2o_layer    & h2o   () const { return *(const lil_h2o_layer    *) params.userdata; }
 
@@ -128,7 +132,8 @@ bool lil_cuda_supports(const ggml_tensor * t) {
         return n.has({ KV, KV, KV, I32 }) && lil_cuda_page_bounds_supports(n.select(), n.src(0), n.src(1), n.src(2));
     }
     if (n.is(ops.page_scores)) {
-        return n.has({ F32, F32, KV, I32 }) && lil_cuda_page_scores_supports(n.select(), n.dst(), n.src(0), n.src(1), n.src(2));
+        return n.has({ F32, F32, KV, I32 }) && (!t->src[3] || t->src[4]) &&
+            lil_cuda_page_scores_supports(n.select(), n.dst(), n.src(0), n.src(1), n.src(2), n.page_dirty());
     }
     if (n.is(ops.page_select)) {
         return n.has({ I32, F32, I32, I32, I32 }) && lil_cuda_is_grid(t->ne[2]);
@@ -149,7 +154,8 @@ bool lil_cuda_supports(const ggml_tensor * t) {
         return n.has({ F32, F32, KV, F32, I32 }) && lil_cuda_block_repr_supports(n.select(), n.src(0), n.src(1), n.src(2), n.src(3));
     }
     if (n.is(ops.block_scores)) {
-        return n.has({ F32, F32, F32, I32 }) && lil_cuda_block_scores_supports(n.select(), n.dst(), n.src(0), n.src(1), n.src(2));
+        return n.has({ F32, F32, F32, I32 }) && (!t->src[3] || (t->src[4] && t->src[5])) &&
+            lil_cuda_block_scores_supports(n.select(), n.dst(), n.src(0), n.src(1), n.src(2), n.block_dirty());
     }
     if (n.is(ops.block_select)) {
         return n.has({ I32, F32, I32, I32 }) && lil_cuda_is_grid(t->ne[2]);
@@ -225,7 +231,7 @@ void lil_cuda_compute(const ggml_tensor * t, void * scratch, int n_sm, cudaStrea
     } else if (n.is(ops.page_bounds)) {
         lil_cuda_page_bounds(n.select(), n.src(0), n.src(1), n.src(2), stream);
     } else if (n.is(ops.page_scores)) {
-        lil_cuda_page_scores(n.select(), n.dst(), n.src(0), n.src(1), n.src(2), stream);
+        lil_cuda_page_scores(n.select(), n.dst(), n.src(0), n.src(1), n.src(2), n.page_dirty(), stream);
     } else if (n.is(ops.page_select)) {
         lil_cuda_page_select(n.select(), n.dst(), n.src(0), n.src(1), n.src(2), n.src(3), stream);
     } else if (n.is(ops.tidal_select)) {
@@ -241,7 +247,7 @@ void lil_cuda_compute(const ggml_tensor * t, void * scratch, int n_sm, cudaStrea
     } else if (n.is(ops.block_repr)) {
         lil_cuda_block_repr(n.select(), n.src(0), n.src(1), n.src(2), n.src(3), stream);
     } else if (n.is(ops.block_scores)) {
-        lil_cuda_block_scores(n.select(), n.dst(), n.src(0), n.src(1), n.src(2), stream);
+        lil_cuda_block_scores(n.select(), n.dst(), n.src(0), n.src(1), n.src(2), n.block_dirty(), stream);
     } else if (n.is(ops.block_select)) {
         lil_cuda_block_select(n.select(), n.dst(), n.src(0), n.src(1), n.src(2), stream);
     } else if (n.is(ops.raas_stamp)) {

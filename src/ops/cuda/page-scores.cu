@@ -1,4 +1,4 @@
-#include "lil-cuda-device.h"
+#include "dirty.h"
 
 #include <math.h>
 
@@ -55,7 +55,7 @@ template <> struct lil_bounds8<false> {
 
 // a group of more than GROUP heads takes turns; its pages come from the cache then
 template <bool IS_F16, int LANES, int GROUP>
-static __global__ void __launch_bounds__(LIL_WARP*LIL_PAGE_SCORES_N_WARP, GROUP == 8 ? 4 : 5) lil_page_scores_kernel(const lil_page_scores_params p) {
+static __global__ void __launch_bounds__(LIL_WARP*LIL_PAGE_SCORES_N_WARP, GROUP < 8 ? 5 : LANES == 8 ? 3 : 4) lil_page_scores_kernel(const lil_page_scores_params p, const lil_dirty_params d) {
     constexpr int N_ROW   = LIL_WARP/LANES;   // pages that the warp reads at once
     constexpr int N_BATCH = IS_F16 ? 4 : 2;   // rows of a lane that are under way
     constexpr int N_TURN  = LIL_PAGE_SCORES_N_PAGE/(N_ROW*N_BATCH);
@@ -70,6 +70,15 @@ static __global__ void __launch_bounds__(LIL_WARP*LIL_PAGE_SCORES_N_WARP, GROUP 
 
     if (p0 >= n_pages) {
         return; // the whole warp
+    }
+
+    for (int i = 0; i < d.n_dirty; ++i) {
+        const int32_t * entry = lil_dirty_entry(d, i);
+
+        if (lil_dirty_is_in(entry, step[LIL_SEL_TABLE], p0, min(p0 + LIL_PAGE_SCORES_N_PAGE, n_pages))) {
+            lil_dirty_bounds<LIL_TYPE_ANY, LANES>(d, entry, i_kv);
+            __syncwarp(); // the warp reads them below, and nobody else does
+        }
     }
 
     const int lane  = threadIdx.x%LIL_WARP;
@@ -140,31 +149,33 @@ static __global__ void __launch_bounds__(LIL_WARP*LIL_PAGE_SCORES_N_WARP, GROUP 
 }
 
 template <bool IS_F16, int LANES>
-static void lil_page_scores_launch(const lil_page_scores_params & p, int64_t n_pages_max, int64_t n_head_kv, int64_t n_steps, cudaStream_t stream) {
+static void lil_page_scores_launch(const lil_page_scores_params & p, const lil_dirty_params & d, int64_t n_pages_max, int64_t n_head_kv, int64_t n_steps, cudaStream_t stream) {
     const int64_t n_page = LIL_PAGE_SCORES_N_WARP*LIL_PAGE_SCORES_N_PAGE; // of a block
 
     const auto kernel = p.n_group == 1 ? lil_page_scores_kernel<IS_F16, LANES, 1> : p.n_group <= 4 ? lil_page_scores_kernel<IS_F16, LANES, 4> : lil_page_scores_kernel<IS_F16, LANES, 8>;
 
-    LIL_LAUNCH(dim3((unsigned) ((n_pages_max + n_page - 1)/n_page), (unsigned) n_head_kv, (unsigned) n_steps), LIL_WARP*LIL_PAGE_SCORES_N_WARP, 0, stream, kernel, p);
+    LIL_LAUNCH(dim3((unsigned) ((n_pages_max + n_page - 1)/n_page), (unsigned) n_head_kv, (unsigned) n_steps), LIL_WARP*LIL_PAGE_SCORES_N_WARP, 0, stream, kernel, p, d);
 }
 
 template <bool IS_F16>
-static void lil_page_scores_launch_lanes(const lil_page_scores_params & p, int64_t n_pages_max, int64_t n_head_kv, int64_t n_steps, cudaStream_t stream) {
+static void lil_page_scores_launch_lanes(const lil_page_scores_params & p, const lil_dirty_params & d, int64_t n_pages_max, int64_t n_head_kv, int64_t n_steps, cudaStream_t stream) {
     switch (lil_cuda_n_lanes(p.n_embd)) {
-        case 8:  lil_page_scores_launch<IS_F16,  8>(p, n_pages_max, n_head_kv, n_steps, stream); break;
-        case 16: lil_page_scores_launch<IS_F16, 16>(p, n_pages_max, n_head_kv, n_steps, stream); break;
-        case 32: lil_page_scores_launch<IS_F16, 32>(p, n_pages_max, n_head_kv, n_steps, stream); break;
+        case 8:  lil_page_scores_launch<IS_F16,  8>(p, d, n_pages_max, n_head_kv, n_steps, stream); break;
+        case 16: lil_page_scores_launch<IS_F16, 16>(p, d, n_pages_max, n_head_kv, n_steps, stream); break;
+        case 32: lil_page_scores_launch<IS_F16, 32>(p, d, n_pages_max, n_head_kv, n_steps, stream); break;
     }
 }
 
-bool lil_cuda_page_scores_supports(const lil_select_layer & layer, const lil_cuda_tensor & scores, const lil_cuda_tensor & q, const lil_cuda_tensor & bounds, const lil_cuda_tensor & steps) {
+bool lil_cuda_page_scores_supports(const lil_select_layer & layer, const lil_cuda_tensor & scores, const lil_cuda_tensor & q, const lil_cuda_tensor & bounds, const lil_cuda_tensor & steps,
+        const lil_cuda_dirty & with) {
     return scores.type == GGML_TYPE_F32 && q.type == GGML_TYPE_F32 && steps.type == GGML_TYPE_I32 && q.ne[1]%layer.n_head_kv == 0 &&
         (bounds.type == GGML_TYPE_F16 || bounds.type == GGML_TYPE_F32) && lil_cuda_can_read(bounds, q.ne[0]) && bounds.ne[0] == 2*q.ne[0] &&
-        layer.n_head_kv <= 65535 && steps.ne[1] <= 65535;
+        layer.n_head_kv <= 65535 && steps.ne[1] <= 65535 && (!with.any() || lil_cuda_page_bounds_supports(layer, bounds, with.k, with.dirty));
 }
 
-void lil_cuda_page_scores(const lil_select_layer & layer, const lil_cuda_tensor & scores, const lil_cuda_tensor & q, const lil_cuda_tensor & bounds, const lil_cuda_tensor & steps, cudaStream_t stream) {
-    GGML_ASSERT(lil_cuda_page_scores_supports(layer, scores, q, bounds, steps));
+void lil_cuda_page_scores(const lil_select_layer & layer, const lil_cuda_tensor & scores, const lil_cuda_tensor & q, const lil_cuda_tensor & bounds, const lil_cuda_tensor & steps,
+        const lil_cuda_dirty & with, cudaStream_t stream) {
+    GGML_ASSERT(lil_cuda_page_scores_supports(layer, scores, q, bounds, steps, with));
 
     lil_page_scores_params p = {};
 
@@ -187,9 +198,11 @@ void lil_cuda_page_scores(const lil_select_layer & layer, const lil_cuda_tensor 
     p.steps     = (const char *) steps.data;
     p.steps_nb1 = steps.nb[1];
 
+    const lil_dirty_params d = lil_dirty_get_params(layer, bounds, with);
+
     if (bounds.type == GGML_TYPE_F16) {
-        lil_page_scores_launch_lanes<true>(p, scores.ne[0], layer.n_head_kv, steps.ne[1], stream);
+        lil_page_scores_launch_lanes<true>(p, d, scores.ne[0], layer.n_head_kv, steps.ne[1], stream);
     } else {
-        lil_page_scores_launch_lanes<false>(p, scores.ne[0], layer.n_head_kv, steps.ne[1], stream);
+        lil_page_scores_launch_lanes<false>(p, d, scores.ne[0], layer.n_head_kv, steps.ne[1], stream);
     }
 }

@@ -1,15 +1,20 @@
 // InfLLM: the scores of the blocks, see lil-ops.h: block_scores.
 
-#include "lil-metal.h"
+#include "dirty.h"
 
 // Grid: [n_blocks_max/LIL_METAL_BLOCK_SCORES rounded up, n_steps]. q.k summed over the query heads of a group is the sum of the
-// queries times k. A simd-group to a block. Threadgroup memory: n_embd*n_head_kv floats.
+// queries times k. A simd-group to a block. Dirty blocks come first, a simd-group to a KV head.
+//
+// Threadgroup memory: n_embd*n_head_kv floats, and for each simd-group what lil_dirty_repr needs.
 kernel void kernel_lil_block_scores(
         constant lil_metal_kargs_block_scores & args [[buffer(0)]],
         device       char * dst   [[buffer(1)]],
         device const char * q     [[buffer(2)]],
-        device const char * repr  [[buffer(3)]],
+        device       char * repr  [[buffer(3)]],
         device const char * steps [[buffer(4)]],
+        device const char * k     [[buffer(5)]],
+        device const char * score [[buffer(6)]],
+        device const char * dirty [[buffer(7)]],
         threadgroup  char * shmem LIL_SHMEM,
         uint3   tgpig [[threadgroup_position_in_grid]],
         ushort  tiitg [[thread_index_in_threadgroup]],
@@ -41,7 +46,19 @@ kernel void kernel_lil_block_scores(
         sq[i] = sum;
     }
 
-    threadgroup_barrier(mem_flags::mem_threadgroup);
+    threadgroup uint * shmem_repr = (threadgroup uint *) (sq + n_q) + sgitg*2*args.dirty.n_max;
+
+    for (int i = 0; i < args.dirty.n_dirty; ++i) {
+        device const int32_t * entry = lil_dirty_entry(args.dirty, dirty, i);
+
+        if (lil_dirty_is_in(entry, step[LIL_METAL_SEL_TABLE], b0, b1)) {
+            for (int i_kv = sgitg; i_kv < args.n_head_kv; i_kv += ntg.x/32) {
+                lil_dirty_repr(args.dirty, repr, k, score, entry, i_kv, tiisg, shmem_repr);
+            }
+        }
+    }
+
+    threadgroup_barrier(mem_flags::mem_device | mem_flags::mem_threadgroup);
 
     repr += (uint64_t) step[LIL_METAL_SEL_TABLE]*args.nb_r2;
 

@@ -9,7 +9,7 @@ function(lil_metal_embed dir)
     list(SORT kernels)
 
     set(files)
-    foreach(header lil-metal-args lil-metal topk score-block)
+    foreach(header lil-metal-args lil-metal topk dirty score-block)
         list(APPEND files "${LIL_METAL_DIR}/${header}.h")
     endforeach()
     list(APPEND files ${kernels})

@@ -61,8 +61,8 @@
 #define LIL_METAL_TYPE_BF16 30
 
 // function constants: a pipeline is made for each pair of types
-#define LIL_METAL_FC_TYPE_K 0 // of K; page_scores: of bounds
-#define LIL_METAL_FC_TYPE_V 1 // of V; page_bounds: of bounds
+#define LIL_METAL_FC_TYPE_K 0 // of K
+#define LIL_METAL_FC_TYPE_V 1 // of V; page_bounds, page_scores: of bounds
 
 struct lil_metal_kargs_attn {
     int32_t  n_embd;    // of a K head
@@ -98,14 +98,20 @@ struct lil_metal_kargs_attn_join {
     uint64_t nb_l2;
 };
 
-struct lil_metal_kargs_page_bounds {
+// the metadata of dirty pages or blocks
+struct lil_metal_kargs_dirty {
     int32_t  n_embd;
+    int32_t  n_dirty;
+    int32_t  n_max;     // tokens of a page, at most
+    int32_t  n_repr;    // block_repr
     uint64_t size_k;    // bytes of a head's row
-    uint64_t nb_b1;
-    uint64_t nb_b2;
-    uint64_t nb_b3;
+    uint64_t nb_m1;     // of the metadata, bounds or repr
+    uint64_t nb_m2;
+    uint64_t nb_m3;
     uint64_t nb_k1;
     uint64_t nb_k2;
+    uint64_t nb_x1;     // of score, block_repr
+    uint64_t nb_x2;
     uint64_t nb_d1;     // of dirty
 };
 
@@ -120,6 +126,8 @@ struct lil_metal_kargs_page_scores {
     uint64_t nb_b2;
     uint64_t nb_b3;
     uint64_t nb_s1;
+
+    struct lil_metal_kargs_dirty dirty;
 };
 
 struct lil_metal_kargs_page_select {
@@ -191,19 +199,6 @@ struct lil_metal_kargs_infllm {
     uint64_t nb_s1;
 };
 
-struct lil_metal_kargs_block_repr {
-    int32_t  n_embd;
-    int32_t  n_repr;
-    uint64_t size_k; // bytes of a head's row
-    uint64_t nb_r1;
-    uint64_t nb_r2;
-    uint64_t nb_k1;
-    uint64_t nb_k2;
-    uint64_t nb_x1;  // of score
-    uint64_t nb_x2;
-    uint64_t nb_d1;  // of dirty
-};
-
 struct lil_metal_kargs_block_scores {
     int32_t  n_embd;
     int32_t  n_head_kv;
@@ -214,6 +209,8 @@ struct lil_metal_kargs_block_scores {
     uint64_t nb_r1;
     uint64_t nb_r2;
     uint64_t nb_s1;
+
+    struct lil_metal_kargs_dirty dirty;
 };
 
 struct lil_metal_kargs_block_select {

@@ -161,6 +161,35 @@ static inline lil_metal_kargs_evict lil_metal_evict_args(const lil_h2o_layer & l
     return args;
 }
 
+// The metadata (bounds or repr) of the pages in dirty; score: block_repr's, otherwise null
+static inline lil_metal_kargs_dirty lil_metal_dirty_args(const lil_select_layer & layer, const ggml_tensor * meta, const ggml_tensor * k, const ggml_tensor * score, const ggml_tensor * dirty) {
+    lil_metal_kargs_dirty args = {};
+
+    args.n_embd  = k->ne[0]/layer.n_head_kv;
+    args.n_dirty = dirty->ne[1];
+    args.n_max   = dirty->ne[0] - LIL_DIRTY_HEAD;
+    args.n_repr  = layer.n_repr;
+    args.size_k  = ggml_row_size(k->type, args.n_embd);
+    args.nb_m1   = meta->nb[1];
+    args.nb_m2   = meta->nb[2];
+    args.nb_m3   = meta->nb[3];
+    args.nb_k1   = k->nb[1];
+    args.nb_k2   = k->nb[2];
+    args.nb_x1   = score ? score->nb[1] : 0;
+    args.nb_x2   = score ? score->nb[2] : 0;
+    args.nb_d1   = dirty->nb[1];
+
+    return args;
+}
+
+// a kernel's buffers that a node has not
+static inline void lil_metal_fill_buf(lil_metal_launch & l, int n_buf) {
+    while (l.n_buf < n_buf) {
+        l.buf[l.n_buf] = l.buf[0];
+        l.n_buf++;
+    }
+}
+
 // How to compute the node of an op. Returns null, or why no kernel can. userdata: of the node, a lil_select_layer, or a
 // lil_h2o_layer for the evict ops
 typedef const char * (*lil_metal_plan_t)(const ggml_tensor * dst, const void * userdata, lil_metal_launch & l);

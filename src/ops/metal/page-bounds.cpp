@@ -15,22 +15,11 @@ const char * lil_metal_plan_page_bounds(const ggml_tensor * dst, const void * us
         return "bounds are not of type F16 or F32";
     }
 
-    lil_metal_kargs_page_bounds args = {};
-
-    args.n_embd = n_embd;
-    args.size_k = ggml_row_size(k->type, n_embd);
-    args.nb_b1  = dst->nb[1];
-    args.nb_b2  = dst->nb[2];
-    args.nb_b3  = dst->nb[3];
-    args.nb_k1  = k->nb[1];
-    args.nb_k2  = k->nb[2];
-    args.nb_d1  = dirty->nb[1];
-
     snprintf(l.name, sizeof(l.name), "kernel_lil_page_bounds");
     l.type_k    = k->type;
     l.type_v    = dst->type;
     l.n_threads = n_embd <= 128 ? 32 : 64;
-    lil_metal_set_args(l, args);
+    lil_metal_set_args(l, lil_metal_dirty_args(layer, dst, k, nullptr, dirty));
     lil_metal_set_grid(l, layer.n_head_kv, dirty->ne[1], 1);
 
     return nullptr;

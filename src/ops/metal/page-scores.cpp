@@ -6,6 +6,8 @@ const char * lil_metal_plan_page_scores(const ggml_tensor * dst, const void * us
     const ggml_tensor * q      = dst->src[0];
     const ggml_tensor * bounds = dst->src[1];
     const ggml_tensor * steps  = dst->src[2];
+    const ggml_tensor * k      = dst->src[3]; // null without dirty
+    const ggml_tensor * dirty  = k ? dst->src[4] : nullptr;
 
     const int64_t n_embd  = q->ne[0];
     const int64_t n_group = q->ne[1]/layer.n_head_kv;
@@ -24,6 +26,12 @@ const char * lil_metal_plan_page_scores(const ggml_tensor * dst, const void * us
         return "the query heads of a KV head do not fit into the threadgroup memory";
     }
 
+    if (dirty) {
+        if (const char * err = lil_metal_check_kv(k, layer.n_head_kv)) {
+            return err;
+        }
+    }
+
     lil_metal_kargs_page_scores args = {};
 
     args.n_embd  = n_embd;
@@ -37,11 +45,18 @@ const char * lil_metal_plan_page_scores(const ggml_tensor * dst, const void * us
     args.nb_b3   = bounds->nb[3];
     args.nb_s1   = steps->nb[1];
 
+    if (dirty) {
+        args.dirty = lil_metal_dirty_args(layer, bounds, k, nullptr, dirty);
+    }
+
     snprintf(l.name, sizeof(l.name), "kernel_lil_page_scores_%d", n_group <= 1 ? 1 : n_group <= 2 ? 2 : n_group <= 4 ? 4 : 8);
-    l.type_k    = bounds->type;
+    l.type_k    = dirty ? k->type : -1;
+    l.type_v    = bounds->type;
     l.n_threads = 128;
     l.n_shmem   = n_shmem;
+    l.writes_src = dirty;
     lil_metal_set_args(l, args);
+    lil_metal_fill_buf(l, 6);
     lil_metal_set_grid(l, (dst->ne[0] + LIL_METAL_SCORES_PAGES - 1)/LIL_METAL_SCORES_PAGES, layer.n_head_kv, steps->ne[1]);
 
     return nullptr;

@@ -1,12 +1,13 @@
 // Upper bounds on q.k, see lil-ops.h: page_scores.
 
-#include "lil-metal.h"
+#include "dirty.h"
 
 // lanes that share a page, and pages that a threadgroup takes
 #define LIL_SCORES_LANES 8
 
 // Grid: [n_pages_max/LIL_METAL_SCORES_PAGES rounded up, n_head_kv, n_steps]. The bound is one dot product: with the maxima where
-// q is positive, with the minima where it is negative. N query heads at once; lil_type_k is the type of the bounds.
+// q is positive, with the minima where it is negative. N query heads at once; lil_type_v is the type of the bounds.
+// Dirty pages come first, one after the other, with all threads.
 //
 // Threadgroup memory: n_group*n_embd floats.
 template <int N>
@@ -14,8 +15,10 @@ kernel void kernel_lil_page_scores(
         constant lil_metal_kargs_page_scores & args [[buffer(0)]],
         device       char * dst    [[buffer(1)]],
         device const char * q      [[buffer(2)]],
-        device const char * bounds [[buffer(3)]],
+        device       char * bounds [[buffer(3)]],
         device const char * steps  [[buffer(4)]],
+        device const char * k      [[buffer(5)]],
+        device const char * dirty  [[buffer(6)]],
         threadgroup  char * shmem  LIL_SHMEM,
         uint3   tgpig [[threadgroup_position_in_grid]],
         ushort  tiitg [[thread_index_in_threadgroup]],
@@ -39,7 +42,15 @@ kernel void kernel_lil_page_scores(
         sq[i] = ((device const float4 *) (q + i_step*args.nb_q2 + (i_kv*args.n_group + i/nk)*args.nb_q1))[i%nk];
     }
 
-    threadgroup_barrier(mem_flags::mem_threadgroup);
+    for (int i = 0; i < args.dirty.n_dirty; ++i) {
+        device const int32_t * entry = lil_dirty_entry(args.dirty, dirty, i);
+
+        if (lil_dirty_is_in(entry, step[LIL_METAL_SEL_TABLE], p_begin, p_end)) {
+            lil_dirty_bounds(args.dirty, bounds, k, entry, i_kv, tiitg, ntg.x);
+        }
+    }
+
+    threadgroup_barrier(mem_flags::mem_device | mem_flags::mem_threadgroup);
 
     bounds += (uint64_t) step[LIL_METAL_SEL_TABLE]*args.nb_b3 + i_kv*args.nb_b1;
 
@@ -59,8 +70,8 @@ kernel void kernel_lil_page_scores(
                 device const char * row = bounds + p*args.nb_b2;
 
                 for (int i = lane; i < nk; i += LIL_SCORES_LANES) {
-                    const float4 hi = lil_type_k == LIL_METAL_TYPE_F16 ? float4(((device const half4 *) row)[i])      : ((device const float4 *) row)[i];
-                    const float4 lo = lil_type_k == LIL_METAL_TYPE_F16 ? float4(((device const half4 *) row)[nk + i]) : ((device const float4 *) row)[nk + i];
+                    const float4 hi = lil_type_v == LIL_METAL_TYPE_F16 ? float4(((device const half4 *) row)[i])      : ((device const float4 *) row)[i];
+                    const float4 lo = lil_type_v == LIL_METAL_TYPE_F16 ? float4(((device const half4 *) row)[nk + i]) : ((device const float4 *) row)[nk + i];
 
                     for (int h = 0; h < N; ++h) {
                         const float4 qi = sq[min(h0 + h, args.n_group - 1)*nk + i]; // a last block of fewer than N: the last head again
