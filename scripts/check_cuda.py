@@ -7,8 +7,8 @@ The second compiles with clang and another toolkit's headers and ptxas: what of 
 printed and no failure: they are clang's, and wheels are made with nvcc.
 
 Needs nvcc (on the PATH, in CUDA_HOME, or named by NVCC) and ggml's headers (the sources that `make vendor` or a build unpacks);
-needs no GPU. Fails where a file does not compile, a kernel spills, has a stack frame, or uses more registers than --limit. Without nvcc it says so and
-succeeds; with --require it fails.
+needs no GPU. Fails where a file does not compile, a kernel spills, has a stack frame, or uses more registers than --limit, and where a
+header of ours has the name of one of the toolkit's. Without nvcc it says so and succeeds; with --require it fails.
 """
 
 from __future__ import annotations
@@ -86,6 +86,19 @@ def clang_command(clang: str, toolkit: str, arch: str) -> list[str]:
     ]  # fmt: skip
 
 
+def taken_names(command: list[str]) -> list[str]:
+    """Our headers that have the name of one of the toolkit's: upstream's files, which see our folder first, would get ours."""
+
+    def is_taken(header: Path) -> bool:
+        with tempfile.TemporaryDirectory() as folder:
+            source = Path(folder, "x.cu")
+            source.write_text(f"#include <{header.name}>\n")
+            done = subprocess.run([*command, "-E", str(source)], capture_output=True, check=False)
+        return done.returncode == 0
+
+    return [h.name for folder in ("src/ops", "src/ops/cuda") for h in sorted((ROOT / folder).glob("*.h")) if is_taken(h)]
+
+
 def compile_file(command: list[str], file: Path, arch: str, ggml: Path) -> list[Kernel]:
     """Compiles one file for one architecture.
 
@@ -137,6 +150,9 @@ def main() -> int:
 
     kernels: dict[tuple[str, str], dict[str, Kernel]] = {}
     failed = []
+
+    if not args.clang:
+        failed += [f"{name}: the CUDA toolkit has a header of that name" for name in taken_names([nvcc])]
 
     with ThreadPoolExecutor(args.jobs) as pool:
         commands = {

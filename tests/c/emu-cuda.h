@@ -174,7 +174,7 @@ inline __half __float2half_rn(float x) { return { ggml_fp32_to_fp16(x) }; }
 inline __half __ushort_as_half(unsigned short x) { return { x }; }
 inline unsigned short __half_as_ushort(__half x) { return x.bits; }
 
-// mma.sync.m16n8k16 of F16, sums in F32; who has what: src/ops/cuda/mma.h
+// mma.sync.m16n8k16 of F16, sums in F32; who has what: src/ops/cuda/lil-mma.h
 inline void emu_mma(float * d, const uint32_t * a, const uint32_t * b, const char * file = __builtin_FILE(), int line = __builtin_LINE()) {
     const int i    = (int) threadIdx.x;
     auto &    from = emu.mma[emu.n_mma[i]++ & 1];

@@ -1,4 +1,4 @@
-#include "mma.h"
+#include "lil-mma.h"
 
 #include <math.h>
 

@@ -7,7 +7,7 @@
 //   the order of the sums is always the same.
 // Logits are products of F16, queries times scale and keys, summed in F32.
 
-#include "mma.h"
+#include "lil-mma.h"
 
 #include <math.h>
 
