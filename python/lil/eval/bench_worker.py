@@ -78,8 +78,11 @@ class Engine:
         self.at: dict[str, int] = {}  # tokens of each
         self.open(model)
         text = make_text(N_WORDS).encode()
-        tokens = (self.api.llama_token * (len(text) + 1))()
-        n = self.api.llama_tokenize(self.vocabulary(), text, len(text), tokens, len(tokens), True, False)
+        room = 3 * len(text) + 1  # where a vocabulary lacks the mark for spaces, each is three bytes
+        tokens = (self.api.llama_token * room)()
+        n = self.api.llama_tokenize(self.vocabulary(), text, len(text), tokens, room, True, False)
+        if n < 1:
+            raise RuntimeError(f"the model's vocabulary makes no tokens of an English text (llama_tokenize: {n})")
         self.tokens = list(tokens[:n])
 
     def open(self, model: str) -> None:
