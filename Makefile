@@ -92,7 +92,7 @@ test-vulkan: $(VENV)/.ready
 		cmake --build build/vulkan && cmake --install build/vulkan --component lil --prefix build/vulkan/site/lil'
 	@$(STEP) "building the GPU test" build/logs/tests-vulkan.log -- sh -c '\
 		cmake -S tests/c -B build/tests-vulkan -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DLIL_TINY=$(CURDIR)/$(TINY) -DLIL_SITE=$(CURDIR)/build/vulkan/site && \
-		cmake --build build/tests-vulkan --target test-gpu-portable'
+		cmake --build build/tests-vulkan --target test-gpu-portable test-gpu-greedy'
 	@ctest --test-dir build/tests-vulkan --output-on-failure -R test-gpu-portable
 
 vendor: $(VENV)/.ready

@@ -4,65 +4,8 @@
 //   test-gpu-portable [--quick] gpu.gguf [METHOD]
 //
 //   --quick  keys and values of type F16 only, and nothing but all layers on the device
-//
-// Without a GPU device the test is skipped: exit status 77. With LIL_REQUIRE_GPU set in the environment it fails instead.
-// GGML_VK_VISIBLE_DEVICES=0 makes ggml's Vulkan backend take a device that is no GPU, as Mesa's lavapipe.
 
-#include "sparse-common.h"
-
-#include "ggml-backend.h"
-
-static const int STATUS_SKIP = 77;
-
-static bool is_lavapipe = false;
-
-// The lavapipe of Mesa 22.3 (Debian 12) reads buffers after they were destroyed: programs that replace a buffer by a larger one
-// crash now and then. With it, buffers are not destroyed here; their memory is freed all the same.
-#if defined(__linux__)
-#include <dlfcn.h>
-
-typedef void (*vk_function)(void);
-
-static vk_function vk_destroy_buffer = nullptr;
-
-static void keep_buffer(void * device, void * buffer, const void * allocator) {
-    if (!is_lavapipe) {
-        ((void (*)(void *, void *, const void *)) vk_destroy_buffer)(device, buffer, allocator);
-    }
-}
-
-static vk_function get_proc(vk_function (*next)(void *, const char *), void * handle, const char * name) {
-    vk_function f = next ? next(handle, name) : nullptr;
-
-    if (f && strcmp(name, "vkDestroyBuffer") == 0) {
-        vk_destroy_buffer = f;
-        return (vk_function) keep_buffer;
-    }
-
-    return f;
-}
-
-extern "C" {
-vk_function vkGetDeviceProcAddr(void * device, const char * name);
-vk_function vkGetInstanceProcAddr(void * instance, const char * name);
-
-vk_function vkGetDeviceProcAddr(void * device, const char * name) {
-    static const auto next = (vk_function (*)(void *, const char *)) dlsym(RTLD_NEXT, "vkGetDeviceProcAddr");
-
-    return get_proc(next, device, name);
-}
-
-vk_function vkGetInstanceProcAddr(void * instance, const char * name) {
-    static const auto next = (vk_function (*)(void *, const char *)) dlsym(RTLD_NEXT, "vkGetInstanceProcAddr");
-
-    if (strcmp(name, "vkGetDeviceProcAddr") == 0) {
-        return (vk_function) vkGetDeviceProcAddr;
-    }
-
-    return get_proc(next, instance, name);
-}
-}
-#endif
+#include "gpu-common.h"
 
 //
 // what the scheduler did: the nodes it computed where, and what it copied between devices for them
@@ -132,40 +75,6 @@ static llama_context * try_context(llama_model * m, const options & o, sched_log
     }
 
     return lil_init_from_model(m, cparams, o.sparse);
-}
-
-struct method {
-    const char * name;
-    options      o;
-};
-
-static std::vector<method> all_methods(uint32_t budget) {
-    std::vector<method> res;
-
-    const auto add = [&](const char * name, lil_sparse_method method) -> lil_sparse_params & {
-        res.push_back({ name, make_options(method, budget) });
-        res.back().o.n_ubatch    = 64;
-        res.back().o.n_threads   = 2;
-        res.back().o.sparse.form = LIL_FORM_PORTABLE;
-        return res.back().o.sparse;
-    };
-
-    add("full", LIL_SPARSE_NONE).form = LIL_FORM_AUTO; // first: how far apart the two backends are
-    add("sink", LIL_SPARSE_SINK);
-    add("sink-cache-positions", LIL_SPARSE_SINK).positions = LIL_POSITIONS_CACHE;
-    add("h2o",  LIL_SPARSE_H2O);
-    add("tova", LIL_SPARSE_TOVA);
-    auto & rkv = add("rkv", LIL_SPARSE_RKV);
-    rkv.buffer = 6;
-    rkv.n_obs  = 5;
-    add("quest", LIL_SPARSE_QUEST);
-    add("quest-first-page", LIL_SPARSE_QUEST).first_page = true;
-    add("infllm", LIL_SPARSE_INFLLM);
-    add("infllm-clipped", LIL_SPARSE_INFLLM).positions = LIL_POSITIONS_CLIPPED;
-    add("tidal", LIL_SPARSE_TIDAL);
-    add("lessismore", LIL_SPARSE_LESSISMORE);
-
-    return res;
 }
 
 static method get_method(const char * name) {
@@ -411,15 +320,7 @@ int main(int argc, char ** argv) {
         return 2;
     }
 
-    ggml_backend_load_all();
-
-    std::vector<ggml_backend_dev_t> gpus;
-    for (size_t i = 0; i < ggml_backend_dev_count(); ++i) {
-        const auto type = ggml_backend_dev_type(ggml_backend_dev_get(i));
-        if (type == GGML_BACKEND_DEVICE_TYPE_GPU || type == GGML_BACKEND_DEVICE_TYPE_IGPU) {
-            gpus.push_back(ggml_backend_dev_get(i));
-        }
-    }
+    const auto gpus = find_gpus();
 
     if (gpus.empty()) {
         printf("test-gpu-portable: skipped: this build has no GPU backend, or it finds no device\n");
@@ -439,9 +340,7 @@ int main(int argc, char ** argv) {
     int n_tested = 0;
 
     for (ggml_backend_dev_t gpu : gpus) {
-        printf("%s: %s\n", ggml_backend_dev_name(gpu), ggml_backend_dev_description(gpu));
-
-        is_lavapipe = strstr(ggml_backend_dev_description(gpu), "llvmpipe") != nullptr;
+        use_gpu(gpu);
 
         ggml_backend_dev_t devs[] = { gpu, nullptr };
 
