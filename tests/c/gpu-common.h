@@ -108,7 +108,32 @@ static inline std::vector<ggml_backend_dev_t> find_gpus() {
     return res;
 }
 
-static inline void use_gpu(ggml_backend_dev_t gpu) {
+// the model on the CPU alone, see load_model()
+static inline bool load_on_cpu(const char * path) {
+    ggml_backend_dev_t none[] = { nullptr };
+
+    llama_model_params mparams = llama_model_default_params();
+    mparams.devices      = none;
+    mparams.n_gpu_layers = 0;
+
+    return load_model(path, mparams);
+}
+
+// the same on a device; n_layers: how many there, -1: all
+static inline llama_model * load_on_gpu(const char * path, ggml_backend_dev_t gpu, int32_t n_layers) {
+    ggml_backend_dev_t devs[] = { gpu, nullptr };
+
+    llama_model_params mparams = llama_model_default_params();
+    mparams.devices      = devs;
+    mparams.n_gpu_layers = n_layers;
+
+    llama_model * res = llama_model_load_from_file(path, mparams);
+    CHECK(res);
+    return res;
+}
+
+// says which one it is
+static inline void begin_gpu(ggml_backend_dev_t gpu) {
     printf("%s: %s\n", ggml_backend_dev_name(gpu), ggml_backend_dev_description(gpu));
 
     is_lavapipe = strstr(ggml_backend_dev_description(gpu), "llvmpipe") != nullptr;

@@ -106,12 +106,7 @@ int main(int argc, char ** argv) {
         return getenv("LIL_REQUIRE_GPU") ? 1 : STATUS_SKIP;
     }
 
-    ggml_backend_dev_t none[] = { nullptr };
-
-    llama_model_params mparams = llama_model_default_params();
-    mparams.devices      = none;
-    mparams.n_gpu_layers = 0;
-    if (!load_model(argv[1], mparams)) {
+    if (!load_on_cpu(argv[1])) {
         return 1;
     }
 
@@ -120,15 +115,9 @@ int main(int argc, char ** argv) {
     CHECK(text.size() > BUDGET);
 
     for (ggml_backend_dev_t gpu : gpus) {
-        use_gpu(gpu);
+        begin_gpu(gpu);
 
-        ggml_backend_dev_t devs[] = { gpu, nullptr };
-
-        mparams.devices      = devs;
-        mparams.n_gpu_layers = -1;
-
-        llama_model * model_dev = llama_model_load_from_file(argv[1], mparams);
-        CHECK(model_dev);
+        llama_model * model_dev = load_on_gpu(argv[1], gpu, -1);
 
         for (const auto & m : all_methods(BUDGET)) {
             if (argc < 4 || std::find(argv + 3, argv + argc, std::string(m.name)) != argv + argc) {

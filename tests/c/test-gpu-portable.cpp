@@ -327,12 +327,7 @@ int main(int argc, char ** argv) {
         return getenv("LIL_REQUIRE_GPU") ? 1 : STATUS_SKIP;
     }
 
-    ggml_backend_dev_t none[] = { nullptr };
-
-    llama_model_params mparams = llama_model_default_params();
-    mparams.devices      = none;
-    mparams.n_gpu_layers = 0;
-    if (!load_model(argv[1], mparams)) {
+    if (!load_on_cpu(argv[1])) {
         return 1;
     }
     model_cpu = model;
@@ -340,15 +335,9 @@ int main(int argc, char ** argv) {
     int n_tested = 0;
 
     for (ggml_backend_dev_t gpu : gpus) {
-        use_gpu(gpu);
+        begin_gpu(gpu);
 
-        ggml_backend_dev_t devs[] = { gpu, nullptr };
-
-        mparams.devices      = devs;
-        mparams.n_gpu_layers = -1;
-
-        llama_model * model_gpu = llama_model_load_from_file(argv[1], mparams);
-        CHECK(model_gpu);
+        llama_model * model_gpu = load_on_gpu(argv[1], gpu, -1);
 
         // CUDA and Metal have FlashAttention for some sizes of heads only
         llama_context * probe = try_context(model_gpu, get_method("sink").o, nullptr);
@@ -396,9 +385,7 @@ int main(int argc, char ** argv) {
             test_method(model_gpu, get_method("h2o"),   GGML_TYPE_F16, 1, limit, NO_KV);
             test_method(model_gpu, get_method("quest"), GGML_TYPE_F16, 1, limit, NO_KV);
 
-            mparams.n_gpu_layers = n_layer/2;
-            llama_model * model_some = llama_model_load_from_file(argv[1], mparams);
-            CHECK(model_some);
+            llama_model * model_some = load_on_gpu(argv[1], gpu, n_layer/2);
 
             for (const char * name : { "sink", "h2o", "quest", "infllm", "tidal", "lessismore" }) {
                 test_method(model_some, get_method(name), GGML_TYPE_F16, 1, limit, SOME);
