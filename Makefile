@@ -1,6 +1,7 @@
 # make demo      set everything up in this checkout, get a small real model, and run the main job
 # make test      set up and run every test, C and Python
 # make test-vulkan   the portable form on ggml's Vulkan backend, built in a tree of its own; a software device (Mesa's lavapipe) will do
+# make test-cuda     on a machine with such a GPU: our ops against the CPU's, and every method; likewise test-metal
 #
 # make build     the wheel, built and installed into .venv
 # make vendor    an editable, patched tree of upstream's sources in .vendor, one commit per patch
@@ -24,7 +25,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell $(PYTHON) -c 'import os; print(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())')
 
-.PHONY: all build demo test test-c test-python test-vulkan stock model vendor patches check-patches clean
+.PHONY: all build demo test test-c test-python test-vulkan test-cuda test-metal stock model vendor patches check-patches clean
 
 all: build
 
@@ -80,20 +81,24 @@ test-python: build model stock
 	@$(PY) -m pip install --quiet "$$(ls build/wheels/lil_cpp-*.whl)[test]"
 	@$(PY) -m pytest $(PYTEST_ARGS)
 
-# GGML_VK_VISIBLE_DEVICES names the device, by its number in vulkaninfo; unnamed, ggml leaves out devices that are no GPU
+# the native libraries with a GPU backend, in a tree of their own, and the tests that want a device. GGML_VK_VISIBLE_DEVICES names
+# Vulkan's, by its number in vulkaninfo; unnamed, ggml leaves out devices that are no GPU
 test-vulkan: export GGML_VK_VISIBLE_DEVICES ?= 0
-test-vulkan: export OMP_WAIT_POLICY ?= passive
-test-vulkan: export LIL_REQUIRE_GPU := 1
-test-vulkan: $(VENV)/.ready
-	@command -v glslc >/dev/null || { echo "lil: the Vulkan backend's shaders need glslc (on Debian and Ubuntu: apt install glslc libvulkan-dev spirv-headers mesa-vulkan-drivers)" >&2; exit 1; }
+test-vulkan: GPU_TESTS := test-gpu-methods
+test-cuda test-metal: GPU_TESTS := test-gpu-
+test-vulkan test-cuda test-metal: export OMP_WAIT_POLICY ?= passive
+test-vulkan test-cuda test-metal: export LIL_REQUIRE_GPU := 1
+test-vulkan test-cuda test-metal: test-%: $(VENV)/.ready
+	@test $* != vulkan || command -v glslc >/dev/null || { echo "lil: the Vulkan backend's shaders need glslc (on Debian and Ubuntu: apt install glslc libvulkan-dev spirv-headers mesa-vulkan-drivers)" >&2; exit 1; }
+	@test $* != cuda || command -v nvcc >/dev/null || test -n "$$CUDACXX" || { echo "lil: the CUDA backend needs nvcc: have it in PATH, or name it in CUDACXX" >&2; exit 1; }
 	@cd tests/python && ../../$(PY) -m reference ../../$(TINY)
-	@$(STEP) "building the native libraries with Vulkan" build/logs/vulkan.log -- sh -c '\
-		cmake -S . -B build/vulkan -G Ninja -DCMAKE_BUILD_TYPE=Release -DGGML_VULKAN=ON -DLLAVA_BUILD=OFF -DPython_EXECUTABLE="$(CURDIR)/$(PY)" && \
-		cmake --build build/vulkan && cmake --install build/vulkan --component lil --prefix build/vulkan/site/lil'
-	@$(STEP) "building the GPU test" build/logs/tests-vulkan.log -- sh -c '\
-		cmake -S tests/c -B build/tests-vulkan -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DLIL_TINY=$(CURDIR)/$(TINY) -DLIL_SITE=$(CURDIR)/build/vulkan/site && \
-		cmake --build build/tests-vulkan --target test-gpu-portable test-gpu-greedy'
-	@ctest --test-dir build/tests-vulkan --output-on-failure -R test-gpu-portable
+	@$(STEP) "building the native libraries for $*" build/logs/$*.log -- sh -c '\
+		cmake -S . -B build/$* -G Ninja -DCMAKE_BUILD_TYPE=Release -DGGML_$(shell echo $* | tr a-z A-Z)=ON -DLLAVA_BUILD=OFF -DPython_EXECUTABLE="$(CURDIR)/$(PY)" $(CMAKE_ARGS) && \
+		cmake --build build/$* && cmake --install build/$* --component lil --prefix build/$*/site/lil'
+	@$(STEP) "building the GPU tests" build/logs/tests-$*.log -- sh -c '\
+		cmake -S tests/c -B build/tests-$* -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DLIL_TINY=$(CURDIR)/$(TINY) -DLIL_SITE=$(CURDIR)/build/$*/site && \
+		cmake --build build/tests-$* --target test-gpu-ops test-gpu-methods test-gpu-greedy bench_attention'
+	@ctest --test-dir build/tests-$* --output-on-failure -R $(GPU_TESTS)
 
 vendor: $(VENV)/.ready
 	@$(PY) scripts/vendor.py edit .vendor

@@ -2,8 +2,10 @@
 
 // CUDA's types and intrinsics, as far as src/ops/cuda uses them, for the CPU: the .cu files compile as C++, and a block's threads
 // run in lock step (lockstep.h). Blocks run one after the other, in an order that changes from launch to launch. Shared memory is poisoned when a block begins: NaN in every float.
+// Behind its end nobody may read or write.
 //
-// A warp's shuffles are exchanges at a barrier of the warp: all its lanes must take part, as the kernels' full masks say.
+// A warp's shuffles are exchanges at a barrier of the warp: all its lanes must take part, as the kernels' full masks say. They order
+// no memory (race.h).
 
 #include "lockstep.h"
 
@@ -14,6 +16,12 @@
 #include <cstdint>
 #include <cstring>
 #include <vector>
+
+#include <sys/mman.h>
+
+#ifndef MAP_ANONYMOUS
+#define MAP_ANONYMOUS MAP_ANON
+#endif
 
 using std::max;
 using std::min;
@@ -55,7 +63,7 @@ inline dim3 blockDim;
 inline dim3 gridDim;
 
 struct emu_block {
-    std::vector<uint64_t> shared;       // dynamic shared memory, 16 byte aligned
+    char *                shared = nullptr; // dynamic shared memory, 16 byte aligned
     std::vector<uint32_t> exchange[2];  // what each thread gives away; the next shuffle has the other one
     std::vector<int>      n_exchange;   // shuffles so far, by thread
     std::vector<float>    mma[2];       // a [8] and b [4] of each thread, likewise
@@ -65,7 +73,7 @@ struct emu_block {
 
 inline emu_block emu;
 
-#define LIL_SHARED(type, name) type * name = (type *) (((uintptr_t) emu.shared.data() + 15)/16*16)
+#define LIL_SHARED(type, name) type * name = (type *) emu.shared
 
 inline void __syncthreads(const char * file = __builtin_FILE(), int line = __builtin_LINE()) {
     const dim3 self = threadIdx;
@@ -73,10 +81,15 @@ inline void __syncthreads(const char * file = __builtin_FILE(), int line = __bui
     threadIdx = self;
 }
 
-inline void __syncwarp(unsigned = 0xffffffffu, const char * file = __builtin_FILE(), int line = __builtin_LINE()) {
+inline void emu_warp_wait(const char * file, int line) {
     const dim3 self = threadIdx;
     lockstep_sub_barrier(32, file, line);
     threadIdx = self;
+}
+
+inline void __syncwarp(unsigned = 0xffffffffu, const char * file = __builtin_FILE(), int line = __builtin_LINE()) {
+    emu_warp_wait(file, line);
+    lockstep_order();
 }
 
 // the word of the lane `src` of the caller's warp
@@ -85,7 +98,7 @@ inline uint32_t emu_exchange(uint32_t word, int src, const char * file, int line
     auto &    from = emu.exchange[emu.n_exchange[i]++ & 1];
 
     from[i] = word;
-    __syncwarp(0xffffffffu, file, line);
+    emu_warp_wait(file, line);
 
     return from[i/32*32 + src];
 }
@@ -124,7 +137,7 @@ inline unsigned __match_any_sync(unsigned, int x, const char * file = __builtin_
     auto &    from = emu.exchange[emu.n_exchange[i]++ & 1];
 
     from[i] = (uint32_t) x;
-    __syncwarp(0xffffffffu, file, line);
+    emu_warp_wait(file, line);
 
     unsigned res = 0;
     for (int j = 0; j < 32; ++j) {
@@ -138,7 +151,7 @@ inline unsigned __ballot_sync(unsigned, bool x, const char * file = __builtin_FI
     auto &    from = emu.exchange[emu.n_exchange[i]++ & 1];
 
     from[i] = x;
-    __syncwarp(0xffffffffu, file, line);
+    emu_warp_wait(file, line);
 
     unsigned res = 0;
     for (int j = 0; j < 32; ++j) {
@@ -152,20 +165,26 @@ inline int __ffs (int x)      { return __builtin_ffs(x); }
 
 template <typename T>
 inline T atomicAdd(T * p, T x) {
+    race_is_atomic = true;
     const T old = *p;
     *p += x;
+    race_is_atomic = false;
     return old;
 }
 
 inline unsigned atomicOr(unsigned * p, unsigned x) {
+    race_is_atomic = true;
     const unsigned old = *p;
     *p |= x;
+    race_is_atomic = false;
     return old;
 }
 
 inline unsigned atomicAnd(unsigned * p, unsigned x) {
+    race_is_atomic = true;
     const unsigned old = *p;
     *p &= x;
+    race_is_atomic = false;
     return old;
 }
 
@@ -183,7 +202,7 @@ inline void emu_mma(float * d, const uint32_t * a, const uint32_t * b, const cha
         const uint32_t word = j < 8 ? a[j/2] : b[(j - 8)/2];
         from[i*12 + j] = ggml_fp16_to_fp32((ggml_fp16_t) (j%2 ? word >> 16 : word & 0xffff));
     }
-    __syncwarp(0xffffffffu, file, line);
+    emu_warp_wait(file, line);
 
     const float * warp = from.data() + i/32*32*12;
 
@@ -231,12 +250,23 @@ inline void emu_launch(dim3 grid, dim3 block, size_t smem, const F & body) {
 
     emu.n_launches++;
 
+    static char * shared_end = []() {
+        char * p = (char *) mmap(nullptr, 64*1024, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        GGML_ASSERT(p != MAP_FAILED && mprotect(p + 48*1024, 16*1024, PROT_NONE) == 0);
+        return p + 48*1024;
+    }();
+
+    race_begin_launch();
+
     for (int j = 0; j < n_blocks; ++j) {
         const int i = emu.n_launches%2 ? n_blocks - 1 - j : j;
 
         blockIdx = dim3(i%(int) grid.x, i/(int) grid.x%(int) grid.y, i/(int) (grid.x*grid.y));
 
-        emu.shared.assign((smem + 15)/8 + 2, UINT64_MAX);
+        smem = (smem + 15)/16*16;
+        emu.shared = shared_end - smem;
+        memset(emu.shared, 0xff, smem);
+
         emu.exchange[0].assign(n_threads, 0);
         emu.exchange[1].assign(n_threads, 0);
         emu.n_exchange .assign(n_threads, 0);
@@ -244,10 +274,12 @@ inline void emu_launch(dim3 grid, dim3 block, size_t smem, const F & body) {
         emu.mma[1].assign(n_threads*12, 0.0f);
         emu.n_mma .assign(n_threads, 0);
 
+        race_begin_group(emu.shared, smem);
         lockstep_run(n_threads, [&](int thread) {
             threadIdx = dim3(thread);
             body();
         });
+        race_end_group();
     }
 }
 

@@ -128,7 +128,7 @@ enum mem_flags {
 };
 
 #define threadgroup_barrier(flags) ((void) (flags), lockstep_barrier(__FILE__, __LINE__))
-#define simdgroup_barrier(flags)   ((void) (flags), lockstep_sub_barrier(32, __FILE__, __LINE__))
+#define simdgroup_barrier(flags)   ((void) (flags), lockstep_sub_barrier(32, __FILE__, __LINE__), lockstep_order())
 
 inline mem_flags operator|(mem_flags a, mem_flags b) { return (mem_flags) ((int) a | (int) b); }
 
@@ -200,9 +200,14 @@ struct atomic_uint {
     uint value;
 };
 
-inline void atomic_store_explicit    (atomic_uint * p, uint x, memory_order) { p->value = x; }
-inline uint atomic_load_explicit     (const atomic_uint * p, memory_order)   { return p->value; }
-inline uint atomic_fetch_add_explicit(atomic_uint * p, uint x, memory_order) { const uint res = p->value; p->value += x; return res; }
+struct atomically {
+    atomically()  { race_is_atomic = true; }
+    ~atomically() { race_is_atomic = false; }
+};
+
+inline void atomic_store_explicit    (atomic_uint * p, uint x, memory_order) { atomically a; p->value = x; }
+inline uint atomic_load_explicit     (const atomic_uint * p, memory_order)   { atomically a; return p->value; }
+inline uint atomic_fetch_add_explicit(atomic_uint * p, uint x, memory_order) { atomically a; const uint res = p->value; p->value += x; return res; }
 
 //
 // launches
@@ -232,6 +237,8 @@ inline void launch(uint3 grid, int n_threads, size_t n_shmem, const std::functio
     const uint n_group = grid.x*grid.y*grid.z;
     const uint first   = n_group ? order++*7919u%n_group : 0;
 
+    race_begin_launch();
+
     std::vector<float4> mem((n_shmem + N_GUARD)/sizeof(float4));
 
     for (uint j = 0; j < n_group; ++j) {
@@ -240,10 +247,12 @@ inline void launch(uint3 grid, int n_threads, size_t n_shmem, const std::functio
         char * shmem = (char *) mem.data();
         memset(shmem, 0xFF, n_shmem + N_GUARD);
 
+        race_begin_group(shmem, n_shmem);
         lockstep_run(n_threads, [&](int t) {
             const place p = { shmem, { i%grid.x, i/grid.x%grid.y, i/grid.x/grid.y }, (ushort) t, (ushort) (t%32), (ushort) (t/32), { (ushort) n_threads, 1, 1 } };
             body(p);
         });
+        race_end_group();
 
         for (size_t b = n_shmem; b < n_shmem + N_GUARD; ++b) {
             if ((unsigned char) shmem[b] != 0xFF) {

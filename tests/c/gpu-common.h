@@ -8,6 +8,10 @@
 
 #include "ggml-backend.h"
 
+#if defined(LIL_EMU_CUDA) || defined(LIL_EMU_METAL)
+#include "emu-gpu.h" // an emulated device, beside those of the libraries
+#endif
+
 static const int STATUS_SKIP = 77;
 
 static bool is_lavapipe = false;
@@ -65,14 +69,15 @@ struct method {
     options      o;
 };
 
-static inline std::vector<method> all_methods(uint32_t budget) {
+// form: LIL_FORM_PORTABLE or LIL_FORM_FUSED
+static inline std::vector<method> all_methods(uint32_t budget, lil_form form = LIL_FORM_PORTABLE) {
     std::vector<method> res;
 
     const auto add = [&](const char * name, lil_sparse_method method) -> lil_sparse_params & {
         res.push_back({ name, make_options(method, budget) });
         res.back().o.n_ubatch    = 64;
         res.back().o.n_threads   = 2;
-        res.back().o.sparse.form = LIL_FORM_PORTABLE;
+        res.back().o.sparse.form = form;
         return res.back().o.sparse;
     };
 
@@ -87,7 +92,12 @@ static inline std::vector<method> all_methods(uint32_t budget) {
     add("quest", LIL_SPARSE_QUEST);
     add("quest-first-page", LIL_SPARSE_QUEST).first_page = true;
     add("infllm", LIL_SPARSE_INFLLM);
-    add("infllm-clipped", LIL_SPARSE_INFLLM).positions = LIL_POSITIONS_CLIPPED;
+    if (form == LIL_FORM_PORTABLE) {
+        add("infllm-clipped", LIL_SPARSE_INFLLM).positions = LIL_POSITIONS_CLIPPED;
+    } else {
+        add("h2o-window", LIL_SPARSE_H2O).prompt_scores = LIL_PROMPT_SCORES_WINDOW;
+        add("raas", LIL_SPARSE_RAAS);
+    }
     add("tidal", LIL_SPARSE_TIDAL);
     add("lessismore", LIL_SPARSE_LESSISMORE);
 
@@ -96,6 +106,9 @@ static inline std::vector<method> all_methods(uint32_t budget) {
 
 static inline std::vector<ggml_backend_dev_t> find_gpus() {
     ggml_backend_load_all();
+#if defined(LIL_EMU_CUDA) || defined(LIL_EMU_METAL)
+    emu_gpu_register();
+#endif
 
     std::vector<ggml_backend_dev_t> res;
     for (size_t i = 0; i < ggml_backend_dev_count(); ++i) {
@@ -106,6 +119,11 @@ static inline std::vector<ggml_backend_dev_t> find_gpus() {
     }
 
     return res;
+}
+
+// whether the fused form can run there
+static inline bool has_ops(ggml_backend_dev_t gpu) {
+    return ggml_backend_reg_get_proc_address(ggml_backend_dev_backend_reg(gpu), "lil_ops") != nullptr;
 }
 
 // the model on the CPU alone, see load_model()

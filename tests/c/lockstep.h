@@ -5,7 +5,7 @@
 //   lockstep_run(n, body)        body(0) ... body(n - 1), all under way at once; returns when all have returned
 //   lockstep_barrier()           waits for all n
 //   lockstep_sub_barrier(width)  waits for the aligned group of `width` threads (a simd-group, a warp) that the caller is in;
-//                                the last group may be smaller
+//                                the last group may be smaller. It orders no memory: lockstep_order() after it does (race.h)
 //
 // In each round about half of the groups of 32 threads run once, up to their next barrier, and for some rounds the same ones: so
 // they drift apart as far as the barriers let them. Where a round begins and in which direction it goes changes from round to round.
@@ -20,6 +20,8 @@
 #if defined(__APPLE__) && !defined(_XOPEN_SOURCE)
 #define _XOPEN_SOURCE 600
 #endif
+
+#include "race.h"
 
 #include <csetjmp>
 #include <cstdio>
@@ -92,6 +94,7 @@ inline void lockstep_main() {
 inline void lockstep_enter(int i) {
     lockstep_group & g = lockstep_get();
     g.current = i;
+    race_thread = i;
     if (_setjmp(g.jump) == 0) {
         if (g.fibers[g.current]->begun) {
             _longjmp(g.fibers[g.current]->jump, 1);
@@ -99,6 +102,7 @@ inline void lockstep_enter(int i) {
         g.fibers[g.current]->begun = true;
         setcontext(&g.fibers[g.current]->context);
     }
+    race_thread = -1;
 }
 
 inline void lockstep_wait(int width, const char * file, int line) {
@@ -119,10 +123,15 @@ inline void lockstep_wait(int width, const char * file, int line) {
 
 inline void lockstep_barrier(const char * file = __builtin_FILE(), int line = __builtin_LINE()) {
     lockstep_wait(0, file, line);
+    race_barrier();
 }
 
 inline void lockstep_sub_barrier(int width, const char * file = __builtin_FILE(), int line = __builtin_LINE()) {
     lockstep_wait(width, file, line);
+}
+
+inline void lockstep_order() {
+    race_warp_barrier();
 }
 
 // lets the threads [i0, i1) go if all of them wait at one barrier

@@ -88,7 +88,7 @@ static bool place_node(ggml_tensor * t, bool ask, void * data) {
     auto * p = (placement *) data;
 
     if (ask && !emu_gpu_is_view(t)) {
-        if (emu_gpu_get_buft(t) == emu_gpu_buft(nullptr)) {
+        if (emu_gpu_get_buft(t) == emu_gpu_buft()) {
             p->n_gpu++;
         } else {
             p->n_cpu++;
@@ -241,12 +241,16 @@ static void test_methods() {
     test_method(o);
 }
 
-// launches of kernels in each of the steps [p0, p1) of a text
-static std::vector<int> count_launches(const options & o, llama_pos p0, llama_pos p1) {
+// launches of kernels in each of the steps [p0, p1) of a text. CUDA graphs: n_replayed of these steps find the graph as it was and
+// launch it as one
+static std::vector<int> count_launches(const options & o, llama_pos p0, llama_pos p1, size_t & n_replayed) {
     llama_context * ctx = make_context(model_gpu, o);
     CHECK(ctx && decode_text(ctx, 0, p0) == 0);
 
     std::vector<int> res;
+
+    emu_gpu.n_graphs   = 0;
+    emu_gpu.n_replayed = 0;
 
     for (llama_pos p = p0; p < p1; ++p) {
         emu_gpu.n_launches = 0;
@@ -258,19 +262,26 @@ static std::vector<int> count_launches(const options & o, llama_pos p0, llama_po
         res.push_back(emu_gpu.n_launches);
     }
 
+    CHECK(emu_gpu.n_graphs == res.size());
+    n_replayed = emu_gpu.n_replayed;
+
     llama_free(ctx);
 
     return res;
 }
 
-// how many more kernels a decode step launches than full attention's, by layers that have the method's op: docs/gpu.md
+// how many more kernels a decode step launches than full attention's, by layers that have the method's op, and how many steps
+// CUDA graphs serve: docs/gpu.md
 static void test_launches() {
     test_name = __func__;
 
     const llama_pos p0 = 100;
     const llama_pos p1 = 140; // pages and blocks are closed, R-KV's buffer fills
 
-    const auto full = count_launches(make_options(LIL_SPARSE_NONE, 0), p0, p1);
+    size_t n_replayed = 0;
+
+    const auto full = count_launches(make_options(LIL_SPARSE_NONE, 0), p0, p1, n_replayed);
+    CHECK(n_replayed == full.size() - 1);
 
     struct launches {
         int usual; // in most steps
@@ -298,7 +309,7 @@ static void test_launches() {
         options o = make_method(t.method);
         o.sparse.form = LIL_FORM_FUSED;
 
-        const auto steps = count_launches(o, p0, p1);
+        const auto steps = count_launches(o, p0, p1, n_replayed);
         const int  n_op  = t.op ? emu_gpu.n_ops[t.op] : sparse_layers.size();
 
         std::vector<int> more;
@@ -312,10 +323,14 @@ static void test_launches() {
 #else
         const auto want = t.cuda;
 #endif
-        fprintf(stderr, "%s: method %d, in each of %d layers: %g launches more than full attention, at most %g\n", test_name, t.method, n_op,
-                more[more.size()/2]/(double) n_op, more.back()/(double) n_op);
+        fprintf(stderr, "%s: method %d, in each of %d layers: %g launches more than full attention, at most %g; %zu of %zu steps as CUDA graphs\n", test_name, t.method, n_op,
+                more[more.size()/2]/(double) n_op, more.back()/(double) n_op, n_replayed, steps.size());
 
         CHECK(n_op > 0 && more[more.size()/2] == want.usual*n_op && more.back() == want.most*n_op);
+
+        // a graph of other nodes, and the one after it, are launched kernel by kernel
+        const size_t n_other = t.method == LIL_SPARSE_RKV ? 2*steps.size()/(o.sparse.buffer + 1) : 0;
+        CHECK(n_replayed >= steps.size() - 2 - n_other);
     }
 }
 
@@ -444,6 +459,8 @@ static void test_missing() {
 
     options o = make_method(LIL_SPARSE_QUEST);
 
+    const lil_ops all = emu_gpu.ops;
+
     emu_gpu.ops.page_select = nullptr;
 
     for (llama_model * m : { model_gpu, model_half }) { // a context has one form
@@ -480,7 +497,7 @@ static void test_missing() {
     llama_free(ctx);
 
     // a node that turns out to be beyond the device
-    emu_gpu.ops     = *emu_gpu_ops();
+    emu_gpu.ops     = all;
     emu_gpu.refused = "page_select";
 
     check_refused(model_gpu,  make_method(LIL_SPARSE_QUEST), { EMU_GPU_NAME, "it has no page_select", "offload_kqv" });

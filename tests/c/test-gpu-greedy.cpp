@@ -38,20 +38,14 @@ static void test_text(llama_model * model_dev, const method & m, int32_t n_token
 
     const int32_t n_prompt = text.size();
 
+    const bool fused = m.o.sparse.form == LIL_FORM_FUSED;
+
     options o = m.o;
-    o.n_ctx       = n_prompt + n_tokens;
-    o.sparse.form = LIL_FORM_AUTO;
+    o.n_ctx = n_prompt + n_tokens;
 
     llama_context * dev = lil_init_from_model(model_dev, make_cparams(o), o.sparse);
-    CHECK(dev);
-
-    const bool fused = o.sparse.method != LIL_SPARSE_NONE && get_info(dev).fused;
-    if (o.sparse.method != LIL_SPARSE_NONE) {
-        o.sparse.form = fused ? LIL_FORM_FUSED : LIL_FORM_PORTABLE;
-    }
-
-    llama_context * cpu = lil_init_from_model(model, make_cparams(o), o.sparse);
-    CHECK(cpu && decode_text(cpu, 0, n_prompt) == 0 && decode_text(dev, 0, n_prompt) == 0);
+    llama_context * cpu = lil_init_from_model(model,     make_cparams(o), o.sparse);
+    CHECK(dev && cpu && decode_text(cpu, 0, n_prompt) == 0 && decode_text(dev, 0, n_prompt) == 0);
 
     std::vector<int32_t> other_at; // where the device would go on with another token
 
@@ -120,7 +114,7 @@ int main(int argc, char ** argv) {
 
         llama_model * model_dev = load_on_gpu(argv[1], gpu, -1);
 
-        for (const auto & m : all_methods(BUDGET)) {
+        for (const auto & m : all_methods(BUDGET, has_ops(gpu) ? LIL_FORM_FUSED : LIL_FORM_PORTABLE)) {
             if (argc < 4 || std::find(argv + 3, argv + argc, std::string(m.name)) != argv + argc) {
                 test_text(model_dev, m, n_tokens);
             }

@@ -1,9 +1,8 @@
-// The evict ops on the emulated device (metal-ops-common.h) against the CPU's ops: the same random inputs, outputs poisoned, sizes
-// at and around every border.
-//
-//   test-metal-evict [seed]
+#pragma once
 
-#include "metal-ops-common.h"
+// The ops of the evict methods.
+
+#include "device-ops.h"
 
 // a cache of an evict method: the tokens of each head, in any order
 struct evict_cache {
@@ -21,8 +20,8 @@ struct evict_cache {
     lil_h2o_layer layer = {};
 
     // same: every head holds the same tokens
-    evict_cache(test_case & t, int n_embd, int n_embd_v, ggml_type type_k, ggml_type type_v, int n_slots, int levels, bool same) : capacity(n_slots + rand_int(0, 20)) {
-        k     = t.tensor_kv(type_k, n_embd*n_head_kv, capacity, n_stream);
+    evict_cache(op_test_case & t, int n_embd, int n_embd_v, ggml_type type_k, ggml_type type_v, int n_slots, int levels, bool same, bool exact = false) : capacity(n_slots + rand_int(0, 20)) {
+        k     = t.tensor_kv(type_k, n_embd*n_head_kv, capacity, n_stream, exact);
         v     = t.tensor_kv(type_v, n_embd_v*n_head_kv, capacity, n_stream);
         score = t.tensor_f32(levels, 1.0f, capacity, n_head_kv, n_stream);
         pos   = t.tensor(GGML_TYPE_F32, capacity, n_head_kv, n_stream);
@@ -47,7 +46,7 @@ struct evict_cache {
 
         layer.n_head_kv = n_head_kv;
         layer.n_part    = 1;
-        layer.scale     = 1.0f/sqrtf((float) n_embd);
+        layer.scale     = get_scale(n_embd, exact);
         layer.softcap   = rng()%4 == 0 ? 5.0f : 0.0f;
         layer.shared    = same;
         layer.last      = rand_bool();
@@ -68,7 +67,7 @@ static void test_h2o_evict(int n_slots, int n_evict) {
     snprintf(name, sizeof(name), "h2o_evict: %d of %d, %s/%s, same %d, levels %d", n_evict, n_slots, ggml_type_name(type_k), ggml_type_name(type_v), same, levels);
     test_name = name;
 
-    test_case   t;
+    op_test_case   t;
     evict_cache c(t, n_embd, 32, type_k, type_v, n_slots, levels, same);
 
     for (int s = 0; s < c.n_steps; ++s) {
@@ -90,7 +89,7 @@ static void test_h2o_evict(int n_slots, int n_evict) {
         }
     }
 
-    check_op(&lil_ops::h2o_evict, t.inplace(c.pos), { c.pos, c.k, c.v, c.score, c.steps }, &c.layer, 0.0);
+    t.check_op(&lil_ops::h2o_evict, t.inplace(c.pos), { c.pos, c.k, c.v, c.score, c.steps }, &c.layer, 0.0);
 }
 
 static void test_h2o_score(int n_embd, int n_group, ggml_type type_k, int n_slots) {
@@ -98,8 +97,8 @@ static void test_h2o_score(int n_embd, int n_group, ggml_type type_k, int n_slot
     snprintf(name, sizeof(name), "h2o_score: n_embd %d, group %d, %s, slots %d", n_embd, n_group, ggml_type_name(type_k), n_slots);
     test_name = name;
 
-    test_case   t;
-    evict_cache c(t, n_embd, 4, type_k, GGML_TYPE_F16, n_slots, 0, false);
+    op_test_case   t;
+    evict_cache c(t, n_embd, 4, type_k, GGML_TYPE_F16, n_slots, 0, false, true);
 
     const int n_head = c.n_head_kv*n_group;
     const int n_new  = rand_int(1, std::min(n_slots, n_group <= 4 ? 20 : 6));
@@ -115,10 +114,10 @@ static void test_h2o_score(int n_embd, int n_group, ggml_type type_k, int n_slot
         c.step(s)[LIL_STEP_POS]    = 5000 + s;
     }
 
-    ggml_tensor * q = t.tensor_f32(0, 4.0f, n_embd, n_head, c.n_steps);
+    ggml_tensor * q = t.tensor_q(n_embd, n_head, c.n_steps);
 
-    check_op(&lil_ops::h2o_score, t.inplace(c.score), { c.score, q, c.k, c.pos, c.steps }, &c.layer, 2e-5);
-    check_op(&lil_ops::new_slots, t.inplace(c.score), { c.score, c.pos, c.steps }, &c.layer, 0.0);
+    t.check_op(&lil_ops::h2o_score, t.inplace(c.score), { c.score, q, c.k, c.pos, c.steps }, &c.layer, get_tol(2e-5, c.layer.softcap));
+    t.check_op(&lil_ops::new_slots, t.inplace(c.score), { c.score, c.pos, c.steps }, &c.layer, 0.0);
 
     // a prompt, in two ops
     for (int s = 0; s < c.n_steps; ++s) {
@@ -128,38 +127,23 @@ static void test_h2o_score(int n_embd, int n_group, ggml_type type_k, int n_slot
 
     const int n_kv = n_slots + rand_int(0, 30);
 
-    ggml_tensor * qs   = t.tensor_f32(0, 4.0f, n_embd, n_head, n_new*c.n_steps);
+    ggml_tensor * qs   = t.tensor_q(n_embd, n_head, n_new*c.n_steps);
     ggml_tensor * ref  = t.tensor(GGML_TYPE_F32, n_kv, c.n_head_kv, 1, c.n_steps);
-    ggml_tensor * part = t.tensor(GGML_TYPE_F32, n_kv, c.n_head_kv, rand_int(1, 4), c.n_steps);
+    ggml_tensor * part = t.tensor(GGML_TYPE_F32, n_kv, c.n_head_kv, device.ops->has_parts ? rand_int(1, 4) : 1, c.n_steps);
 
-    check_parts(&lil_ops::h2o_score_prompt, ref, part, { qs, c.k, c.steps }, &c.layer, 2e-5);
+    t.check_parts(&lil_ops::h2o_score_prompt, ref, part, { qs, c.k, c.steps }, &c.layer, std::vector<int>(c.n_steps, n_slots), get_tol(2e-5, c.layer.softcap));
 
     ggml_tensor * one = t.tensor_f32(0, 1.0f, n_kv, c.n_head_kv, 1, c.n_steps);
 
-    check_op(&lil_ops::h2o_score_add, t.inplace(c.score), { c.score, one, c.pos, c.steps }, &c.layer, 1e-6);
+    t.check_op(&lil_ops::h2o_score_add, t.inplace(c.score), { c.score, one, c.pos, c.steps }, &c.layer, 1e-6);
 
     // every part counts
     c.layer.n_part = (int) part->ne[2];
 
-    ggml_tensor * add = t.inplace(c.score);
-
-    const std::vector<char> before((const char *) c.score->data, (const char *) c.score->data + ggml_nbytes(c.score));
-
-    set_op(add, ops->h2o_score_add, { c.score, part, c.pos, c.steps }, &c.layer);
-    for (int i = 0; i < c.layer.n_part; ++i) {
-        ops->h2o_score_add(add, i, c.layer.n_part, &c.layer);
-    }
-
-    const std::vector<char> ref_sum((const char *) c.score->data, (const char *) c.score->data + ggml_nbytes(c.score));
-
-    memcpy(c.score->data, before.data(), before.size());
-    set_op(add, metal->h2o_score_add, { c.score, part, c.pos, c.steps }, &c.layer);
-    run_metal(add);
-
-    compare(c.score, std::vector<char>((const char *) c.score->data, (const char *) c.score->data + ggml_nbytes(c.score)), ref_sum, 1e-6);
+    t.check_op(&lil_ops::h2o_score_add, t.inplace(c.score), { c.score, part, c.pos, c.steps }, &c.layer, 1e-6, c.layer.n_part);
 
     // the window: the last queries before LIL_STEP_POS, which see the tokens up to their own
-    ggml_tensor * win = t.tensor_f32(0, 4.0f, n_embd*n_head, LIL_H2O_WINDOW, c.n_stream);
+    ggml_tensor * win = t.tensor_q(n_embd*n_head, LIL_H2O_WINDOW, c.n_stream);
 
     for (int s = 0; s < c.n_steps; ++s) {
         c.step(s)[LIL_STEP_BEFORE] = n_slots;
@@ -176,7 +160,7 @@ static void test_h2o_score(int n_embd, int n_group, ggml_type type_k, int n_slot
         }
     }
 
-    check_op(&lil_ops::h2o_score_window, t.inplace(c.score), { c.score, win, c.k, c.pos, c.steps }, &c.layer, 5e-5);
+    t.check_op(&lil_ops::h2o_score_window, t.inplace(c.score), { c.score, win, c.k, c.pos, c.steps }, &c.layer, get_tol(5e-5, c.layer.softcap));
 }
 
 // R-KV by the text of lil-method-rkv.cpp, in F64: one head's keys in order of position, as unit vectors and as they are
@@ -298,8 +282,8 @@ struct rkv_head {
 static int n_let_off = 0; // by all tests
 
 static void test_rkv(int n_embd, int n_group, ggml_type type_k, int n_slots, float lambda) {
-    test_case   t;
-    evict_cache c(t, n_embd, 4, type_k, GGML_TYPE_F16, n_slots, 0, false);
+    op_test_case   t;
+    evict_cache c(t, n_embd, 4, type_k, GGML_TYPE_F16, n_slots, 0, false, true);
 
     const int n_ring = rand_int(1, 10);
 
@@ -307,7 +291,7 @@ static void test_rkv(int n_embd, int n_group, ggml_type type_k, int n_slots, flo
     snprintf(name, sizeof(name), "rkv_score: n_embd %d, heads %d*%d, %s, slots %d, ring %d, lambda %g", n_embd, c.n_head_kv, n_group, ggml_type_name(type_k), n_slots, n_ring, lambda);
     test_name = name;
 
-    ggml_tensor * ring = t.tensor_f32(0, 4.0f, n_embd*c.n_head_kv*n_group, n_ring, c.n_stream);
+    ggml_tensor * ring = t.tensor_q(n_embd*c.n_head_kv*n_group, n_ring, c.n_stream);
 
     // the first sequence evicts, the others do not
     for (int s = 0; s < c.n_steps; ++s) {
@@ -347,17 +331,18 @@ static void test_rkv(int n_embd, int n_group, ggml_type type_k, int n_slots, flo
     c.layer.lambda    = lambda;
     c.layer.threshold = (float) (0.5*(cosines[at] + cosines[at + 1]));
 
-    std::vector<char> before((const char *) c.score->data, (const char *) c.score->data + ggml_nbytes(c.score));
+    const auto before = get_bytes(c.score);
 
     for (const bool on_cpu : { true, false }) {
         ggml_tensor * dst = t.inplace(c.score);
 
+        const std::vector<ggml_tensor *> src = { c.score, ring, c.k, c.pos, c.steps };
+
         memcpy(c.score->data, before.data(), before.size());
-        set_op(dst, on_cpu ? ops->rkv_score : metal->rkv_score, { c.score, ring, c.k, c.pos, c.steps }, &c.layer);
         if (on_cpu) {
-            ops->rkv_score(dst, 0, 1, &c.layer);
-        } else {
-            run_metal(dst);
+            t.run_cpu(&lil_ops::rkv_score, dst, src, &c.layer);
+        } else if (!t.run_device(&lil_ops::rkv_score, dst, src, &c.layer)) {
+            break;
         }
 
         for (int h = 0; h < c.n_head_kv; ++h) {
@@ -376,7 +361,7 @@ static void test_rkv(int n_embd, int n_group, ggml_type type_k, int n_slots, flo
 
                 // a key that is not let off is wrong by 1/n_slots of its redundancy
                 if (!(std::fabs(score[i] - (i_part - r_part)) <= 1e-4*i_part + 1e-5*r_part)) {
-                    fprintf(stderr, "slot %d of head %d, %s: %.9g, expected %.9g - %.9g\n", i, h, on_cpu ? "CPU" : "Metal", score[i], i_part, r_part);
+                    fprintf(stderr, "slot %d of head %d, %s: %.9g, expected %.9g - %.9g\n", i, h, on_cpu ? "CPU" : "device", score[i], i_part, r_part);
                     CHECK(!"near");
                 }
                 memcpy(&score[i], &before[(char *) &score[i] - (char *) c.score->data], sizeof(float));
@@ -386,45 +371,44 @@ static void test_rkv(int n_embd, int n_group, ggml_type type_k, int n_slots, flo
     }
 }
 
-int main(int argc, char ** argv) {
-    test_init(argc, argv);
-
-    int n_tests = 0;
-
+static void test_h2o_evict_all() {
     for (int n_slots : { 1, 2, 31, 32, 33, 64, 257, 1000, 3000 }) {
         for (int n_evict : { 1, 2, 31, 32, 33, 200, 1000, 1024, 1030, 2000 }) {
-            if (n_evict <= n_slots) {
+            if (n_evict <= n_slots && is_wanted()) {
                 test_h2o_evict(n_slots, n_evict);
                 test_h2o_evict(n_slots, n_evict);
-                n_tests += 2;
             }
         }
     }
 
     // more moves than are planned at once
     for (int n_evict : { 2000, 2500, 3000 }) {
-        test_h2o_evict(5000, n_evict);
-        n_tests++;
-    }
-
-    for (int n_embd : { 64, 80, 96, 112, 128, 256 }) {
-        for (int n_group : { 1, 2, 3, 4, 7, 8, 16 }) {
-            test_h2o_score(n_embd, n_group, rand_type(n_embd), n_group <= 2 && rand_bool() ? rand_int(1, 300) : SIZES[rng()%7]);
-            n_tests++;
+        if (is_wanted()) {
+            test_h2o_evict(5000, n_evict);
         }
     }
+}
 
+static void test_h2o_score_all() {
+    for (int n_embd : { 64, 80, 96, 112, 128, 256 }) {
+        for (int n_group : GROUPS) {
+            if (is_wanted()) {
+                test_h2o_score(n_embd, n_group, rand_type(n_embd), n_group <= 2 && rand_bool() ? rand_int(1, 300) : SIZES[rng()%7]);
+            }
+        }
+    }
+}
+
+static void test_rkv_all() {
+    n_let_off = 0;
 
     for (int n_embd : { 32, 64, 80, 128, 256 }) {
         for (int n_group : { 1, 2, 3, 8, 9 }) {
-            test_rkv(n_embd, n_group, rand_type(n_embd), SIZES[rng()%8], (float) rand_int(0, 10)/10.0f);
-            test_rkv(n_embd, n_group, rand_type(n_embd), rand_int(1, 40), rand_bool() ? 0.0f : 1.0f);
-            n_tests += 2;
+            if (is_wanted()) {
+                test_rkv(n_embd, n_group, rand_type(n_embd), SIZES[rng()%8], (float) rand_int(0, 10)/10.0f);
+                test_rkv(n_embd, n_group, rand_type(n_embd), rand_int(1, 40), rand_bool() ? 0.0f : 1.0f);
+            }
         }
     }
-    CHECK(n_let_off > 1000);
-
-    printf("test-metal-evict: %d cases, seed %u: ok\n", n_tests, seed);
-
-    return 0;
+    CHECK(device.one_in > 1 || n_let_off > 1000);
 }

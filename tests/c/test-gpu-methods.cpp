@@ -1,7 +1,8 @@
-// The portable form of every method on every GPU device that the library finds, with all layers on it, against the same form on
-// the CPU: the same text, the same steps. Beside the logits and the tokens held or read, what the scheduler made of the graph.
+// Every method on every GPU device that the library finds, with all layers on it, in the portable form and where the device has our
+// ops in the fused one, against the same form on the CPU: the same text, the same steps. Beside the logits and the tokens held or
+// read, what the scheduler made of the graph.
 //
-//   test-gpu-portable [--quick] gpu.gguf [METHOD]
+//   test-gpu-methods [--quick] gpu.gguf [METHOD]
 //
 //   --quick  keys and values of type F16 only, and nothing but all layers on the device
 
@@ -77,8 +78,8 @@ static llama_context * try_context(llama_model * m, const options & o, sched_log
     return lil_init_from_model(m, cparams, o.sparse);
 }
 
-static method get_method(const char * name) {
-    for (const auto & m : all_methods(48)) {
+static method get_method(const char * name, lil_form form = LIL_FORM_PORTABLE) {
+    for (const auto & m : all_methods(48, form)) {
         if (strcmp(m.name, name) == 0) {
             return m;
         }
@@ -106,6 +107,11 @@ static float median_diff(const std::vector<float> & a, const std::vector<float> 
     return d[d.size()/2];
 }
 
+// how far logits may be apart where full attention's are by so much: a method computes more of them in turn
+static float get_limit(float diff) {
+    return std::max(2.0f*diff, 0.01f);
+}
+
 //
 // tests
 //
@@ -124,6 +130,7 @@ static float test_method(llama_model * model_dev, const method & m, ggml_type ty
     o.n_ctx     = 512*n_seq;
 
     const bool sparse = o.sparse.method != LIL_SPARSE_NONE;
+    const bool fused  = o.sparse.form == LIL_FORM_FUSED;
 
     sched_log log;
 
@@ -136,7 +143,7 @@ static float test_method(llama_model * model_dev, const method & m, ggml_type ty
     CHECK(dev);
 
     if (sparse) {
-        CHECK(!get_info(cpu).fused && get_info(dev).fused == (where == NO_KV));
+        CHECK(get_info(cpu).fused == fused && get_info(dev).fused == (fused || where == NO_KV));
     }
 
     // sequences of different lengths; a later prompt finds the others there
@@ -220,8 +227,8 @@ static float test_method(llama_model * model_dev, const method & m, ggml_type ty
     const double mean   = n_jaccard ? sum_jaccard/n_jaccard : 1.0;
     const float  median = medians.empty() ? 0.0f : medians[medians.size()/2];
 
-    printf("%-5s %-20s %-5s %d seq: same tokens in %d of %d steps, logits within %.4f; tokens %.4f alike, then median %.4f; copied %zu bytes a step, %zu at most for one tensor\n",
-            where == ALL ? "all" : where == SOME ? "some" : "no kv", m.name, ggml_type_name(type_kv), n_seq, n_same, n_steps*n_seq, diff, mean, median, n_bytes, n_most);
+    printf("%-5s %-8s %-20s %-5s %d seq: same tokens in %d of %d steps, logits within %.4f; tokens %.4f alike, then median %.4f; copied %zu bytes a step, %zu at most for one tensor\n",
+            where == ALL ? "all" : where == SOME ? "some" : "no kv", !sparse ? "" : get_info(dev).fused ? "fused" : "portable", m.name, ggml_type_name(type_kv), n_seq, n_same, n_steps*n_seq, diff, mean, median, n_bytes, n_most);
     fflush(stdout);
 
     CHECK(diff   <= limit);
@@ -243,8 +250,8 @@ static float test_method(llama_model * model_dev, const method & m, ggml_type ty
     return diff;
 }
 
-// what has no portable form, or cannot be had on a device, is an error that says so
-static void test_refused(llama_model * model_dev) {
+// what has no portable form is an error that says so, where the device has no fused one
+static void test_no_ops(llama_model * model_dev) {
     test_name = __func__;
 
     const auto refused = [&](options o, const char * what) {
@@ -276,15 +283,19 @@ static void test_refused(llama_model * model_dev) {
     o = make_options(LIL_SPARSE_TIDAL, 48);
     o.sparse.fused_dense = true;
     refused(o, "fused");
+}
 
-    // types that some backend cannot compute with: an error, or wholly on the device
+// types that some backend cannot compute with: an error, or wholly on the device
+static void test_other_types(llama_model * model_dev) {
+    test_name = __func__;
+
     const ggml_type types[][2] = {
         { GGML_TYPE_BF16, GGML_TYPE_F16 }, { GGML_TYPE_F16, GGML_TYPE_Q8_0 }, { GGML_TYPE_IQ4_NL, GGML_TYPE_IQ4_NL }, { GGML_TYPE_Q5_1, GGML_TYPE_Q5_1 },
     };
 
     for (const auto & type : types) {
         for (const char * name : { "h2o", "tidal" }) {
-            o = get_method(name).o;
+            options o = get_method(name).o;
             o.type_kv = type[0];
             type_v    = type[1];
 
@@ -316,14 +327,14 @@ int main(int argc, char ** argv) {
     argv += quick;
 
     if (argc != 2 && argc != 3) {
-        fprintf(stderr, "usage: test-gpu-portable [--quick] gpu.gguf [METHOD]\n");
+        fprintf(stderr, "usage: test-gpu-methods [--quick] gpu.gguf [METHOD]\n");
         return 2;
     }
 
     const auto gpus = find_gpus();
 
     if (gpus.empty()) {
-        printf("test-gpu-portable: skipped: this build has no GPU backend, or it finds no device\n");
+        printf("test-gpu-methods: skipped: this build has no GPU backend, or it finds no device\n");
         return getenv("LIL_REQUIRE_GPU") ? 1 : STATUS_SKIP;
     }
 
@@ -350,26 +361,30 @@ int main(int argc, char ** argv) {
         llama_free(probe);
 
         const auto wanted = [&](const method & m) {
-            return argc < 3 || m.o.sparse.method == LIL_SPARSE_NONE || strcmp(m.name, argv[2]) == 0;
+            return m.o.sparse.method != LIL_SPARSE_NONE && (argc < 3 || strcmp(m.name, argv[2]) == 0);
         };
 
+        std::vector<lil_form> forms = { LIL_FORM_PORTABLE };
+        if (has_ops(gpu)) {
+            forms.push_back(LIL_FORM_FUSED);
+        }
+
         for (const ggml_type type : { GGML_TYPE_F16, GGML_TYPE_F32, GGML_TYPE_BF16, GGML_TYPE_Q8_0, GGML_TYPE_Q4_0 }) {
-            float limit = 0.5f; // of full attention
+            const int32_t n_seq = type == GGML_TYPE_F16 ? 3 : 1;
+            const float   limit = get_limit(test_method(model_gpu, get_method("full"), type, n_seq, 0.5f));
 
             // of the other types: the quantised ones take ways of their own
             const bool all = type == GGML_TYPE_F16 || type == GGML_TYPE_Q8_0;
 
-            for (const auto & m : all_methods(48)) {
-                const auto method = m.o.sparse.method;
+            for (const auto form : forms) {
+                for (const auto & m : all_methods(48, form)) {
+                    const auto method = m.o.sparse.method;
 
-                if (m.o.sparse.positions == LIL_POSITIONS_CLIPPED && ggml_is_quantized(type)) {
-                    continue; // refused on every device
-                }
-                if (wanted(m) && (all || method == LIL_SPARSE_NONE || method == LIL_SPARSE_H2O || method == LIL_SPARSE_QUEST)) {
-                    const float diff = test_method(model_gpu, m, type, type == GGML_TYPE_F16 ? 3 : 1, limit);
-
-                    if (m.o.sparse.method == LIL_SPARSE_NONE) {
-                        limit = 2.0f*diff;
+                    if (m.o.sparse.positions == LIL_POSITIONS_CLIPPED && ggml_is_quantized(type)) {
+                        continue; // refused on every device
+                    }
+                    if (wanted(m) && (all || method == LIL_SPARSE_H2O || method == LIL_SPARSE_QUEST)) {
+                        test_method(model_gpu, m, type, n_seq, limit);
                     }
                 }
             }
@@ -379,16 +394,21 @@ int main(int argc, char ** argv) {
         }
 
         if (!quick && argc < 3) {
-            test_refused(model_gpu);
+            if (!has_ops(gpu)) {
+                test_no_ops(model_gpu);
+            }
+            test_other_types(model_gpu);
 
-            const float limit = 2.0f*test_method(model_gpu, get_method("full"), GGML_TYPE_F16, 1, 0.5f, NO_KV);
+            const float limit = get_limit(test_method(model_gpu, get_method("full"), GGML_TYPE_F16, 1, 0.5f, NO_KV));
             test_method(model_gpu, get_method("h2o"),   GGML_TYPE_F16, 1, limit, NO_KV);
             test_method(model_gpu, get_method("quest"), GGML_TYPE_F16, 1, limit, NO_KV);
 
             llama_model * model_some = load_on_gpu(argv[1], gpu, n_layer/2);
 
-            for (const char * name : { "sink", "h2o", "quest", "infllm", "tidal", "lessismore" }) {
-                test_method(model_some, get_method(name), GGML_TYPE_F16, 1, limit, SOME);
+            for (const auto form : forms) {
+                for (const char * name : { "sink", "h2o", "quest", "infllm", "tidal", "lessismore" }) {
+                    test_method(model_some, get_method(name, form), GGML_TYPE_F16, 1, limit, SOME);
+                }
             }
 
             llama_model_free(model_some);
@@ -401,11 +421,11 @@ int main(int argc, char ** argv) {
     llama_model_free(model_cpu);
 
     if (n_tested == 0) {
-        printf("test-gpu-portable: skipped: no device can run this model\n");
+        printf("test-gpu-methods: skipped: no device can run this model\n");
         return getenv("LIL_REQUIRE_GPU") ? 1 : STATUS_SKIP;
     }
 
-    printf("test-gpu-portable: ok\n");
+    printf("test-gpu-methods: ok\n");
 
     return 0;
 }

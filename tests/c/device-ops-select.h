@@ -1,9 +1,8 @@
-// Pages, and the choice of pages and tokens, on the emulated device (metal-ops-common.h) against the CPU's ops: the same random inputs, outputs poisoned, sizes
-// at and around every border.
-//
-//   test-metal-select [seed]
+#pragma once
 
-#include "metal-ops-common.h"
+// Pages, and the choice of pages and tokens.
+
+#include "device-ops.h"
 
 static void test_pages(int n_embd, int n_group, ggml_type type_k, ggml_type type_b) {
     const int n_head_kv = rand_int(1, 3);
@@ -21,7 +20,7 @@ static void test_pages(int n_embd, int n_group, ggml_type type_k, ggml_type type
     lil_select_layer layer = {};
     layer.n_head_kv = n_head_kv;
 
-    test_case t;
+    op_test_case t;
 
     ggml_tensor * q      = t.tensor_f32(0, 4.0f, n_embd, n_head_kv*n_group, n_steps);
     ggml_tensor * k      = t.tensor_kv(type_k, n_embd*n_head_kv, n_cells, n_stream);
@@ -48,15 +47,15 @@ static void test_pages(int n_embd, int n_group, ggml_type type_k, ggml_type type
     }
 
     if (rand_bool()) {
-        check_op(&lil_ops::page_bounds, t.inplace(bounds), { bounds, k, dirty }, &layer, 0.0);
-        check_op(&lil_ops::page_scores, scores, { q, bounds, steps }, &layer, 2e-5);
+        t.check_op(&lil_ops::page_bounds, t.inplace(bounds), { bounds, k, dirty }, &layer, 0.0);
+        t.check_op(&lil_ops::page_scores, scores, { q, bounds, steps }, &layer, 2e-5);
     } else {
-        check_op(&lil_ops::page_scores, scores, { q, bounds, steps, k, dirty }, &layer, 2e-5);
+        t.check_op(&lil_ops::page_scores, scores, { q, bounds, steps, k, dirty }, &layer, 2e-5);
     }
 }
 
 // pages of any sizes, of 1, or of 16
-static ggml_tensor * make_pages(test_case & t, sequences & seq) {
+static ggml_tensor * make_pages(op_test_case & t, sequences & seq) {
     ggml_tensor * pages = t.tensor(GGML_TYPE_I32, seq.n_max + 1, seq.n_steps);
 
     for (int s = 0; s < seq.n_steps; ++s) {
@@ -74,7 +73,7 @@ static ggml_tensor * make_pages(test_case & t, sequences & seq) {
 }
 
 static void test_page_select() {
-    test_case t;
+    op_test_case t;
     sequences seq(t, SIZES[rng()%11]);
 
     const int n_head_kv = rand_int(1, 3);
@@ -96,11 +95,11 @@ static void test_page_select() {
     snprintf(name, sizeof(name), "page_select: heads %d, tokens %d, pages %d, first %d, levels %d", n_head_kv, seq.n_max, layer.n_pages, layer.first_page, levels);
     test_name = name;
 
-    check_op(&lil_ops::page_select, list, { scores, seq.steps, seq.cells, pages }, &layer, 0.0);
+    t.check_op(&lil_ops::page_select, list, { scores, seq.steps, seq.cells, pages }, &layer, 0.0);
 }
 
 static void test_raas() {
-    test_case t;
+    op_test_case t;
     sequences seq(t, SIZES[rng()%11]);
 
     const int  n_head_kv = rand_int(1, 3);
@@ -141,12 +140,12 @@ static void test_raas() {
     snprintf(name, sizeof(name), "raas: heads %d, tokens %d, pages %d, ratio %g, levels %d", n_head_kv, seq.n_max, layer.n_pages, layer.ratio, levels);
     test_name = name;
 
-    check_op(&lil_ops::raas_stamp, t.inplace(stamp), { stamp, scores, seq.steps, seq.cells, pages }, &layer, 0.0);
-    check_op(&lil_ops::raas_select, list, { stamp, seq.steps, seq.cells, pages }, &layer, 0.0);
+    t.check_op(&lil_ops::raas_stamp, t.inplace(stamp), { stamp, scores, seq.steps, seq.cells, pages }, &layer, 0.0);
+    t.check_op(&lil_ops::raas_select, list, { stamp, seq.steps, seq.cells, pages }, &layer, 0.0);
 }
 
 static void test_token_select() {
-    test_case t;
+    op_test_case t;
     sequences seq(t, SIZES[rng()%11]);
 
     const int n_head_kv = rand_int(1, 3);
@@ -155,13 +154,7 @@ static void test_token_select() {
     const int n_embd_v  = 4*rand_int(1, 5);
     const int levels    = LEVELS[rng()%5];
 
-    ggml_tensor * work = t.tensor_f32(levels, rand_bool() ? 1.0f : 20.0f, lil_attn_n_work(n_embd_v, n_head, seq.n_max, seq.n_steps, true));
-    work->src[0] = t.tensor(GGML_TYPE_F32, 16, n_head, seq.n_steps);
-    work->src[1] = t.tensor(GGML_TYPE_F16, 16*n_head_kv, 4);
-    work->src[2] = t.tensor(GGML_TYPE_F16, n_embd_v*n_head_kv, 4);
-    work->src[3] = seq.cells;
-    work->src[4] = seq.steps;
-
+    ggml_tensor * work = t.tensor_logits(levels, rand_bool() ? 1.0f : 20.0f, n_embd_v, n_head, n_head_kv, seq.cells, seq.steps);
     ggml_tensor * list = t.tensor(GGML_TYPE_I32, 1 + seq.n_max, n_head_kv, seq.n_steps);
 
     lil_select_layer layer = {};
@@ -172,13 +165,13 @@ static void test_token_select() {
     snprintf(name, sizeof(name), "tidal_select: heads %d*%d, tokens %d, budget %d, levels %d", n_head_kv, n_group, seq.n_max, layer.budget, levels);
     test_name = name;
 
-    check_op(&lil_ops::tidal_select, list, { rand_bool() ? work : t.inplace(work), seq.steps, seq.cells }, &layer, 0.0);
+    t.check_op(&lil_ops::tidal_select, list, { work, seq.steps, seq.cells }, &layer, 0.0);
 
     // heads that agree, more or less
     const int one_of = rand_bool() ? 0 : rand_int(1, 20);
 
     for (int s = 0; s < seq.n_steps && one_of > 0; ++s) {
-        float * x = (float *) work->data + lil_attn_kq_offset(n_embd_v, n_head, seq.n_max, seq.n_steps) + (int64_t) s*n_head*seq.n_max;
+        float * x = t.get_logits(work) + (int64_t) s*n_head*seq.n_max;
         for (int i = seq.n_max; i < n_head*seq.n_max; ++i) {
             x[i] = rng()%one_of == 0 ? x[i] : x[i%seq.n_max];
         }
@@ -193,37 +186,21 @@ static void test_token_select() {
     snprintf(name, sizeof(name), "lessismore_select: heads %d*%d, tokens %d, budget %d, levels %d", n_head_kv, n_group, seq.n_max, layer.budget, levels);
     test_name = name;
 
-    check_op(&lil_ops::lessismore_select, one, { work, seq.steps, seq.cells }, &layer, 0.0);
+    t.check_op(&lil_ops::lessismore_select, one, { work, seq.steps, seq.cells }, &layer, 0.0);
 }
 
-int main(int argc, char ** argv) {
-    test_init(argc, argv);
-
-    int n_tests = 0;
-
+static void test_pages_all() {
     for (int n_embd : { 32, 64, 80, 96, 112, 128, 256 }) {
-        for (int n_group : { 1, 2, 3, 5, 7, 8, 16 }) {
+        for (int n_group : GROUPS) {
             const ggml_type type_k = rand_type(n_embd);
 
-            test_pages(n_embd, n_group, type_k, type_k == GGML_TYPE_F16 || (type_k == GGML_TYPE_F32 && rand_bool()) ? GGML_TYPE_F16 : GGML_TYPE_F32);
-            n_tests++;
+            if (is_wanted()) {
+                test_pages(n_embd, n_group, type_k, type_k == GGML_TYPE_F16 || (type_k == GGML_TYPE_F32 && rand_bool()) ? GGML_TYPE_F16 : GGML_TYPE_F32);
+            }
         }
     }
+}
 
-    // odd sizes
-    for (int i = 0; i < 50; ++i) {
-        test_pages(4*rand_int(1, 20), rand_int(1, 20), TYPES[rng()%2], GGML_TYPE_F16);
-        n_tests++;
-    }
-
-    for (int i = 0; i < 300; ++i) {
-        test_page_select();
-        test_token_select();
-        test_raas();
-        n_tests += 3;
-    }
-
-    printf("test-metal-select: %d cases, seed %u: ok\n", n_tests, seed);
-
-    return 0;
+static void test_pages_odd() {
+    test_pages(4*rand_int(1, 20), rand_int(1, 20), TYPES[rng()%2], GGML_TYPE_F16);
 }

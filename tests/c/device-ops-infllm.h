@@ -1,9 +1,8 @@
-// InfLLM's ops on the emulated device (metal-ops-common.h) against the CPU's ops: the same random inputs, outputs poisoned, sizes
-// at and around every border.
-//
-//   test-metal-infllm [seed]
+#pragma once
 
-#include "metal-ops-common.h"
+// InfLLM's ops.
+
+#include "device-ops.h"
 
 // attention that was received, and streams that several sequences may share
 struct scored_cells {
@@ -13,7 +12,7 @@ struct scored_cells {
 
     ggml_tensor * score;
 
-    scored_cells(test_case & t, sequences & seq, int levels) : n_cells(7*seq.n_max + 3) {
+    scored_cells(op_test_case & t, sequences & seq, int levels) : n_cells(7*seq.n_max + 3) {
         score = t.tensor_f32(levels, 1.0f, n_cells, n_head_kv, one ? 1 : seq.n_steps + 1);
 
         for (int s = 0; s < seq.n_steps; ++s) {
@@ -29,14 +28,14 @@ struct scored_cells {
 };
 
 static void test_infllm_score(int n_max) {
-    test_case    t;
+    op_test_case    t;
     sequences    seq(t, n_max);
     scored_cells c(t, seq, 0);
 
-    const int  n_group  = rand_int(1, 9);
-    const int  n_head   = c.n_head_kv*n_group;
-    const int  n_embd_v = 4*rand_int(1, 5);
-    const bool shared   = rand_bool();
+    const int  n_embd  = 32;
+    const int  n_group = rand_int(1, 9);
+    const int  n_head  = c.n_head_kv*n_group;
+    const bool shared  = rand_bool();
 
     // the lists that a step attends to: per KV head, or one
     ggml_tensor * list = t.tensor(GGML_TYPE_I32, 1 + n_max, shared ? 1 : c.n_head_kv, seq.n_steps);
@@ -51,26 +50,25 @@ static void test_infllm_score(int n_max) {
         }
     }
 
-    ggml_tensor * work = t.tensor_f32(0, rand_bool() ? 1.0f : 20.0f, lil_attn_n_work(n_embd_v, n_head, n_max, seq.n_steps, true));
-    work->src[0] = t.tensor(GGML_TYPE_F32, 16, n_head, seq.n_steps);
-    work->src[1] = t.tensor(GGML_TYPE_F16, 16*c.n_head_kv, 4);
-    work->src[2] = t.tensor(GGML_TYPE_F16, n_embd_v*c.n_head_kv, 4);
-    work->src[3] = list;
-    work->src[4] = seq.steps;
-
     lil_select_layer layer = {};
     layer.n_head_kv = c.n_head_kv;
     layer.n_recent  = rand_bool() ? rand_int(1, 20) : std::max(1, row_i32(list, 0, 0)[0] + rand_int(-1, 1));
+    layer.scale     = get_scale(n_embd);
+
+    ggml_tensor * q    = t.tensor_f32(0, rand_bool() ? 1.0f : 20.0f, n_embd, n_head, seq.n_steps);
+    ggml_tensor * k    = t.tensor_kv(GGML_TYPE_F16, n_embd*c.n_head_kv, c.n_cells, c.score->ne[2]);
+    ggml_tensor * work = t.tensor_work(n_embd, n_head, n_max, seq.n_steps, true);
 
     char name[256];
     snprintf(name, sizeof(name), "infllm_score: heads %d*%d, tokens %d, window %d, shared %d, one stream %d", c.n_head_kv, n_group, n_max, layer.n_recent, shared, c.one);
     test_name = name;
 
-    check_op(&lil_ops::infllm_score, t.inplace(c.score), { c.score, rand_bool() ? work : t.inplace(work), list, seq.steps }, &layer, 2e-5);
+    t.check_op(&lil_ops::attn, work, { q, k, k, list, seq.steps }, &layer, 2e-5);
+    t.check_op(&lil_ops::infllm_score, t.inplace(c.score), { c.score, work, list, seq.steps }, &layer, 2e-5);
 }
 
 static void test_infllm_score_prompt(int n_embd, int n_group, ggml_type type_k, int n_max) {
-    test_case    t;
+    op_test_case    t;
     sequences    seq(t, n_max);
     scored_cells c(t, seq, 0);
 
@@ -87,7 +85,7 @@ static void test_infllm_score_prompt(int n_embd, int n_group, ggml_type type_k, 
     lil_select_layer layer = {};
     layer.n_head_kv = c.n_head_kv;
     layer.n_recent  = rand_bool() ? rand_int(1, 20) : n_max + rand_int(-1, 1) > 0 ? n_max + rand_int(0, 1) : 1;
-    layer.scale     = 1.0f/sqrtf((float) n_embd);
+    layer.scale     = get_scale(n_embd, true);
     layer.softcap   = rng()%4 == 0 ? 5.0f : 0.0f;
     layer.n_part    = 1;
 
@@ -96,14 +94,22 @@ static void test_infllm_score_prompt(int n_embd, int n_group, ggml_type type_k, 
             n_embd, c.n_head_kv, n_group, ggml_type_name(type_k), n_max, n_new, layer.n_recent, c.one);
     test_name = name;
 
-    ggml_tensor * q    = t.tensor_f32(0, 4.0f, n_embd, c.n_head_kv*n_group, n_new*seq.n_steps);
-    ggml_tensor * k    = t.tensor_kv(type_k, n_embd*c.n_head_kv, c.n_cells, c.score->ne[2]);
+    ggml_tensor * q    = t.tensor_q(n_embd, c.n_head_kv*n_group, n_new*seq.n_steps);
+    ggml_tensor * k    = t.tensor_kv(type_k, n_embd*c.n_head_kv, c.n_cells, c.score->ne[2], true);
     ggml_tensor * ref  = t.tensor(GGML_TYPE_F32, layer.n_recent + n_new, c.n_head_kv, 1, seq.n_steps);
-    ggml_tensor * part = t.tensor(GGML_TYPE_F32, layer.n_recent + n_new, c.n_head_kv, rand_int(1, 4), seq.n_steps);
+    ggml_tensor * part = t.tensor(GGML_TYPE_F32, layer.n_recent + n_new, c.n_head_kv, device.ops->has_parts ? rand_int(1, 4) : 1, seq.n_steps);
 
-    check_parts(&lil_ops::infllm_score_prompt, ref, part, { q, k, seq.cells, seq.steps }, &layer, 2e-5);
+    std::vector<int> n_sums; // from the first rank that some query's window holds
+    for (int s = 0; s < seq.n_steps; ++s) {
+        n_sums.push_back(seq.n(s) - std::max(0, seq.n(s) - n_new - layer.n_recent + 1));
+    }
 
-    check_op(&lil_ops::infllm_score_add, t.inplace(c.score), { c.score, part, seq.cells, seq.steps }, &layer, 1e-6);
+    t.check_parts(&lil_ops::infllm_score_prompt, ref, part, { q, k, seq.cells, seq.steps }, &layer, n_sums, get_tol(2e-5, layer.softcap));
+
+    // every part counts
+    layer.n_part = (int) part->ne[2];
+
+    t.check_op(&lil_ops::infllm_score_add, t.inplace(c.score), { c.score, part, seq.cells, seq.steps }, &layer, 1e-6, layer.n_part);
 }
 
 static void test_blocks(int n_embd, int n_group, ggml_type type_k) {
@@ -124,7 +130,7 @@ static void test_blocks(int n_embd, int n_group, ggml_type type_k) {
             n_embd, n_head_kv, n_group, ggml_type_name(type_k), n_steps, n_blocks, size, layer.n_repr, levels);
     test_name = name;
 
-    test_case t;
+    op_test_case t;
 
     ggml_tensor * q      = t.tensor_f32(0, 4.0f, n_embd, n_head_kv*n_group, n_steps);
     ggml_tensor * k      = t.tensor_kv(type_k, n_embd*n_head_kv, n_cells, n_stream);
@@ -152,15 +158,15 @@ static void test_blocks(int n_embd, int n_group, ggml_type type_k) {
     }
 
     if (rand_bool()) {
-        check_op(&lil_ops::block_repr,   t.inplace(repr), { repr, k, score, dirty }, &layer, 1e-5);
-        check_op(&lil_ops::block_scores, scores, { q, repr, steps }, &layer, 1e-4);
+        t.check_op(&lil_ops::block_repr,   t.inplace(repr), { repr, k, score, dirty }, &layer, 1e-5);
+        t.check_op(&lil_ops::block_scores, scores, { q, repr, steps }, &layer, 1e-4);
     } else {
-        check_op(&lil_ops::block_scores, scores, { q, repr, steps, k, score, dirty }, &layer, 1e-4);
+        t.check_op(&lil_ops::block_scores, scores, { q, repr, steps, k, score, dirty }, &layer, 1e-4);
     }
 }
 
 static void test_block_select() {
-    test_case t;
+    op_test_case t;
     sequences seq(t, SIZES[rng()%11]);
 
     const int levels = LEVELS[rng()%5];
@@ -188,36 +194,26 @@ static void test_block_select() {
     ggml_tensor * scores = t.tensor_f32(levels, 1.0f, seq.n_max, seq.n_steps);
     ggml_tensor * list   = t.tensor(GGML_TYPE_I32, 1 + seq.n_max, 1, seq.n_steps);
 
-    check_op(&lil_ops::block_select, list, { scores, seq.steps, seq.cells }, &layer, 0.0);
+    t.check_op(&lil_ops::block_select, list, { scores, seq.steps, seq.cells }, &layer, 0.0);
 }
 
-int main(int argc, char ** argv) {
-    test_init(argc, argv);
-
-    int n_tests = 0;
-
+static void test_infllm_all() {
     for (int n_embd : { 32, 64, 80, 96, 112, 128, 256 }) {
-        for (int n_group : { 1, 2, 3, 5, 7, 8, 16 }) {
-            test_infllm_score_prompt(n_embd, n_group, rand_type(n_embd), SIZES[rng()%8]);
-            test_blocks(n_embd, n_group, rand_type(n_embd));
-            n_tests += 2;
+        for (int n_group : GROUPS) {
+            if (is_wanted()) {
+                test_infllm_score_prompt(n_embd, n_group, rand_type(n_embd), SIZES[rng()%8]);
+                test_blocks(n_embd, n_group, rand_type(n_embd));
+            }
         }
     }
+}
 
-    // odd sizes
-    for (int i = 0; i < 30; ++i) {
-        test_infllm_score_prompt(4*rand_int(1, 20), rand_int(1, 9), TYPES[rng()%3], rand_int(1, 150));
-        test_blocks(4*rand_int(1, 20), rand_int(1, 20), TYPES[rng()%3]);
-        n_tests += 2;
-    }
+static void test_infllm_odd() {
+    test_infllm_score_prompt(4*rand_int(1, 20), rand_int(1, 9), TYPES[rng()%3], rand_int(1, 150));
+    test_blocks(4*rand_int(1, 20), rand_int(1, 20), TYPES[rng()%3]);
+}
 
-    for (int i = 0; i < 200; ++i) {
-        test_infllm_score(SIZES[rng()%10]);
-        test_block_select();
-        n_tests += 2;
-    }
-
-    printf("test-metal-infllm: %d cases, seed %u: ok\n", n_tests, seed);
-
-    return 0;
+static void test_infllm_steps() {
+    test_infllm_score(SIZES[rng()%10]);
+    test_block_select();
 }
