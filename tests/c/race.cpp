@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <memory>
 #include <unordered_map>
 #include <utility>
@@ -14,7 +15,8 @@
 static const int WARP = 32;
 static const int MANY = -2; // threads, warps or groups
 
-int  race_thread    = -1;
+int race_thread = -1;
+
 volatile bool race_is_atomic = false;
 
 // barriers that a thread has passed
@@ -198,7 +200,9 @@ void __tsan_vptr_update(void **, void *) {}
     void __tsan_unaligned_read ##n(void * p) { on_access(p, n, false, PC); } \
     void __tsan_unaligned_write##n(void * p) { on_access(p, n, true,  PC); } \
     void __tsan_volatile_read  ##n(void * p) { on_access(p, n, false, PC); } \
-    void __tsan_volatile_write ##n(void * p) { on_access(p, n, true,  PC); }
+    void __tsan_volatile_write ##n(void * p) { on_access(p, n, true,  PC); } \
+    void __tsan_read_write           ##n(void * p) { on_access(p, n, false, PC); on_access(p, n, true, PC); } \
+    void __tsan_unaligned_read_write ##n(void * p) { on_access(p, n, false, PC); on_access(p, n, true, PC); }
 
 ACCESS(1)
 ACCESS(2)
@@ -208,6 +212,22 @@ ACCESS(16)
 
 // of variables that are made at their first use
 unsigned char __tsan_atomic8_load(const volatile unsigned char * p, int) { return __atomic_load_n(p, __ATOMIC_SEQ_CST); }
+
+// clang's
+void * __tsan_memcpy(void * dst, const void * src, size_t n) {
+    on_access(src, n, false, PC);
+    on_access(dst, n, true,  PC);
+    return memcpy(dst, src, n);
+}
+void * __tsan_memmove(void * dst, const void * src, size_t n) {
+    on_access(src, n, false, PC);
+    on_access(dst, n, true,  PC);
+    return memmove(dst, src, n);
+}
+void * __tsan_memset(void * dst, int x, size_t n) {
+    on_access(dst, n, true, PC);
+    return memset(dst, x, n);
+}
 
 void __tsan_read_range (void * p, size_t n) { on_access(p, n, false, PC); }
 void __tsan_write_range(void * p, size_t n) { on_access(p, n, true,  PC); }
