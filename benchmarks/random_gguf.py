@@ -84,6 +84,11 @@ def main() -> None:
     parser.add_argument("--n-ctx", type=int, default=131072)
     args = parser.parse_args()
 
+    try:
+        open(args.out, "wb").close()
+    except OSError as err:
+        parser.error(f"{args.out} cannot be written: {err.strerror}")
+
     s, kind = SHAPES[args.shape], TYPES[args.type]
     n_layer = args.layers or s.n_layer
 

@@ -161,6 +161,11 @@ BAD = [
     (["calibrate", "NONE", "--budget", "600"], ["--prompt 512", "600"]),
     (["calibrate", "NONE", "--budget", "4"], ["LessIsMore: budget=4", "at least 6"]),
 ]
+if not lil.llama_cpp.llama_supports_gpu_offload():
+    BAD += [
+        ([name, "NONE", *text, "--gpu-layers", "-1"], ["--gpu-layers", "-1 is for a GPU"])
+        for name, *text in (("ppl", "TEXT"), ("passkey",), ("calibrate",), ("bench",), ("eval",))
+    ]
 
 
 @pytest.mark.parametrize(("args", "words"), BAD, ids=lambda value: " ".join(value))

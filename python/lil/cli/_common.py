@@ -31,13 +31,26 @@ if TYPE_CHECKING:
 
 # Options
 
+
+def _check_gpu(layers: int) -> int:
+    if layers:
+        from ..llama_cpp import llama_supports_gpu_offload
+
+        if not llama_supports_gpu_offload():
+            raise typer.BadParameter(
+                f"{layers} is for a GPU, and this build finds none; "
+                'build for yours (CMAKE_ARGS="-DGGML_CUDA=ON" pip install ...), or leave it at 0.'
+            )
+    return layers
+
+
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="A GGUF file.", show_default=False)]
 Methods = Annotated[
     str, typer.Option(metavar="NAMES", help="Methods, comma-separated, with options as in quest:first_page=true.")
 ]
 Budgets = Annotated[str, typer.Option(metavar="NUMBERS", help="Budgets, comma-separated: tokens a step attends to.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads.", show_default="half of the cores")]
-GpuLayers = Annotated[int, typer.Option(help="Layers on the GPU; -1: all.")]
+GpuLayers = Annotated[int, typer.Option(callback=_check_gpu, help="Layers on the GPU; -1: all.")]
 Json = Annotated[
     str | None, typer.Option("--json", metavar="FILE", help="Write the results there too.", show_default=False)
 ]
