@@ -2,6 +2,7 @@
 # make test      set up and run every test, C and Python
 # make test-vulkan   the portable form on ggml's Vulkan backend, built in a tree of its own; a software device (Mesa's lavapipe) will do
 # make test-cuda     on a machine with such a GPU: our ops against the CPU's, and every method; likewise test-metal
+# make test-tsan     our ops, and how threads wait for each other, under ThreadSanitizer; a tree of its own
 #
 # make build     the wheel, built and installed into .venv
 # make vendor    an editable, patched tree of upstream's sources in .vendor, one commit per patch
@@ -25,7 +26,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell $(PYTHON) -c 'import os; print(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())')
 
-.PHONY: all build demo test test-c test-python test-vulkan test-cuda test-metal stock model vendor patches check-patches clean
+.PHONY: all build demo test test-c test-python test-vulkan test-cuda test-metal test-tsan stock model vendor patches check-patches clean
 
 all: build
 
@@ -66,9 +67,6 @@ demo: build model
 
 test: test-c test-python
 
-# threads that wait without spinning: several times faster where other programs want the cores too
-test-c test-python: export OMP_WAIT_POLICY ?= passive
-
 # the C tests use the installed wheel's headers and libraries, as a user's program would
 test-c: build model stock
 	@cd tests/python && ../../$(PY) -m reference ../../$(TINY)
@@ -86,7 +84,6 @@ test-python: build model stock
 test-vulkan: export GGML_VK_VISIBLE_DEVICES ?= 0
 test-vulkan: GPU_TESTS := test-gpu-methods
 test-cuda test-metal: GPU_TESTS := test-gpu-
-test-vulkan test-cuda test-metal: export OMP_WAIT_POLICY ?= passive
 test-vulkan test-cuda test-metal: export LIL_REQUIRE_GPU := 1
 test-vulkan test-cuda test-metal: test-%: $(VENV)/.ready
 	@test $* != vulkan || command -v glslc >/dev/null || { echo "lil: the Vulkan backend's shaders need glslc (on Debian and Ubuntu: apt install glslc libvulkan-dev spirv-headers mesa-vulkan-drivers)" >&2; exit 1; }
@@ -99,6 +96,20 @@ test-vulkan test-cuda test-metal: test-%: $(VENV)/.ready
 		cmake -S tests/c -B build/tests-$* -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DLIL_TINY=$(CURDIR)/$(TINY) -DLIL_SITE=$(CURDIR)/build/$*/site && \
 		cmake --build build/tests-$* --target test-gpu-ops test-gpu-methods test-gpu-greedy bench_attention'
 	@ctest --test-dir build/tests-$* --output-on-failure -R $(GPU_TESTS)
+
+# the native libraries and some C tests, compiled with ThreadSanitizer
+TSAN_TESTS := test-threads test-attn-ops test-select-ops
+TSAN_FLAGS := -DCMAKE_BUILD_TYPE=RelWithDebInfo -DCMAKE_C_FLAGS=-fsanitize=thread -DCMAKE_CXX_FLAGS=-fsanitize=thread
+
+test-tsan: export TSAN_OPTIONS ?= halt_on_error=1
+test-tsan: $(VENV)/.ready
+	@$(STEP) "building the native libraries for ThreadSanitizer" build/logs/tsan.log -- sh -c '\
+		cmake -S . -B build/tsan -G Ninja $(TSAN_FLAGS) -DLLAVA_BUILD=OFF -DPython_EXECUTABLE="$(CURDIR)/$(PY)" $(CMAKE_ARGS) && \
+		cmake --build build/tsan && cmake --install build/tsan --component lil --prefix build/tsan/site/lil'
+	@$(STEP) "building the tests" build/logs/tests-tsan.log -- sh -c '\
+		cmake -S tests/c -B build/tests-tsan -G Ninja $(TSAN_FLAGS) -DLIL_SITE=$(CURDIR)/build/tsan/site && \
+		cmake --build build/tests-tsan --target $(TSAN_TESTS)'
+	@ctest --test-dir build/tests-tsan --output-on-failure -R "^($$(echo $(TSAN_TESTS) | tr " " "|"))$$"
 
 vendor: $(VENV)/.ready
 	@$(PY) scripts/vendor.py edit .vendor

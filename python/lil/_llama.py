@@ -11,11 +11,12 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
-from ._check import check_bool
+from ._check import check_bool, check_int
 from ._context import SparseContext, full_info, make_context
 from ._errors import CalibrationWarning, ConfigError, ContextFullError, ModelError, PromptError
 from ._gate import Gate
 from ._guardian import Guardian
+from ._native import lib
 from ._resolve import resolve_guardian, resolve_sparse
 from ._sparse import Evict, Method, SparseInfo
 from ._watch import Watch, WatchedSampler
@@ -164,6 +165,7 @@ class Llama(bindings.Llama):
             _refuse_combinations(self.sparse, fused_dense, kwargs)
             kwargs["flash_attn"] = True
         _warn_unknown(kwargs)
+        _set_threads(kwargs)
 
         path = os.fspath(model_path)
         if not os.path.exists(path):
@@ -428,6 +430,13 @@ def _warn_unknown(kwargs: dict[str, Any]) -> None:
         near = difflib.get_close_matches(name, [*_STOCK, "sparse", "guardian", "fused_dense"], n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         warnings.warn(f"Llama: unknown keyword {name}={value!r} is ignored{hint}", stacklevel=3)
+
+
+def _set_threads(kwargs: dict[str, Any]) -> None:
+    for name in ("n_threads", "n_threads_batch"):
+        given = kwargs.get(name)
+        number = 0 if given is None else check_int("Llama", name, given, least=0)  # 0: the bindings' word for None
+        kwargs[name] = number or lib.lil_n_threads()
 
 
 def _what_is_wrong(path: str) -> str:

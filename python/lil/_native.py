@@ -86,6 +86,7 @@ class GuardianReport(ctypes.Structure):
 
 _PROTOTYPES: dict[str, tuple[object, list[object]]] = {
     "lil_last_error": (c_char_p, []),
+    "lil_n_threads": (c_int32, []),
     "lil_sparse_default_params": (SparseParams, [c_int]),
     "lil_init_from_model": (
         c_void_p,

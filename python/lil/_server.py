@@ -5,8 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from ._errors import ConfigError
+from ._native import lib
 from ._resolve import METHODS
 from ._sparse import Evict, Method
+
+
+def default_threads() -> int:
+    """Threads where the server's settings name none, as `Llama` takes them."""
+    return lib.lil_n_threads()
 
 
 def server_keywords(settings: Any) -> dict[str, Any]:

@@ -26,6 +26,14 @@ extern "C" {
 // The message of the last call of this thread that failed. Never NULL; valid until the thread's next lil_* call.
 LLAMA_API const char * lil_last_error(void);
 
+// Threads that compute best here, for llama_context_params::n_threads and n_threads_batch: one for each physical core that the
+// process may run on (the affinity mask; performance cores only, where there are two kinds), and not more than the CPU quota
+// of its container (cgroup v1 and v2, rounded). At least 1. Reads some files of /proc and /sys.
+//
+// Contexts without a thread pool of their own (llama_attach_threadpool()) use fewer than they were given while other programs
+// keep the cores busy and fewer are faster. Results do not depend on it.
+LLAMA_API int32_t lil_n_threads(void);
+
 //
 // Sparse attention
 //

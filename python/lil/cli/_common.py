@@ -49,7 +49,9 @@ Methods = Annotated[
     str, typer.Option(metavar="NAMES", help="Methods, comma-separated, with options as in quest:first_page=true.")
 ]
 Budgets = Annotated[str, typer.Option(metavar="NUMBERS", help="Budgets, comma-separated: tokens a step attends to.")]
-Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads.", show_default="half of the cores")]
+Threads = Annotated[
+    int | None, typer.Option(min=1, help="CPU threads.", show_default="one for each physical core this process may use")
+]
 GpuLayers = Annotated[int, typer.Option(callback=_check_gpu, help="Layers on the GPU; -1: all.")]
 Json = Annotated[
     str | None, typer.Option("--json", metavar="FILE", help="Write the results there too.", show_default=False)

@@ -68,6 +68,7 @@ def bench(
 
     Time of a decode step at growing contexts, speed of a prompt, KV memory, peak memory. What is compared takes turns.
     """
+    from .._native import lib
     from ..eval.bench import benchmark, keeps_n_ctx, make_plan, rare_cuts
     from ..eval.bench_plots import check_plots, write_plots
     from ..eval.bench_rows import write_csv
@@ -96,7 +97,7 @@ def bench(
         prompt=prompt,
         rounds=rounds,
         steps=steps,
-        threads=threads or max((os.cpu_count() or 2) // 2, 1),
+        threads=threads or lib.lil_n_threads(),
         gpu_layers=gpu_layers,
         others=others,
     )
