@@ -140,8 +140,7 @@ def measure_memory(args: argparse.Namespace, tick: Callable[[str], None]) -> lis
 def measure_times(args: argparse.Namespace, ratios: Any, tick: Callable[[str], None]) -> None:
     base = {"python": args.base} if args.base else {"package": "llama_cpp"}
     what = "before" if args.base else "stock"
-    methods = ["full", "H2O", "Quest"] if args.base else ["full"]
-    for method in methods:
+    for method in args.time:
         tick(f"time: {method}, ours and {what}")
         runs = {"ours": Remote(args, method, args.context), what: Remote(args, method, args.context, **base)}
         times: dict[str, dict[str, list[float]]] = {name: {} for name in runs}
@@ -177,6 +176,7 @@ def main() -> int:
     parser.add_argument("--turns", type=int, default=8, help="turns of decode steps in a round")
     parser.add_argument("--steps", type=int, default=8, help="decode steps of a turn")
     parser.add_argument("--base", metavar="PYTHON", help="an interpreter with another lil, to compare times with")
+    parser.add_argument("--time", nargs="+", choices=METHODS, default=["full"], help="what is timed")
     parser.add_argument("--only", choices=("memory", "times"))
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
     for name in ("--package", "--method"):
