@@ -62,6 +62,7 @@ class SparseContext(internals.LlamaContext):
             form="fused" if native.fused else "portable",
             backend=native.backend.decode(),
             kv_bytes=native.kv_bytes,
+            kv_resident=native.kv_resident,
             dense_steps=native.n_dense,
             sparse_steps=native.n_sparse,
             rows_read=native.n_rows,
@@ -120,6 +121,24 @@ def fingerprint(model: internals.LlamaModel) -> str:
         return _calibration.fingerprint({})
 
 
+def memory_info(context: internals.LlamaContext) -> _native.MemoryInfo | None:
+    """What a context's cache takes and may take, in bytes. None where it has no cache."""
+    native = _native.MemoryInfo()
+    return native if _native.lib.lil_memory_get_info(context.ctx, ctypes.byref(native)) else None
+
+
+def memory_lack(context: internals.LlamaContext) -> str | None:
+    """What is to be said where a context's cache does not fit into memory once it is full."""
+    memory = memory_info(context)
+    if memory is None or not memory.available or memory.kv_bytes - memory.kv_resident <= memory.available:
+        return None
+    return (
+        f"n_ctx={context.n_ctx()}: the KV cache takes {memory.kv_bytes / 2**20:.0f} MiB once it is full, and "
+        f"{memory.available / 2**20:.0f} MiB of memory are left; use a smaller n_ctx, a quantised cache (type_k, type_v), or "
+        "an evicting method with capacity="
+    )
+
+
 def full_info(context: internals.LlamaContext, metadata: dict[str, str], *, steps: int, tokens_read: int) -> SparseInfo:
     """The `SparseInfo` of full attention, from the model's dimensions.
 
@@ -163,6 +182,7 @@ def full_info(context: internals.LlamaContext, metadata: dict[str, str], *, step
         n_layer=n_layer,
         form=None,
         kv_bytes=kv_bytes,
+        kv_resident=memory.kv_resident if (memory := memory_info(context)) else None,
         dense_steps=steps,
         sparse_steps=0,
         rows_read=tokens_read * n_layer * n_head_kv if uniform else None,

@@ -49,3 +49,7 @@ class InstallError(LilError, RuntimeError):
 
 class CalibrationWarning(UserWarning):
     """A re-selection layer that is a guess, because this model has not been calibrated."""
+
+
+class MemoryWarning(UserWarning):
+    """A context whose cache does not fit into memory once it is full."""

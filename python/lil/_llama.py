@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ._check import check_bool, check_int
-from ._context import SparseContext, full_info, make_context
-from ._errors import CalibrationWarning, ConfigError, ContextFullError, ModelError, PromptError
+from ._context import SparseContext, full_info, make_context, memory_lack
+from ._errors import CalibrationWarning, ConfigError, ContextFullError, MemoryWarning, ModelError, PromptError
 from ._gate import Gate
 from ._guardian import Guardian
 from ._native import lib
@@ -186,6 +186,9 @@ class Llama(bindings.Llama):
         guess = self._ctx.guess() if isinstance(self._ctx, SparseContext) else None
         if guess is not None:
             warnings.warn(f"{guess}; run: lil calibrate {path}", CalibrationWarning, stacklevel=2)
+        lack = memory_lack(self._ctx)
+        if lack is not None:
+            warnings.warn(lack, MemoryWarning, stacklevel=2)
 
     def _new_context(self) -> internals.LlamaContext:
         return make_context(

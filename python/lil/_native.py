@@ -53,6 +53,17 @@ class SparseInfo(ctypes.Structure):
         ("n_rows", c_uint64),
         ("n_evicted", c_uint64),
         ("backend", c_char_p),
+        ("kv_resident", c_uint64),
+    ]
+
+
+class MemoryInfo(ctypes.Structure):
+    """struct lil_memory_info"""
+
+    _fields_ = [
+        ("kv_bytes", c_uint64),
+        ("kv_resident", c_uint64),
+        ("available", c_uint64),
     ]
 
 
@@ -93,6 +104,7 @@ _PROTOTYPES: dict[str, tuple[object, list[object]]] = {
         [_bindings.llama_model_p_ctypes, _bindings.llama_context_params, SparseParams],
     ),
     "lil_sparse_get_info": (c_bool, [_bindings.llama_context_p_ctypes, POINTER(SparseInfo)]),
+    "lil_memory_get_info": (c_bool, [_bindings.llama_context_p_ctypes, POINTER(MemoryInfo)]),
     "lil_sparse_get_slots": (
         c_int32,
         [

@@ -211,6 +211,8 @@ class SparseInfo:
             layers differ.
         kv_bytes: Bytes allocated for the cache of those layers. With full attention computed from the model's
             dimensions, and None where they do not tell (sliding windows, recurrent layers).
+        kv_resident: Bytes of memory that the cache takes now. On the CPU it grows with the tokens, and shrinks after a
+            removal of many and where an evicting method cuts a prompt. None where the context has no cache.
         dense_steps: Decode steps, in tokens, that attended to everything.
         sparse_steps: Decode steps that attended to a part.
         rows_read: KV rows that decode steps attended to: tokens x KV heads x layers. None as for `kv_bytes`.
@@ -225,6 +227,7 @@ class SparseInfo:
     form: str | None
     backend: str | None = None
     kv_bytes: int | None
+    kv_resident: int | None = None
     dense_steps: int
     sparse_steps: int
     rows_read: int | None

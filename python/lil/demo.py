@@ -34,7 +34,7 @@ class Answer:
     guardian: bool
     tokens: int = 0
     seconds: float = 0.0  # from the first token to the last, so without the prompt
-    kv_bytes: int | None = None
+    kv_resident: int | None = None
     end: str = "running"
     text: str = ""
 
@@ -60,7 +60,7 @@ def table(title: str, answers: list[Answer]) -> Table:
             "on" if answer.guardian else "off",
             str(answer.tokens),
             f"{answer.rate:.1f}",
-            "?" if answer.kv_bytes is None else f"{answer.kv_bytes / 2**20:.1f} MiB",
+            "?" if answer.kv_resident is None else f"{answer.kv_resident / 2**20:.1f} MiB",
             Text(answer.end, style={"running": "dim", "Guardian": "bold green"}.get(answer.end, "")),
         )
     return out
@@ -77,7 +77,6 @@ def opened(model: str, n_ctx: int, sparse: Evict | None) -> Iterator[Llama]:
 
 def ask(llama: Llama, question: str, answer: Answer, max_tokens: int) -> Iterator[None]:
     """Fills in `answer` while it is written; yields after each token."""
-    answer.kv_bytes = llama.sparse_info().kv_bytes
     begin = None
     for chunk in llama.create_chat_completion(
         [{"role": "user", "content": question}],
@@ -97,6 +96,7 @@ def ask(llama: Llama, question: str, answer: Answer, max_tokens: int) -> Iterato
             names = {"stop": "end of answer", "length": "token limit"}
             by_guardian = choice.get("stop_reason") == "guardian"
             answer.end = "Guardian" if by_guardian else names[choice["finish_reason"]]
+        answer.kv_resident = llama.sparse_info().kv_resident  # it grows with the answer
         yield
 
 

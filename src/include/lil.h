@@ -160,10 +160,26 @@ struct lil_sparse_info {
     uint64_t n_evicted; // tokens evicted, per KV head and layer
 
     const char * backend; // where these layers' keys and values live and their steps run: "CPU", "CUDA0+CUDA1"; valid as long as ctx
+
+    uint64_t kv_resident; // of kv_bytes, what takes memory now, see lil_memory_info
 };
 
 // Counts since the context was created. False where ctx has no sparse attention.
 LLAMA_API bool lil_sparse_get_info(const struct llama_context * ctx, struct lil_sparse_info * info);
+
+// The memory of a context's cache, with sparse attention or without. On the CPU memory comes as tokens come: a cache takes it page by page
+// where it is written first, and gives it back after llama_memory_clear(), after a removal of many tokens (256 in a row; the
+// state of a shorter text that is loaded, a copy of one, is such a removal too), and where an evicting method cuts a prompt.
+// What is given back is taken anew by the tokens that come next. So a context may be made that does not fit once it is full:
+// then llama_init_from_model() and lil_init_from_model() warn in the log. On other devices all is taken at once.
+struct lil_memory_info {
+    uint64_t kv_bytes;    // bytes allocated: keys, values and what is kept beside them, all layers and sequences
+    uint64_t kv_resident; // of these, what takes memory now, as far as the system tells
+    uint64_t available;   // bytes that the machine, and the limits of the cgroups around the process, leave; 0: unknown
+};
+
+// Takes a millisecond or so for each GiB of kv_bytes. False where ctx has no cache.
+LLAMA_API bool lil_memory_get_info(const struct llama_context * ctx, struct lil_memory_info * info);
 
 // What one KV head of one layer holds (evict) or attended to in the last decode step (select), for tests and for looking
 // at a method. Writes up to n entries of

@@ -2,7 +2,12 @@
 
 // What the patched llama.cpp calls. Each function behaves as stock where a context has no sparse attention.
 
+#include "lil-kv-buffer.h" // lil_alloc_kv_buffer()
+
 #include "llama-kv-cache.h"
+
+#include <utility>
+#include <vector>
 
 struct llm_graph_context;
 
@@ -46,6 +51,23 @@ llama_kv_cache * lil_new_kv_cache(
     const llama_memory_i::layer_filter_cb & filter,
     const llama_memory_i::layer_reuse_cb  & reuse,
     const llama_memory_i::layer_share_cb  & share);
+
+// Stands around a change of a memory's cells that a user asks for: what many tokens that it removed had taken goes back to the
+// system. (Not inside of the caches, which also remove cells for trial and put them back.)
+class lil_removal {
+public:
+    explicit lil_removal(llama_memory_i * memory);
+    ~lil_removal();
+
+private:
+    std::vector<std::pair<llama_kv_cache *, std::vector<uint32_t>>> before; // cells that held tokens, per stream
+};
+
+// the copies of a llama_kv_cache::update(), of the cells in use only. False: nothing was done
+bool lil_copy_streams(llama_kv_cache & kv, const llama_kv_cache::stream_copy_info & sc_info);
+
+// the computation of a ubatch is over
+void lil_ubatch_done(llama_kv_cache & kv);
 
 // the computation of a ubatch failed or was aborted after it had been applied to the memory
 void lil_ubatch_failed(llama_memory_i & memory, const llama_ubatch & ubatch);

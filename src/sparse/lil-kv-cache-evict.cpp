@@ -1,5 +1,8 @@
 #include "lil-kv-cache-evict.h"
 
+#include "lil-kv-buffer.h"
+#include "lil-kv-memory.h"
+
 #include "llama-impl.h"
 #include "llama-io.h"
 #include "llama-model.h"
@@ -130,6 +133,7 @@ void lil_kv_cache_evict::apply_ubatch(const slot_info & sinfo, const llama_ubatc
     cur.reserve = false;
     cur.steps.clear();
     cur.slots.clear();
+    cut.clear();
 
     uint64_t n_rows_layers = 0; // KV heads of all layers
     for (size_t ikv = 0; ikv < layers.size(); ++ikv) {
@@ -164,6 +168,11 @@ void lil_kv_cache_evict::apply_ubatch(const slot_info & sinfo, const llama_ubatc
         }
 
         n_evicted += step.n_evict;
+
+        // of a prompt, which stays within the budget from now on. What a prompt's parts evict the next part takes
+        if (n_new == 1 && step.n_before >= std::max(st.n_used, params.budget) + LIL_RELEASE_CELLS) {
+            cut.push_back(strm);
+        }
 
         if (n_new == 1) {
             (step.n_gone > 0 ? n_sparse : n_dense)++;
@@ -406,6 +415,29 @@ std::vector<llama_seq_id> lil_kv_cache_evict::fail_ubatch() {
 
     cur.steps.clear();
     cur.slots.clear();
+    cut.clear();
+
+    return res;
+}
+
+void lil_kv_cache_evict::ubatch_done() {
+    if (!cut.empty()) {
+        synchronize(); // rows move in the graph
+        lil_release_cells(*this, cut);
+        cut.clear();
+    }
+}
+
+std::vector<ggml_tensor *> lil_kv_cache_evict::get_cell_side() const {
+    std::vector<ggml_tensor *> res;
+
+    for (size_t ikv = 0; ikv < layers.size(); ++ikv) {
+        for (const auto & beside : get_side(ikv)) {
+            if (beside.per_slot) {
+                res.push_back(beside.t);
+            }
+        }
+    }
 
     return res;
 }
@@ -423,6 +455,10 @@ void lil_kv_cache_evict::get_info(lil_sparse_info & info) const {
     info.n_rows    = n_rows;
     info.n_evicted = n_evicted;
     info.backend   = ops.names().c_str();
+
+    for (const auto & [_, buf] : ctxs_bufs) {
+        info.kv_resident += lil_get_resident(buf.get());
+    }
 
     for (size_t ikv = 0; ikv < layers.size(); ++ikv) {
         info.kv_bytes += ggml_nbytes(layers[ikv].k) + ggml_nbytes(layers[ikv].v);

@@ -104,6 +104,10 @@ public:
     // sequences that it evicted from: some of their layers did, others did not.
     std::vector<llama_seq_id> fail_ubatch();
 
+    void ubatch_done() override;
+
+    std::vector<ggml_tensor *> get_cell_side() const override;
+
 protected:
     struct slot_move {
         uint32_t src;
@@ -203,6 +207,8 @@ private:
     uint64_t n_sparse  = 0;
     uint64_t n_rows    = 0;
     uint64_t n_evicted = 0;
+
+    std::vector<uint32_t> cut; // streams of which the ubatch being computed evicts much
 
     std::set<int> built;
 

@@ -2,6 +2,7 @@
 
 #include "llama-io.h"
 
+#include <algorithm>
 #include <stdexcept>
 
 // The state of a select cache: llama.cpp's own, and behind it, where the method keeps cell tensors
@@ -119,13 +120,14 @@ void lil_kv_cache_select::state_read(llama_io_read_i & io, llama_seq_id seq_id, 
                     std::vector<float> data(cells.size()*t->ne[1]);
                     io.read(data.data(), data.size()*sizeof(float));
 
+                    const size_t n_max = *std::max_element(cells.begin(), cells.end()) + 1; // what lies behind takes no memory
+
                     for (int64_t h = 0; h < t->ne[1]; ++h) {
                         for (size_t i = 0; i < cells.size(); ++i) {
                             plane[h*t->ne[0] + cells[i]] = data[h*cells.size() + i];
                         }
+                        ggml_backend_tensor_set(t, &plane[h*t->ne[0]], strm*t->nb[2] + h*t->nb[1], n_max*sizeof(float));
                     }
-
-                    ggml_backend_tensor_set(t, plane.data(), strm*t->nb[2], plane.size()*sizeof(float));
                 }
             }
         }

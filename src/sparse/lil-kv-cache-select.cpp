@@ -1,5 +1,7 @@
 #include "lil-kv-cache-select.h"
 
+#include "lil-kv-buffer.h"
+
 #include "llama-batch.h"
 #include "llama-context.h"
 #include "llama-impl.h"
@@ -386,12 +388,13 @@ void lil_kv_cache_select::seq_cp(llama_seq_id seq_id_src, llama_seq_id seq_id_ds
     // llama.cpp copies the stream's keys and values at its next update
     synchronize();
 
-    std::vector<uint8_t> buf;
+    std::vector<uint8_t> buf(v_cells[s1].used_max_p1()*sizeof(float)); // what lies behind takes no memory
     for (size_t ikv = 0; ikv < layers.size(); ++ikv) {
         for (ggml_tensor * t : get_cell_tensors(ikv)) {
-            buf.resize(t->nb[2]);
-            ggml_backend_tensor_get(t, buf.data(), s0*t->nb[2], t->nb[2]);
-            ggml_backend_tensor_set(t, buf.data(), s1*t->nb[2], t->nb[2]);
+            for (int64_t h = 0; h < t->ne[1]; ++h) {
+                ggml_backend_tensor_get(t, buf.data(), s0*t->nb[2] + h*t->nb[1], buf.size());
+                ggml_backend_tensor_set(t, buf.data(), s1*t->nb[2] + h*t->nb[1], buf.size());
+            }
         }
     }
 }
@@ -436,6 +439,40 @@ uint32_t lil_kv_cache_select::graph_max_nodes() const {
 // lil
 //
 
+std::vector<ggml_tensor *> lil_kv_cache_select::get_cell_side() const {
+    std::vector<ggml_tensor *> res;
+
+    for (size_t ikv = 0; ikv < layers.size(); ++ikv) {
+        for (ggml_tensor * t : get_cell_tensors(ikv)) {
+            res.push_back(t);
+        }
+    }
+
+    return res;
+}
+
+void lil_kv_cache_select::release_side(const std::vector<uint32_t> & streams) {
+    for (uint32_t s = 0; s < n_seq_max; ++s) {
+        const auto & idx = index[s];
+
+        if (idx.is_stale() || std::find(streams.begin(), streams.end(), seq_to_stream[s]) == streams.end()) {
+            continue;
+        }
+
+        for (size_t ikv = 0; ikv < layers.size(); ++ikv) {
+            for (const ggml_tensor * t : get_page_tensors(ikv)) {
+                if (!lil_is_kv_buffer(t->buffer)) {
+                    continue;
+                }
+                const size_t nb_table = ggml_nbytes(t)/n_tables();
+                const size_t nb_held  = nb_table/n_pages_max*n_pages(idx);
+
+                lil_discard(t, s*nb_table + nb_held, nb_table - nb_held);
+            }
+        }
+    }
+}
+
 void lil_kv_cache_select::get_info(lil_sparse_info & info) const {
     info = {};
 
@@ -449,6 +486,10 @@ void lil_kv_cache_select::get_info(lil_sparse_info & info) const {
     info.n_sparse = n_sparse;
     info.n_rows   = n_rows_read;
     info.backend  = ops.names().c_str();
+
+    for (const auto & [_, buf] : ctxs_bufs) {
+        info.kv_resident += lil_get_resident(buf.get());
+    }
 
     for (size_t ikv = 0; ikv < layers.size(); ++ikv) {
         info.kv_bytes += ggml_nbytes(layers[ikv].k) + ggml_nbytes(layers[ikv].v);

@@ -179,6 +179,10 @@ public:
 
     std::vector<llama_seq_id> fail_ubatch() override;
 
+    std::vector<ggml_tensor *> get_cell_side() const override;
+
+    void release_side(const std::vector<uint32_t> & streams) override;
+
     void get_info(lil_sparse_info & info) const override;
 
     int32_t get_slots(llama_seq_id seq_id, int32_t il, int32_t i_head_kv, llama_pos * pos, float * score, int32_t n) const override;

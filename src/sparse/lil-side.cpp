@@ -1,5 +1,7 @@
 #include "lil-side.h"
 
+#include "lil-kv-buffer.h"
+
 #include "lil-sparse.h"
 
 static constexpr size_t N_TENSORS_MAX = 4096; // per device
@@ -23,7 +25,7 @@ ggml_tensor * lil_side_tensors::add(const ggml_tensor * k, int il, const char * 
 
 void lil_side_tensors::alloc(std::vector<std::pair<ggml_context_ptr, ggml_backend_buffer_ptr>> & to) {
     for (auto & [buft, ctx] : ctxs) {
-        ggml_backend_buffer_t buf = ggml_backend_alloc_ctx_tensors_from_buft(ctx.get(), buft);
+        ggml_backend_buffer_t buf = lil_alloc_kv_buffer(ctx.get(), buft);
         if (!buf) {
             lil_throw("failed to allocate what the KV cache keeps beside keys and values (scores, positions, page metadata)");
         }

@@ -1,4 +1,5 @@
 #include "lil-hooks.h"
+#include "lil-kv-memory.h"
 #include "lil-layer-ops.h"
 #include "lil-methods.h"
 #include "lil-probe.h"
@@ -317,6 +318,18 @@ bool lil_sparse_get_info(const llama_context * ctx, lil_sparse_info * info) {
     }
 
     kv->get_info(*info);
+
+    return true;
+}
+
+bool lil_memory_get_info(const llama_context * ctx, lil_memory_info * info) {
+    auto * memory = ctx && info ? llama_get_memory(ctx) : nullptr;
+    if (!memory) {
+        lil_set_last_error("the context has no KV cache");
+        return false;
+    }
+
+    *info = lil_get_memory_info(memory);
 
     return true;
 }

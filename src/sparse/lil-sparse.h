@@ -39,6 +39,15 @@ struct lil_sparse {
     // The computation of the ubatch failed half-way. Returns the sequences that cannot be kept.
     virtual std::vector<llama_seq_id> fail_ubatch() = 0;
 
+    // the computation of a ubatch, applied to the cache before, is over
+    virtual void ubatch_done() {}
+
+    // of all layers, tensors beside K and V with a column for each cell [n_cells, ..., n_stream]
+    virtual std::vector<ggml_tensor *> get_cell_side() const = 0;
+
+    // gives back the memory of what else is kept for tokens of these streams that are gone
+    virtual void release_side(const std::vector<uint32_t> & streams) { GGML_UNUSED(streams); }
+
     virtual void get_info(lil_sparse_info & info) const = 0;
 
     // see lil_sparse_get_slots()

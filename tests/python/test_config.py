@@ -294,7 +294,8 @@ def test_server_keywords() -> None:
 @pytest.mark.skipif(ctypes.sizeof(ctypes.c_void_p) != 8, reason="sizes of a 64-bit platform")
 def test_native_layout() -> None:
     assert ctypes.sizeof(_native.SparseParams) == 76
-    assert ctypes.sizeof(_native.SparseInfo) == 72
+    assert ctypes.sizeof(_native.SparseInfo) == 80
+    assert ctypes.sizeof(_native.MemoryInfo) == 24
     assert ctypes.sizeof(_native.GuardianParams) == 32
     assert ctypes.sizeof(_native.GuardianReport) == 56
 
@@ -312,6 +313,7 @@ def _fields(header: str, struct: str) -> list[tuple[str, str]]:
     [
         ("lil_sparse_params", _native.SparseParams),
         ("lil_sparse_info", _native.SparseInfo),
+        ("lil_memory_info", _native.MemoryInfo),
         ("lil_guardian_params", _native.GuardianParams),
         ("lil_guardian_report", _native.GuardianReport),
     ],
