@@ -249,12 +249,15 @@ class Lil(Stock):
         return method.budget if isinstance(method, self.sparse.Evict) else 0
 
     def new_context(self, n_ctx: int, n_seq_max: int, options: dict[str, Any]) -> Any:
-        method = self.method(options)
-        if method is None:
+        method, fused_dense = self.method(options), options.get("fused_dense")
+        if method is None and fused_dense is False:
             return super().new_context(n_ctx, n_seq_max, options)
         params = self.params(n_ctx, n_seq_max)
-        method.check_context(n_ctx=n_ctx, n_ubatch=N_BATCH)
-        native = method.native(n_ctx=n_ctx, fused_dense=bool(options.get("fused_dense")))
+        if method is None:
+            native = self.native.lib.lil_sparse_default_params(0)
+        else:
+            method.check_context(n_ctx=n_ctx, n_ubatch=N_BATCH)
+            native = method.native(n_ctx=n_ctx, fused_dense=fused_dense)
         ctx = self.native.lib.lil_init_from_model(self.model, params, native)
         if not ctx:
             raise RuntimeError(self.native.last_error())
