@@ -13,8 +13,8 @@ Answers one JSON value a line: first the number of the text's tokens, then one f
     {"do": "peak", "slot": NAME}                        most bytes of memory that this process ever held, after one more
                                                         part of a prompt and some steps; null: the system does not say
 
-`options` are {"sparse": [class, {parameters}], "fused_dense": bool} for lil, otherwise {}. `slot`, `room` and
-`back` may be left out. A failure ends the process; the last line of standard error says why.
+`options` are {"sparse": [class, {parameters}], "fused_dense": bool} for lil, {"flash_attn": bool} for stock, otherwise
+{}. They, `slot`, `room` and `back` may be left out. A failure ends the process; the last line of standard error says why.
 
 Filling is cheap. The text is cut into pieces that are evaluated as sequences of their own, each at its place, and
 joined. A method that evicts is given the last tokens only, more than it holds. The keys and values are not those of the
@@ -222,7 +222,9 @@ class Stock(Engine):
         return params
 
     def new_context(self, n_ctx: int, n_seq_max: int, options: dict[str, Any]) -> Any:
-        ctx = self.api.llama_init_from_model(self.model, self.params(n_ctx, n_seq_max))
+        params = self.params(n_ctx, n_seq_max)
+        params.flash_attn_type = int(options.get("flash_attn", True))
+        ctx = self.api.llama_init_from_model(self.model, params)
         if not ctx:
             raise RuntimeError(f"no context of {n_ctx} tokens; perhaps for want of memory")
         return ctx
@@ -266,7 +268,7 @@ class Lil(Stock):
     def steps(self, slot: str = "") -> int | None:
         info = self.native.SparseInfo()
         found = self.native.lib.lil_sparse_get_info(self.contexts[slot], ctypes.byref(info))
-        return int(info.n_sparse) if found else None
+        return int(info.n_sparse) if found and info.method != self.dense.Dense.code else None
 
 
 class Ik(Engine):
