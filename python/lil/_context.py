@@ -23,19 +23,22 @@ _BLOCKS = {
 
 
 class SparseContext(internals.LlamaContext):
-    """A context whose attention follows `method`, in which nothing is "auto" that a calibration knows."""
+    """A context whose attention follows `method`, in which nothing is "auto" that a calibration knows. None: full
+    attention, through the fused op where it can be had."""
 
     def __init__(
         self,
         *,
         model: internals.LlamaModel,
         params: bindings.llama_context_params,
-        method: Method,
-        fused_dense: bool = False,
+        method: Method | None,
+        fused_dense: bool | None = None,
+        flash_attn_free: bool = False,
         verbose: bool = True,
     ) -> None:
         self._method = method
         self._fused_dense = fused_dense
+        self._flash_attn_free = flash_attn_free
         super().__init__(model=model, params=params, verbose=verbose)
 
     def _init_from_model(self) -> int:
@@ -43,23 +46,32 @@ class SparseContext(internals.LlamaContext):
         Raises:
             ContextError: The native library refused; its message says why.
         """
+        if self._method is None:  # where it fails, the bindings say so as they do without us
+            sparse = _native.lib.lil_sparse_default_params(0)
+            sparse.flash_attn_free = self._flash_attn_free
+            return _native.lib.lil_init_from_model(self.model.model, self.params, sparse)
         sparse = self._method.native(n_ctx=self.params.n_ctx, fused_dense=self._fused_dense)
         context = _native.lib.lil_init_from_model(self.model.model, self.params, sparse)
         if not context:
             raise ContextError(f"no context for {self._method}: {_native.last_error()}")
         return context
 
-    def info(self) -> SparseInfo:
+    def info(self) -> SparseInfo | None:
+        """None: full attention is llama.cpp's own."""
         native = _native.SparseInfo()
         if not _native.lib.lil_sparse_get_info(self.ctx, ctypes.byref(native)):
+            if self._method is None:
+                return None
             raise NativeError(f"lil_sparse_get_info: {_native.last_error()}")
+        method = self._method or Dense()
         return SparseInfo(
-            method=self._method.name,
-            budget=None if isinstance(self._method, (Dense, Probe)) else native.budget,
+            method=method.name,
+            budget=None if isinstance(method, (Dense, Probe)) else native.budget,
             capacity=native.capacity,
-            reselect=native.reselect if isinstance(self._method, Reselect) else None,
+            reselect=native.reselect if isinstance(method, Reselect) else None,
             n_layer=native.n_layer,
             form="fused" if native.fused else "portable",
+            fused_dense=native.fused_dense,
             backend=native.backend.decode(),
             kv_bytes=native.kv_bytes,
             kv_resident=native.kv_resident,
@@ -74,6 +86,7 @@ class SparseContext(internals.LlamaContext):
         if not isinstance(self._method, Reselect) or self._method.reselect != "auto":
             return None
         info = self.info()
+        assert info is not None
         return (
             f"{type(self._method).__name__}: this model has not been calibrated; re-selection layer {info.reselect} of "
             f"{info.n_layer} is a guess, and a wrong one costs much"
@@ -81,7 +94,9 @@ class SparseContext(internals.LlamaContext):
 
     def probed(self, method: type[Reselect]) -> list[list[float]]:
         """A probe's result for a method: [c][l] is the mean share of layer l's softmax mass in the set of layer c."""
-        n_layer = self.info().n_layer
+        info = self.info()
+        assert info is not None
+        n_layer = info.n_layer
         mass = (ctypes.c_float * (n_layer * n_layer))()
         n = _native.lib.lil_probe_get(self.ctx, method.code, mass, len(mass))
         if n < 0:
@@ -94,10 +109,16 @@ def make_context(
     model: internals.LlamaModel,
     params: bindings.llama_context_params,
     method: Method | None,
-    fused_dense: bool = False,
+    fused_dense: bool | None = None,
+    flash_attn_free: bool = False,
     verbose: bool = True,
 ) -> internals.LlamaContext:
-    """A context with `method`, its "auto" parameters looked up; llama.cpp's own where there is none.
+    """A context with `method`, its "auto" parameters looked up; llama.cpp's own where there is none, and `fused_dense`
+    is False or None and not to be had.
+
+    Args:
+        fused_dense: As for `Llama`.
+        flash_attn_free: Nobody asked for FlashAttention to be off: where the fused op takes full attention, it is on.
 
     Raises:
         ConfigError: The method cannot work in such a context.
@@ -105,6 +126,10 @@ def make_context(
     """
     if method is None and fused_dense:
         method = Dense()
+    if method is None and fused_dense is None:
+        return SparseContext(
+            model=model, params=params, method=None, flash_attn_free=flash_attn_free, verbose=verbose
+        )
     if method is None:
         return internals.LlamaContext(model=model, params=params, verbose=verbose)
     method.check_context(n_ctx=params.n_ctx, n_ubatch=params.n_ubatch)

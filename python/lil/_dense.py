@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Dense(Method):
-    """Full attention through the fused op: what `Llama(fused_dense=True)` means without a method."""
+    """Full attention through the fused op: what `Llama(fused_dense=True)` means without a method, and what
+    `fused_dense=None` comes to where the op can be had."""
 
     name: ClassVar[str] = "dense"
     code: ClassVar[int] = 10

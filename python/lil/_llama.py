@@ -112,9 +112,12 @@ class Llama(bindings.Llama):
         sparse: None for full attention; a method, such as `Quest(budget=512)`; or the name of one, for its defaults:
             "sink", "h2o", "tova", "rkv", "quest", "infllm", "tidal", "lessismore" or "raas". A method needs
             FlashAttention, which is then on whatever `flash_attn` says.
-        fused_dense: Decode steps that attend to everything, and the layers of a method that do, run through our fused
-            op: the same result within rounding. With `sparse=None`, full attention does. The evicting methods (Sink,
-            H2O, TOVA, RKV) have no such form.
+        fused_dense: Whether decode steps that attend to everything, the layers of a method that do, and the evicting
+            methods over what they hold run through our fused op, which is faster: the same result within rounding.
+            None: where it is known to be faster, on the CPU; anything else runs as in llama.cpp. True: an error where
+            it cannot be had. False: llama.cpp's attention, bit for bit. With None, FlashAttention is on where the op
+            runs, unless `flash_attn=False` is said; what `save_state` returns can be exchanged with
+            `llama_cpp.Llama` all the same.
         guardian: None or False; True for `Guardian()`; `Guardian(...)`. Completions take `guardian=` too, which then
             holds for that request: None as said here, False for none. With Guardian on, a result's choice carries
             `stop_reason` ("guardian" or None) and `guardian` (a report) next to `finish_reason`; in a stream, the last
@@ -140,13 +143,13 @@ class Llama(bindings.Llama):
 
     sparse: Method | None
     guardian: Guardian | None
-    fused_dense: bool
+    fused_dense: bool | None
 
     @_with_keywords(
         bindings.Llama.__init__,
         sparse=_keyword("sparse"),
         guardian=_keyword("guardian"),
-        fused_dense=_keyword("fused_dense", False),
+        fused_dense=_keyword("fused_dense"),
     )
     def __init__(
         self,
@@ -154,15 +157,19 @@ class Llama(bindings.Llama):
         *,
         sparse: str | Method | None = None,
         guardian: bool | Guardian | None = None,
-        fused_dense: bool = False,
+        fused_dense: bool | None = None,
         **kwargs: Any,
     ) -> None:
         self.sparse = resolve_sparse(sparse)
         self.guardian = resolve_guardian(guardian)
-        check_bool("Llama", "fused_dense", fused_dense)
+        if fused_dense is not None:
+            check_bool("Llama", "fused_dense", fused_dense)
         self.fused_dense = fused_dense
+        if kwargs.get("flash_attn") is None:  # as in llama_cpp.Llama, or None as in the server's settings
+            kwargs.pop("flash_attn", None)
+        self._flash_attn_free = "flash_attn" not in kwargs
         if self.sparse is not None or fused_dense:
-            _refuse_combinations(self.sparse, fused_dense, kwargs)
+            _refuse_combinations(self.sparse, kwargs)
             kwargs["flash_attn"] = True
         _warn_unknown(kwargs)
         _set_threads(kwargs)
@@ -196,14 +203,16 @@ class Llama(bindings.Llama):
             params=self.context_params,
             method=self.sparse,
             fused_dense=self.fused_dense,
+            flash_attn_free=self._flash_attn_free,
             verbose=self.verbose,
         )
 
     def sparse_info(self) -> SparseInfo:
         """What this model's context has done so far, and the memory of its cache."""
         with self._gate:
-            if isinstance(self._ctx, SparseContext):
-                return self._ctx.info()
+            info = self._ctx.info() if isinstance(self._ctx, SparseContext) else None
+            if info is not None:
+                return info
             return full_info(self._ctx, self.metadata, steps=self._steps, tokens_read=self._tokens_read)
 
     def close(self) -> None:
@@ -377,8 +386,11 @@ class Llama(bindings.Llama):
     # Pickling
 
     def __getstate__(self) -> dict[str, Any]:
+        state = super().__getstate__()
+        if self._flash_attn_free:
+            state["flash_attn"] = None
         return {
-            **super().__getstate__(),
+            **state,
             "sparse": self.sparse,
             "guardian": self.guardian,
             "fused_dense": self.fused_dense,
@@ -406,12 +418,7 @@ for _name in (
     setattr(Llama, _name, _one_at_a_time(getattr(bindings.Llama, _name)))
 
 
-def _refuse_combinations(sparse: Method | None, fused_dense: bool, kwargs: dict[str, Any]) -> None:
-    if fused_dense and isinstance(sparse, Evict):
-        raise ConfigError(
-            f"fused_dense=True cannot work with sparse={sparse}: the evicting methods have no such form; drop one of the "
-            "two, or take a selecting method"
-        )
+def _refuse_combinations(sparse: Method | None, kwargs: dict[str, Any]) -> None:
     what = "fused_dense=True" if sparse is None else f"sparse={sparse}"
     reasons = {
         "embedding": "an embedding model decodes nothing; drop one of the two",

@@ -64,16 +64,17 @@ class Method:
             ConfigError: The message says what would work.
         """
 
-    def native(self, *, n_ctx: int, fused_dense: bool = False) -> SparseParams:
+    def native(self, *, n_ctx: int, fused_dense: bool | None = None) -> SparseParams:
         """The parameters as `lil_sparse_params`, for a context of `n_ctx` positions. What is "auto" is left to the
-        native defaults."""
+        native defaults, `fused_dense=None` too."""
         from ._native import lib
 
         params = lib.lil_sparse_default_params(self.code)
         params.method = self.code
         params.budget = self.budget
         params.form = FORMS.index(self.form)
-        params.fused_dense = fused_dense
+        if fused_dense is not None:
+            params.fused_dense = fused_dense
         self._fill(params)
         return params
 
@@ -111,7 +112,7 @@ class Evict(Method):
             f"give more, a smaller budget, a smaller n_ubatch, or None for n_ctx = {n_ctx}"
         )
 
-    def native(self, *, n_ctx: int, fused_dense: bool = False) -> SparseParams:
+    def native(self, *, n_ctx: int, fused_dense: bool | None = None) -> SparseParams:
         params = super().native(n_ctx=n_ctx, fused_dense=fused_dense)
         params.capacity = 0 if self.capacity is None or self.capacity >= n_ctx else self.capacity
         return params
@@ -144,7 +145,7 @@ class Select(Method):
         """A copy in which what is "auto" comes from `values`, as far as they go."""
         return replace(self, **{name: values[name] for name in self.uncalibrated if name in values})  # type: ignore[arg-type]
 
-    def native(self, *, n_ctx: int, fused_dense: bool = False) -> SparseParams:
+    def native(self, *, n_ctx: int, fused_dense: bool | None = None) -> SparseParams:
         params = super().native(n_ctx=n_ctx, fused_dense=fused_dense)
         params.min_ctx = 0 if self.min_ctx == "auto" else self.min_ctx
         return params
@@ -169,7 +170,7 @@ class Reselect(Select):
         super().__post_init__()
         _check_auto(self, "reselect", least=3, why="layers 0 and 1 are dense, and layer 2 is the first that selects")
 
-    def native(self, *, n_ctx: int, fused_dense: bool = False) -> SparseParams:
+    def native(self, *, n_ctx: int, fused_dense: bool | None = None) -> SparseParams:
         params = super().native(n_ctx=n_ctx, fused_dense=fused_dense)
         params.reselect = 0 if self.reselect == "auto" else self.reselect
         return params
@@ -198,15 +199,19 @@ def smallest_budget(fits: Callable[[int], bool]) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class SparseInfo:
-    """What a context did since it was created. With full attention `method`, `budget`, `form` and `backend` are None.
+    """What a context did since it was created. With llama.cpp's full attention `method`, `budget`, `form` and `backend`
+    are None.
 
     Attributes:
-        method: A method's name, such as "quest"; "dense" with `fused_dense=True` alone; None with full attention.
+        method: A method's name, such as "quest"; "dense" where full attention runs through our fused op; None where it
+            is llama.cpp's.
         budget: Tokens a decode step may attend to. None where it attends to all.
         capacity: Slots per layer, as allocated.
         reselect: TidalDecode and LessIsMore: the re-selection layer in use. None with other methods.
         n_layer: Layers that the method acts on.
         form: "fused" or "portable".
+        fused_dense: Whether decode steps that attend to everything, or to all that an evicting method holds, run through
+            the fused op.
         backend: Where these layers' keys and values live and their steps run, such as "CPU" or "CUDA0"; "CUDA0+CPU" where
             layers differ.
         kv_bytes: Bytes allocated for the cache of those layers. With full attention computed from the model's
@@ -225,6 +230,7 @@ class SparseInfo:
     reselect: int | None = None
     n_layer: int
     form: str | None
+    fused_dense: bool = False
     backend: str | None = None
     kv_bytes: int | None
     kv_resident: int | None = None

@@ -47,7 +47,7 @@ LLAMA_API int32_t lil_n_threads(void);
 //
 
 enum lil_sparse_method {
-    LIL_SPARSE_NONE       = 0, // full attention, the stock cache
+    LIL_SPARSE_NONE       = 0, // full attention, see fused_dense
 
     // evict
     LIL_SPARSE_SINK       = 1, // StreamingLLM, arXiv 2309.17453: the first n_sink tokens and the last B - n_sink
@@ -85,6 +85,14 @@ enum lil_form {
     LIL_FORM_FUSED    = 2, // an error where a layer's backend has no fused form
 };
 
+// Whether decode steps that attend to everything run through our own op, which reads each key and value once for all query
+// heads of its group. Its result equals llama.cpp's within rounding. false and true are OFF and ON.
+enum lil_fused_dense {
+    LIL_FUSED_DENSE_OFF  = 0, // llama.cpp's attention, bit for bit
+    LIL_FUSED_DENSE_ON   = 1, // an error where the model, the context or a layer's backend cannot have it
+    LIL_FUSED_DENSE_AUTO = 2, // where it is known to be faster: on the CPU. llama.cpp's attention elsewhere, never an error
+};
+
 struct lil_sparse_params {
     enum lil_sparse_method method;
 
@@ -98,9 +106,15 @@ struct lil_sparse_params {
     enum lil_prompt_scores prompt_scores; // H2O
     enum lil_form          form;
 
+    // Every method. The evict family has it over the slots that it holds, with and without evictions
+    int32_t  fused_dense; // enum lil_fused_dense
+
+    // Method NONE: flash_attn_type is DISABLED by default rather than by choice, as in llama-cpp-python. Where fused_dense
+    // takes the context, FlashAttention is on all the same, and states are written as without it: V transposed
+    bool     flash_attn_free;
+
     // select
     uint32_t min_ctx;     // while T < min_ctx a step is dense
-    bool     fused_dense; // dense steps run through the fused op too: faster, equal to llama.cpp's within rounding
 
     bool     first_page;  // Quest: the first page is always attended to
     uint32_t n_init;      // InfLLM: first tokens that are always attended to
@@ -117,14 +131,20 @@ struct lil_sparse_params {
     float    threshold;   // cosine similarity above which a key repeats another
 };
 
-// The defaults: budget 1024, form AUTO, absolute positions, min_ctx 0, and those of each method's paper:
+// The defaults: budget 1024, form AUTO, fused_dense AUTO, absolute positions, min_ctx 0, and those of each method's paper:
 //   n_sink 4; recent 0, exact prompt scores; first_page false; n_init 4, block 0, n_repr 4; reselect 0;
 //   ratio 0.25 (LessIsMore), 0.5 (RaaS); buffer 128, n_obs 8, lambda 0.1, threshold 0.5
 LLAMA_API struct lil_sparse_params lil_sparse_default_params(enum lil_sparse_method method);
 
-// llama_init_from_model() with sparse attention. With LIL_SPARSE_NONE it is the same as llama_init_from_model().
+// llama_init_from_model() with sparse attention.
 //
-// FlashAttention is needed: cparams.flash_attn_type AUTO is taken as ENABLED, DISABLED is an error. The evict family needs
+// With LIL_SPARSE_NONE it is llama_init_from_model() with fused_dense: AUTO takes the op where the model, the context and
+// the backend let it, FlashAttention (flash_attn_type AUTO or ENABLED) among the conditions, and is llama_init_from_model()
+// otherwise; ON is an error there; OFF is llama_init_from_model(). Batches that the op does not cover (prompts, drafts,
+// sequences that share a batch in unequal parts) take llama.cpp's attention. States and those of llama_init_from_model()'s
+// contexts can be exchanged.
+//
+// FlashAttention is needed by the methods: cparams.flash_attn_type AUTO is taken as ENABLED, DISABLED is an error. The evict family needs
 // kv_unified = false where there are several sequences (n_seq_max > 1): every sequence has slots of its own.
 //
 // Returns NULL where the parameters are out of range or cannot work together, where the model's architecture is not
@@ -152,6 +172,7 @@ struct lil_sparse_info {
     uint32_t reselect;  // TidalDecode, LessIsMore: the re-selection layer, counted among the full-attention layers
     uint32_t n_layer;   // layers that the method acts on (the full-attention layers)
     bool     fused;     // whether the fused form runs
+    bool     fused_dense; // whether decode steps that attend to everything run through the op, see enum lil_fused_dense
 
     uint64_t kv_bytes;  // bytes allocated for those layers: keys, values, scores, positions, page metadata, all sequences
     uint64_t n_dense;   // decode steps (tokens) that attended to everything
@@ -164,7 +185,8 @@ struct lil_sparse_info {
     uint64_t kv_resident; // of kv_bytes, what takes memory now, see lil_memory_info
 };
 
-// Counts since the context was created. False where ctx has no sparse attention.
+// Counts since the context was created. False where ctx has no sparse attention and full attention is llama.cpp's; where full
+// attention runs through our op, method is LIL_SPARSE_DENSE.
 LLAMA_API bool lil_sparse_get_info(const struct llama_context * ctx, struct lil_sparse_info * info);
 
 // The memory of a context's cache, with sparse attention or without. On the CPU memory comes as tokens come: a cache takes it page by page

@@ -153,6 +153,10 @@ struct lil_ops {
     // what of a layer the ops cannot compute, null where there is nothing. A null function: they take every layer
     const char * (*check)(const struct lil_ops_shape * shape);
 
+    // Whether attn over all tokens of a decode step is known to be faster than ggml's own attention of that shape. Null: not
+    // known of any
+    bool (*attn_wins)(const struct lil_ops_shape * shape);
+
     // Before a step: drops LIL_STEP_EVICT tokens of each KV head, those with the lowest scores among the unprotected (of
     // equal ones the older first), and moves the last tokens into the holes. shared: the same ones in every head.
     //   dst = pos (in place), src = { pos, K, V, score, steps }

@@ -11,6 +11,9 @@
 
 struct llm_graph_context;
 
+class llama_io_read_i;
+class llama_io_write_i;
+
 // before a layer's new keys and values are stored: evict, move
 //   k_rot [n_rot, n_rot] the rotation of quantised keys, or null
 void lil_build_before_store(
@@ -74,3 +77,21 @@ void lil_ubatch_failed(llama_memory_i & memory, const llama_ubatch & ubatch);
 
 // graph nodes that the method of a memory adds at most; memory may be null
 uint32_t lil_graph_max_nodes(llama_memory_i * memory);
+
+// Whether the contexts being made write their states with V transposed, although FlashAttention is on: see
+// lil_sparse_params::flash_attn_free. Declared in llama-kv-cache.h too.
+bool lil_state_v_trans();
+
+// V of the cells [first, second) of each range, or of sinfo's first n_cells: transposed in the state, rows in the tensor
+void lil_state_write_v(
+                                           llama_io_write_i & io,
+                                          const ggml_tensor * v,
+                                                   uint32_t   n_embd,
+    const std::vector<std::pair<uint32_t, uint32_t>>        & ranges);
+
+void lil_state_read_v(
+                     llama_io_read_i & io,
+                         ggml_tensor * v,
+                            uint32_t   n_embd,
+                            uint32_t   n_cells,
+    const llama_kv_cache::slot_info  & sinfo);

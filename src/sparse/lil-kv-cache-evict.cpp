@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cassert>
 #include <limits>
+#include <numeric>
 #include <stdexcept>
 
 //
@@ -33,7 +34,16 @@ lil_kv_cache_evict::lil_kv_cache_evict(const args & a) :
         ops.add(layer.k, layer.v, layer.il, hparams.n_head(layer.il), hparams.n_head_kv(layer.il));
     }
 
-    fused = ops.choose(params, lil_find_method(params.method)->needs(params));
+    fused       = ops.choose(params, lil_find_method(params.method)->needs(params));
+    fused_dense = ops.choose_dense(params);
+
+    attn_layers.resize(layers.size());
+
+    for (size_t ikv = 0; ikv < layers.size(); ++ikv) {
+        attn_layers[ikv] = {};
+        attn_layers[ikv].n_head_kv = n_head_kv(ikv);
+        attn_layers[ikv].softcap   = hparams.attn_soft_cap ? hparams.f_attn_logit_softcapping : 0.0f;
+    }
 }
 
 uint32_t lil_kv_cache_evict::n_head_kv(size_t ikv) const {
@@ -450,6 +460,7 @@ void lil_kv_cache_evict::get_info(lil_sparse_info & info) const {
     info.capacity  = params.capacity;
     info.n_layer   = layers.size();
     info.fused     = fused;
+    info.fused_dense = fused_dense;
     info.n_dense   = n_dense;
     info.n_sparse  = n_sparse;
     info.n_rows    = n_rows;
@@ -482,5 +493,89 @@ ggml_tensor * lil_kv_cache_evict::build_attn(
 
     built.insert(il);
 
+    if (fused_dense && get_steps(g)[0].n_new == 1) {
+        return build_slots(g, q, kq_scale, il);
+    }
+
     return g.build_attn_mha(q, k, v, nullptr, kq_mask, nullptr, nullptr, 0, kq_scale, il);
+}
+
+//
+// the attention of decode steps, over the slots in use
+//
+
+int64_t lil_kv_cache_evict::n_max(const std::vector<lil_evict_step> & steps) {
+    uint32_t res = 0;
+    for (const auto & step : steps) {
+        res = std::max(res, step.base() + step.n_new);
+    }
+
+    return GGML_PAD(res, 256);
+}
+
+void lil_evict_slots_input::set_input(const llama_ubatch * ubatch) {
+    GGML_UNUSED(ubatch);
+
+    std::vector<int32_t> data_steps(ggml_nelements(steps), 0);
+    std::vector<int32_t> data_list (ggml_nelements(list),  0);
+
+    for (size_t i = 0; i < kv->cur.steps.size(); ++i) {
+        const auto & step = kv->cur.steps[i];
+
+        int32_t * dst = data_list.data() + i*list->ne[0];
+
+        data_steps[i*LIL_SEL_COUNT + LIL_SEL_STREAM] = step.strm;
+
+        dst[0] = step.base() + step.n_new;
+        std::iota(dst + 1, dst + 1 + dst[0], 0);
+    }
+
+    ggml_backend_tensor_set(steps, data_steps.data(), 0, ggml_nbytes(steps));
+    ggml_backend_tensor_set(list,  data_list .data(), 0, ggml_nbytes(list));
+}
+
+bool lil_evict_slots_input::can_reuse(const llm_graph_params & params) {
+    GGML_UNUSED(params);
+
+    const auto & cur = kv->cur.steps;
+
+    return (int64_t) cur.size() == list->ne[2] && cur[0].n_new == 1 && 1 + lil_kv_cache_evict::n_max(cur) == list->ne[0];
+}
+
+ggml_tensor * lil_kv_cache_evict::build_slots(const llm_graph_context & g, ggml_tensor * q, float kq_scale, int il) {
+    const size_t ikv = map_layer_ids.at(il);
+
+    auto & layer = attn_layers[ikv];
+    layer.scale = kq_scale;
+
+    lil_evict_slots_input * inp = nullptr;
+    for (const auto & other : g.res->inputs) {
+        inp = inp ? inp : dynamic_cast<lil_evict_slots_input *>(other.get());
+    }
+
+    if (!inp) {
+        const auto steps = get_steps(g);
+
+        inp = static_cast<lil_evict_slots_input *>(g.res->add_input(std::make_unique<lil_evict_slots_input>(this)));
+
+        inp->steps = ggml_new_tensor_2d(g.ctx0, GGML_TYPE_I32, LIL_SEL_COUNT, steps.size());
+        inp->list  = ggml_new_tensor_3d(g.ctx0, GGML_TYPE_I32, 1 + n_max(steps), 1, steps.size());
+
+        ggml_set_input(inp->steps);
+        ggml_set_input(inp->list);
+    }
+
+    const int64_t n_embd_v = layers[ikv].v->ne[0]/layer.n_head_kv;
+    const int64_t n_head   = q->ne[1];
+    const int64_t n_steps  = inp->list->ne[2];
+    const int64_t n_work   = ops[ikv].attn_n_work(n_embd_v, n_head, inp->list->ne[0] - 1, n_steps, false);
+
+    ggml_tensor * srcs[] = { q, layers[ikv].k, layers[ikv].v, inp->list, inp->steps };
+    ggml_tensor * work   = ggml_custom_4d(g.ctx0, GGML_TYPE_F32, n_work, 1, 1, 1, srcs, 5, ops[ikv].attn, GGML_N_TASKS_MAX, &layer);
+
+    ggml_tensor * join[] = { work, inp->list };
+    ggml_tensor * cur    = ggml_custom_4d(g.ctx0, GGML_TYPE_F32, n_embd_v, n_head, n_steps, 1, join, 2, ops[ikv].attn_join, GGML_N_TASKS_MAX, &layer);
+    ggml_build_forward_expand(g.gf, cur);
+
+    return ggml_reshape_2d(g.ctx0, cur, n_embd_v*n_head, n_steps);
 }

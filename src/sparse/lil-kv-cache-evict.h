@@ -5,6 +5,8 @@
 #include "lil-side.h"
 #include "lil-sparse.h"
 
+#include "lil-ops.h"
+
 // The cache of the evict family: bounded, `capacity` slots per layer and sequence.
 //
 // New tokens take the same slot in every head. Eviction drops tokens per method and keeps the tokens held in the slots
@@ -45,6 +47,24 @@ struct lil_evict_step {
     llama_pos pos_first = 0;
 
     uint32_t base() const { return n_before - n_evict; } // slots used when the new tokens are stored
+};
+
+class lil_kv_cache_evict;
+
+// the slots that decode steps attend to, for the op attn
+class lil_evict_slots_input : public llm_graph_input_i {
+public:
+    explicit lil_evict_slots_input(const lil_kv_cache_evict * kv) : kv(kv) {}
+
+    void set_input(const llama_ubatch * ubatch) override;
+
+    bool can_reuse(const llm_graph_params & params) override;
+
+    ggml_tensor * steps = nullptr; // I32 [LIL_SEL_COUNT, n_steps]
+    ggml_tensor * list  = nullptr; // I32 [1 + n_max, 1, n_steps] how many slots, then their numbers
+
+private:
+    const lil_kv_cache_evict * kv;
 };
 
 class lil_kv_cache_evict : public llama_kv_cache, public lil_sparse {
@@ -133,7 +153,8 @@ protected:
 
     lil_layer_ops ops; // by cache layer
 
-    bool fused = false;
+    bool fused       = false;
+    bool fused_dense = false; // the attention of decode steps goes through the op attn
 
     std::vector<lil_evict_stream> streams; // [n_stream]
 
@@ -203,6 +224,15 @@ protected:
                                  int   il) override;
 
 private:
+    friend class lil_evict_slots_input;
+
+    std::vector<lil_select_layer> attn_layers; // constants of attn by cache layer, scale when a graph is built
+
+    // entries that the lists of a graph's steps have room for
+    static int64_t n_max(const std::vector<lil_evict_step> & steps);
+
+    ggml_tensor * build_slots(const llm_graph_context & g, ggml_tensor * q, float kq_scale, int il);
+
     uint64_t n_dense   = 0;
     uint64_t n_sparse  = 0;
     uint64_t n_rows    = 0;

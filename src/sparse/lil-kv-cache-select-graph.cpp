@@ -45,7 +45,7 @@ ggml_tensor * lil_kv_cache_select::build_attn(
         q->ne[0], v->ne[0], q->ne[1], k->ne[1], k->ne[2],
     };
 
-    if (!uses_method(inp->steps)) {
+    if (!uses_method(inp->steps) || !g.cparams.flash_attn) { // training goes without FlashAttention
         ggml_tensor * cur = build_prompt(lg);
         lg.expand(cur);
 

@@ -31,9 +31,11 @@ lil_kv_cache_select::lil_kv_cache_select(const args & a) :
 
     fused = ops.choose(params, lil_find_method(params.method)->needs(params));
 
-    if (params.fused_dense && !fused) {
-        lil_throw("fused_dense = true needs the fused form, and %s", ops.why_not().c_str());
+    if (params.fused_dense == LIL_FUSED_DENSE_ON && !fused) {
+        lil_throw("fused_dense = 1 (on) needs the fused form, and %s", ops.why_not().c_str());
     }
+
+    fused_dense = fused && ops.choose_dense(params);
 
     for (size_t ikv = 0; ikv < layers.size() && !fused; ++ikv) {
         if ((uint64_t) get_size()*n_head_kv(ikv) > (1u << 24)) { // row numbers are computed in F32
@@ -77,7 +79,9 @@ void lil_kv_cache_select::synchronize() const {
 
 // batches whose sequences have equally many tokens each; see plan()
 llama_memory_context_ptr lil_kv_cache_select::init_batch(llama_batch_allocr & balloc, uint32_t n_ubatch, bool embd_all) {
-    GGML_UNUSED(embd_all);
+    if (takes_any_batch()) {
+        return llama_kv_cache::init_batch(balloc, n_ubatch, embd_all);
+    }
 
     balloc.split_reset();
 
@@ -103,18 +107,43 @@ llama_memory_context_ptr lil_kv_cache_select::init_batch(llama_batch_allocr & ba
     return std::make_unique<llama_kv_cache_context>(LLAMA_MEMORY_STATUS_FAILED_PREPARE);
 }
 
+// one token of each sequence, which no other sequence sees
+static bool is_decode(const llama_ubatch & ubatch) {
+    std::set<llama_seq_id> seen;
+
+    for (uint32_t i = 0; i < ubatch.n_tokens; ++i) {
+        if ((ubatch.n_tokens > 1 && ubatch.n_seq_id[i] != 1) || !seen.insert(ubatch.seq_id[i][0]).second) {
+            return false;
+        }
+    }
+
+    return ubatch.n_tokens > 0;
+}
+
 // sequence sets of a ubatch, each with n_tokens/n_groups tokens in a row; 0: a mixture
 static uint32_t get_n_groups(const llama_ubatch & ubatch) {
-    return ubatch.equal_seqs() ? ubatch.n_seqs : ubatch.n_seqs_unq == 1 ? 1 : 0;
+    return is_decode(ubatch) ? ubatch.n_tokens : ubatch.equal_seqs() ? ubatch.n_seqs : ubatch.n_seqs_unq == 1 ? 1 : 0;
 }
 
 lil_kv_cache_select::slot_info_vec_t lil_kv_cache_select::prepare(const std::vector<llama_ubatch> & ubatches) {
+    if (!takes_any_batch() && !check_batches(ubatches)) {
+        return {};
+    }
+
+    simulating = true;
+    auto res = llama_kv_cache::prepare(ubatches);
+    simulating = false;
+
+    return res;
+}
+
+bool lil_kv_cache_select::check_batches(const std::vector<llama_ubatch> & ubatches) const {
     // tokens that will come, per sequence
     std::vector<uint32_t> n_new(n_seq_max, 0);
 
     for (const auto & ubatch : ubatches) {
         if (get_n_groups(ubatch) == 0) {
-            return {}; // the caller splits it in another way
+            return false; // the caller splits it in another way
         }
 
         for (uint32_t i = 0; i < ubatch.n_tokens; ++i) {
@@ -130,15 +159,11 @@ lil_kv_cache_select::slot_info_vec_t lil_kv_cache_select::prepare(const std::vec
         if (n_pages > n_pages_max) {
             LLAMA_LOG_ERROR("%s: sequence %u: its tokens lie on %u pages of %d positions, there is room for %u; positions with many gaps need a larger n_ctx\n",
                     __func__, s, n_pages, (int) lil_seq_index::PAGE, n_pages_max);
-            return {};
+            return false;
         }
     }
 
-    simulating = true;
-    auto res = llama_kv_cache::prepare(ubatches);
-    simulating = false;
-
-    return res;
+    return true;
 }
 
 void lil_kv_cache_select::plan(lil_select_step & step) const {
@@ -188,7 +213,16 @@ void lil_kv_cache_select::apply_ubatch(const slot_info & sinfo, const llama_ubat
     cur.steps.clear();
 
     const uint32_t n_groups = get_n_groups(ubatch);
-    const uint32_t n_new    = ubatch.n_tokens/n_groups;
+
+    if (n_groups == 0 || (takes_any_batch() && n_groups < ubatch.n_tokens)) { // no decode step, and nothing to know of it
+        lil_select_step step;
+        step.n_new = ubatch.n_tokens;
+
+        cur.steps.push_back(std::move(step));
+        return;
+    }
+
+    const uint32_t n_new = ubatch.n_tokens/n_groups;
 
     for (uint32_t i = 0; i < n_groups; ++i) {
         const llama_seq_id seq_id = ubatch.seq_id[i*n_new][0];
@@ -230,6 +264,10 @@ void lil_kv_cache_select::apply_ubatch(const slot_info & sinfo, const llama_ubat
 std::vector<llama_seq_id> lil_kv_cache_select::fail_ubatch() {
     // llama.cpp removes the ubatch's tokens itself
     for (const auto & step : cur.steps) {
+        if (!step.index) {
+            continue;
+        }
+
         auto & idx = index[step.seq_id];
 
         idx.n_valid = std::min(idx.n_valid, step.n_valid);
@@ -280,7 +318,7 @@ std::vector<lil_select_step> lil_kv_cache_select::get_steps(const llm_graph_cont
 
 bool lil_kv_cache_select::uses_method(const std::vector<lil_select_step> & steps) const {
     return steps[0].n_new == 1 &&
-        (params.fused_dense || std::any_of(steps.begin(), steps.end(), [](const auto & step) { return step.sparse; }));
+        (fused_dense || std::any_of(steps.begin(), steps.end(), [](const auto & step) { return step.sparse; }));
 }
 
 int64_t lil_kv_cache_select::n_max(const std::vector<lil_select_step> & steps) {
@@ -482,6 +520,7 @@ void lil_kv_cache_select::get_info(lil_sparse_info & info) const {
     info.reselect = params.reselect;
     info.n_layer  = layers.size();
     info.fused    = fused;
+    info.fused_dense = fused_dense;
     info.n_dense  = n_dense;
     info.n_sparse = n_sparse;
     info.n_rows   = n_rows_read;

@@ -194,7 +194,8 @@ protected:
 
     lil_layer_ops ops; // by cache layer
 
-    bool fused = false;
+    bool fused       = false;
+    bool fused_dense = false; // dense steps run through the fused op too
 
     std::vector<lil_select_layer> op_layers; // [n_layer], filled at construction, scale when a graph is built
 
@@ -205,6 +206,10 @@ protected:
     //
     // what a method says
     //
+
+    // Whether batches of any kind are taken, as llama.cpp splits them. Those that are no decode step of each of their sequences
+    // go through llama.cpp's attention, and the method hears nothing of them
+    virtual bool takes_any_batch() const { return false; }
 
     // whether a layer attends to everything in every step
     virtual bool is_dense_layer(size_t ikv) const { GGML_UNUSED(ikv); return false; }
@@ -355,6 +360,9 @@ private:
 
     // whether a ubatch goes another way than llama.cpp's attention
     bool uses_method(const std::vector<lil_select_step> & steps) const;
+
+    // whether the method can follow the ubatches
+    bool check_batches(const std::vector<llama_ubatch> & ubatches) const;
 
     void plan(lil_select_step & step) const;
 

@@ -4,6 +4,8 @@
 
 #include "llama-impl.h"
 
+#include <algorithm>
+
 static const char * get_op_name(ggml_custom_op_t lil_ops::* op) {
 #define LIL_OP_NAME(x) if (op == &lil_ops::x) { return #x; }
     LIL_OPS(LIL_OP_NAME)
@@ -74,6 +76,25 @@ bool lil_layer_ops::choose(const lil_sparse_params & params, const lil_needs & n
     }
 
     return reason.empty();
+}
+
+bool lil_layer_ops::choose_dense(const lil_sparse_params & params) const {
+    if (params.fused_dense == LIL_FUSED_DENSE_OFF || (params.fused_dense == LIL_FUSED_DENSE_AUTO && params.form == LIL_FORM_PORTABLE)) {
+        return false;
+    }
+
+    const std::string lack = find_lack({ &lil_ops::attn, &lil_ops::attn_join });
+
+    if (params.fused_dense == LIL_FUSED_DENSE_ON) {
+        if (!lack.empty()) {
+            lil_throw("fused_dense = 1 (on) needs the fused op, and %s", lack.c_str());
+        }
+        return true;
+    }
+
+    return lack.empty() && on_cpu() && std::all_of(layers.begin(), layers.end(), [](const layer & l) {
+        return l.ops->attn_wins && l.ops->attn_wins(&l.shape);
+    });
 }
 
 bool lil_layer_ops::on_cpu() const {

@@ -24,6 +24,10 @@ public:
     // it. Throws where form is FUSED and it does not.
     bool choose(const lil_sparse_params & params, const lil_needs & needs);
 
+    // Whether decode steps that attend to everything go through the op attn. AUTO: where every layer is on a CPU whose op is
+    // known to be faster. Throws where fused_dense is ON and a layer cannot have it.
+    bool choose_dense(const lil_sparse_params & params) const;
+
     // why the fused form does not run, after choose()
     const std::string & why_not() const { return reason; }
 

@@ -8,7 +8,11 @@ class lil_kv_cache_dense : public lil_kv_cache_select {
 public:
     explicit lil_kv_cache_dense(const args & a) : lil_kv_cache_select(a) {}
 
+    uint32_t graph_max_nodes() const override { return 16*layers.size(); }
+
 protected:
+    bool takes_any_batch() const override { return true; }
+
     bool is_dense_layer(size_t ikv) const override {
         GGML_UNUSED(ikv);
 

@@ -17,10 +17,11 @@ lil_infllm_shape lil_get_infllm_shape(const lil_sparse_params & p) {
 
 lil_kv_cache_infllm::lil_kv_cache_infllm(const args & a) : lil_kv_cache_select(a), shape(lil_get_infllm_shape(a.params)) {
     if (is_clipped()) {
-        if (params.fused_dense) {
-            lil_throw("fused_dense = true and positions = clipped: clipped positions have the portable form only");
+        if (params.fused_dense == LIL_FUSED_DENSE_ON) {
+            lil_throw("fused_dense = 1 (on) and positions = 2 (clipped): clipped positions have the portable form only");
         }
-        fused = false;
+        fused       = false;
+        fused_dense = false;
     }
 
     n_pages_max = std::max<uint32_t>(n_pages_max, GGML_PAD(n_cells()/shape.block + 16, 16));

@@ -27,6 +27,7 @@ lil_sparse_params lil_sparse_default_params(lil_sparse_method method) {
     res.positions     = LIL_POSITIONS_ABSOLUTE;
     res.prompt_scores = LIL_PROMPT_SCORES_EXACT;
     res.form          = LIL_FORM_AUTO;
+    res.fused_dense   = LIL_FUSED_DENSE_AUTO;
     res.n_init        = 4;
     res.n_repr        = 4;
     res.ratio         = method == LIL_SPARSE_RAAS ? 0.5f : 0.25f;
@@ -64,8 +65,11 @@ std::string lil_check_params(const lil_sparse_params & p) {
     if (m->evicts && p.min_ctx != 0) {
         return format("min_ctx = %u: a method that evicts has none", p.min_ctx);
     }
-    if (m->evicts && p.fused_dense) {
-        return "fused_dense = true: a method that evicts has no such form";
+    if (p.fused_dense != LIL_FUSED_DENSE_OFF && p.fused_dense != LIL_FUSED_DENSE_ON && p.fused_dense != LIL_FUSED_DENSE_AUTO) {
+        return format("fused_dense = %d: 0 (off), 1 (on) or 2 (auto)", p.fused_dense);
+    }
+    if (p.fused_dense == LIL_FUSED_DENSE_ON && p.form == LIL_FORM_PORTABLE) {
+        return "fused_dense = 1 (on) and form = 1 (portable): the op is a fused one; use form AUTO or FUSED";
     }
 
     return "";

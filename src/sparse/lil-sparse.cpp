@@ -39,6 +39,52 @@ void lil_throw(const char * fmt, ...) {
 // room for it, and must not change.
 static thread_local const lil_sparse_params * pending = nullptr;
 
+// whether FlashAttention was turned on where nobody had asked for it
+static thread_local bool pending_v_trans = false;
+
+bool lil_state_v_trans() {
+    return pending_v_trans;
+}
+
+// full attention where nothing may be refused: what the op does not cover is llama.cpp's
+static bool is_optional(const lil_sparse_params & p) {
+    return p.method == LIL_SPARSE_DENSE && p.fused_dense == LIL_FUSED_DENSE_AUTO;
+}
+
+// whether all layers of such a cache are on a CPU whose op is faster
+static bool dense_wins(const llama_model & model, const llama_hparams & hparams, ggml_type type_k, ggml_type type_v, bool offload,
+        const llama_memory_i::layer_filter_cb & filter) {
+    ggml_backend_dev_t cpu = ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
+
+    const lil_ops * ops = lil_get_ops(cpu);
+    if (!ops || !ops->attn_wins) {
+        return false;
+    }
+
+    for (uint32_t il = 0; il < hparams.n_layer_all; ++il) {
+        if (!hparams.has_kv(il) || (filter && !filter(il))) {
+            continue;
+        }
+
+        const uint32_t n_head    = hparams.n_head(il);
+        const uint32_t n_head_kv = hparams.n_head_kv(il);
+
+        if (n_head_kv == 0 || n_head%n_head_kv != 0) {
+            return false;
+        }
+
+        const lil_ops_shape shape = {
+            type_k, type_v, hparams.n_embd_head_k(il), hparams.n_embd_head_v(il), n_head, n_head_kv,
+        };
+
+        if ((offload && model.dev_layer(il) != cpu) || !ops->attn_wins(&shape)) {
+            return false;
+        }
+    }
+
+    return true;
+}
+
 llama_kv_cache * lil_new_kv_cache(
                        const llama_model & model,
                      const llama_hparams & hparams,
@@ -56,7 +102,8 @@ llama_kv_cache * lil_new_kv_cache(
     const llama_memory_i::layer_filter_cb & filter,
     const llama_memory_i::layer_reuse_cb  & reuse,
     const llama_memory_i::layer_share_cb  & share) {
-    if (!pending) {
+    if (!pending || (is_optional(*pending) &&
+            (mem_other || reuse || share || v_trans || !dense_wins(model, hparams, type_k, type_v, offload, filter)))) {
         return new llama_kv_cache(model, hparams, type_k, type_v, v_trans, offload, unified, kv_size, n_seq_max,
                 n_pad, n_swa, swa_type, mem_other, filter, reuse, share);
     }
@@ -136,6 +183,10 @@ ggml_tensor * lil_build_attn(
     }
 
     if (kq_b || sinks || v_mla) {
+        if (pending && is_optional(*pending)) {
+            return g.build_attn_mha(q, k, v, kq_b, kq_mask, sinks, v_mla, 0, kq_scale, il);
+        }
+
         lil_throw("the architecture %s is not covered: its attention has %s", llm_arch_name(g.arch),
                 kq_b ? "a position bias" : sinks ? "learned sinks" : "compressed values");
     }
@@ -192,6 +243,9 @@ static std::string check_model(const llama_model & model, const lil_sparse_param
 
     const char * name = llm_arch_name(model.arch);
 
+    if (hparams.vocab_only) {
+        return "the model was loaded with vocab_only = true: it has no layers";
+    }
     if (llm_arch_is_recurrent(model.arch) || llm_arch_is_hybrid(model.arch)) {
         return format("the architecture %s is not covered: it is recurrent or hybrid", name);
     }
@@ -254,6 +308,18 @@ static std::string check_context(const llama_model & model, const llama_context_
     return "";
 }
 
+// without anything of ours
+static llama_context * init_plain(llama_model * model, const llama_context_params & cparams) {
+    lil_set_last_error("%s", "");
+
+    llama_context * ctx = llama_init_from_model(model, cparams);
+    if (!ctx) {
+        lil_set_last_error("llama_init_from_model() failed: its log says why");
+    }
+
+    return ctx;
+}
+
 llama_context * lil_init_from_model(llama_model * model, llama_context_params cparams, lil_sparse_params sparse) {
     lil_set_last_error("%s", "");
 
@@ -261,6 +327,21 @@ llama_context * lil_init_from_model(llama_model * model, llama_context_params cp
         lil_set_last_error("model is NULL");
         return nullptr;
     }
+
+    const llama_context_params cparams_plain = cparams;
+
+    bool v_trans = false;
+
+    if (sparse.method == LIL_SPARSE_NONE && sparse.fused_dense != LIL_FUSED_DENSE_OFF) {
+        sparse.method = LIL_SPARSE_DENSE;
+
+        if (sparse.flash_attn_free && cparams.flash_attn_type == LLAMA_FLASH_ATTN_TYPE_DISABLED) {
+            cparams.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_ENABLED;
+            v_trans = !ggml_is_quantized(cparams.type_v); // such a cache has no other form
+        }
+    }
+
+    const bool optional = is_optional(sparse);
 
     if (sparse.method != LIL_SPARSE_NONE) {
         std::string err = lil_check_params(sparse);
@@ -271,6 +352,9 @@ llama_context * lil_init_from_model(llama_model * model, llama_context_params cp
             err = check_context(*model, cparams, sparse);
         }
         if (!err.empty()) {
+            if (optional) {
+                return init_plain(model, cparams_plain);
+            }
             lil_set_last_error("%s", err.c_str());
             return nullptr;
         }
@@ -279,12 +363,25 @@ llama_context * lil_init_from_model(llama_model * model, llama_context_params cp
         if (lil_find_method(sparse.method)->evicts) {
             cparams.kv_unified  = false; // of one sequence: the same, but no other sequence may share its cells
         }
-        pending = &sparse;
+        pending         = &sparse;
+        pending_v_trans = v_trans;
     }
 
     llama_context * ctx = llama_init_from_model(model, cparams);
 
-    pending = nullptr;
+    pending         = nullptr;
+    pending_v_trans = false;
+
+    if (optional) {
+        auto * kv = ctx ? get_sparse(llama_get_memory(ctx)) : nullptr;
+
+        // llama.cpp's own cache was taken, or the attention has what the op does not know
+        if (!kv || !kv->is_built()) {
+            llama_free(ctx);
+
+            return init_plain(model, cparams_plain);
+        }
+    }
 
     if (!ctx) {
         if (*lil_last_error() == '\0') {

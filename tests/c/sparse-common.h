@@ -40,8 +40,15 @@ static std::vector<llama_token> text; // more than the tests need
 // helpers
 //
 
+// full attention is llama.cpp's, to be compared bit for bit; test-dense has the other
+static inline lil_sparse_params default_params(lil_sparse_method method) {
+    lil_sparse_params res = lil_sparse_default_params(method);
+    res.fused_dense = LIL_FUSED_DENSE_OFF;
+    return res;
+}
+
 struct options {
-    lil_sparse_params sparse = lil_sparse_default_params(LIL_SPARSE_NONE);
+    lil_sparse_params sparse = default_params(LIL_SPARSE_NONE);
 
     uint32_t  n_ctx     = 1024;
     uint32_t  n_ubatch  = 128;
@@ -56,7 +63,7 @@ struct options {
 
 static inline options make_options(lil_sparse_method method, uint32_t budget) {
     options o;
-    o.sparse = lil_sparse_default_params(method);
+    o.sparse = default_params(method);
     o.sparse.budget = budget;
     return o;
 }

@@ -229,7 +229,7 @@ def test_native_params_of_select() -> None:
     params = InfLLM(budget=512, n_init=8, block=32, n_repr=2, positions="clipped").native(n_ctx=4096)
     assert (params.method, params.n_init, params.block, params.n_repr, params.positions) == (4, 8, 32, 2, 2)
     params = TidalDecode(reselect=13).native(n_ctx=4096)
-    assert (params.method, params.reselect, params.min_ctx, params.fused_dense) == (5, 13, 0, False)
+    assert (params.method, params.reselect, params.min_ctx, params.fused_dense) == (5, 13, 0, 2)
     params = LessIsMore(budget=128, n_sink=2, ratio=0.5, min_ctx="auto").native(n_ctx=4096)
     assert (params.method, params.n_sink, params.ratio, params.reselect, params.min_ctx) == (6, 2, 0.5, 0, 0)
     assert RaaS(ratio=0.75).native(n_ctx=4096).ratio == 0.75
@@ -264,12 +264,6 @@ def test_what_is_auto_is_filled_in() -> None:
     assert Quest(min_ctx="auto").uncalibrated == ("min_ctx",)
     clipped = InfLLM(positions="clipped", min_ctx="auto").calibrated({"min_ctx": 9000})
     assert clipped.min_ctx == clipped.budget
-
-
-def test_fused_dense_and_eviction() -> None:
-    for method in EVICT:
-        with pytest.raises(ConfigError, match="fused_dense=True cannot work with sparse="):
-            lil.Llama("x.gguf", sparse=method(), fused_dense=True)
 
 
 @pytest.mark.parametrize("name", ["embedding", "vocab_only", "draft_model"])

@@ -33,7 +33,7 @@ def chunks(n: int, size: int) -> Iterator[int]:
 class Context(Closing):
     """One sequence of tokens and its cache, under one method. See `Session.context`."""
 
-    def __init__(self, session: Session, method: Method | None, n_ctx: int, fused_dense: bool) -> None:
+    def __init__(self, session: Session, method: Method | None, n_ctx: int, fused_dense: bool | None) -> None:
         llama = session.llama
         params = type(llama.context_params).from_buffer_copy(llama.context_params)
         params.n_ctx = n_ctx
@@ -167,7 +167,7 @@ class Session(Closing):
         opens = bindings.llama_vocab_get_add_bos(self.llama._model.vocab)
         return int(bool(opens and tokens) and tokens[0] == self.llama.token_bos())
 
-    def context(self, method: Method | None, *, n_ctx: int, fused_dense: bool = False) -> Context:
+    def context(self, method: Method | None, *, n_ctx: int, fused_dense: bool | None = None) -> Context:
         """A new context; close it.
 
         Args:

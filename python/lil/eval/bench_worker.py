@@ -13,8 +13,8 @@ Answers one JSON value a line: first the number of the text's tokens, then one f
     {"do": "peak", "slot": NAME}                        most bytes of memory that this process ever held, after one more
                                                         part of a prompt and some steps; null: the system does not say
 
-`options` are {"sparse": [class, {parameters}], "fused_dense": bool} for lil, otherwise {}. `slot`, `room` and
-`back` may be left out. A failure ends the process; the last line of standard error says why.
+`options` are {"sparse": [class, {parameters}], "fused_dense": bool} for lil, {"flash_attn": bool} for stock, otherwise
+{}. They, `slot`, `room` and `back` may be left out. A failure ends the process; the last line of standard error says why.
 
 Filling is cheap. The text is cut into pieces that are evaluated as sequences of their own, each at its place, and
 joined. A method that evicts is given the last tokens only, more than it holds. The keys and values are not those of the
@@ -222,7 +222,9 @@ class Stock(Engine):
         return params
 
     def new_context(self, n_ctx: int, n_seq_max: int, options: dict[str, Any]) -> Any:
-        ctx = self.api.llama_init_from_model(self.model, self.params(n_ctx, n_seq_max))
+        params = self.params(n_ctx, n_seq_max)
+        params.flash_attn_type = int(options.get("flash_attn", True))
+        ctx = self.api.llama_init_from_model(self.model, params)
         if not ctx:
             raise RuntimeError(f"no context of {n_ctx} tokens; perhaps for want of memory")
         return ctx
@@ -249,12 +251,15 @@ class Lil(Stock):
         return method.budget if isinstance(method, self.sparse.Evict) else 0
 
     def new_context(self, n_ctx: int, n_seq_max: int, options: dict[str, Any]) -> Any:
-        method = self.method(options)
-        if method is None:
+        method, fused_dense = self.method(options), options.get("fused_dense")
+        if method is None and fused_dense is False:
             return super().new_context(n_ctx, n_seq_max, options)
         params = self.params(n_ctx, n_seq_max)
-        method.check_context(n_ctx=n_ctx, n_ubatch=N_BATCH)
-        native = method.native(n_ctx=n_ctx, fused_dense=bool(options.get("fused_dense")))
+        if method is None:
+            native = self.native.lib.lil_sparse_default_params(0)
+        else:
+            method.check_context(n_ctx=n_ctx, n_ubatch=N_BATCH)
+            native = method.native(n_ctx=n_ctx, fused_dense=fused_dense)
         ctx = self.native.lib.lil_init_from_model(self.model, params, native)
         if not ctx:
             raise RuntimeError(self.native.last_error())
@@ -263,7 +268,7 @@ class Lil(Stock):
     def steps(self, slot: str = "") -> int | None:
         info = self.native.SparseInfo()
         found = self.native.lib.lil_sparse_get_info(self.contexts[slot], ctypes.byref(info))
-        return int(info.n_sparse) if found else None
+        return int(info.n_sparse) if found and info.method != self.dense.Dense.code else None
 
 
 class Ik(Engine):

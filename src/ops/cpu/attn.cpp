@@ -194,6 +194,14 @@ void attn_chunk(const attn_job & job) {
 
 }
 
+bool lil_attn_wins(const lil_ops_shape * shape) {
+    const auto has_load = [](ggml_type type) { // others are widened by to_float, which is compiled without the CPU's instructions
+        return type == GGML_TYPE_F32 || type == GGML_TYPE_F16 || type == GGML_TYPE_BF16 || type == GGML_TYPE_Q8_0 || type == GGML_TYPE_Q4_0;
+    };
+
+    return LIL_VF_N > 1 && has_load(shape->type_k) && has_load(shape->type_v) && shape->n_embd_k%LIL_VF_N == 0 && shape->n_embd_v%LIL_VF_N == 0;
+}
+
 void lil_attn(ggml_tensor * dst, int ith, int nth, void * userdata) {
     const auto * layer = (const lil_select_layer *) userdata;
 

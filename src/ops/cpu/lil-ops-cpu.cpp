@@ -10,6 +10,7 @@ const lil_ops * lil_ops_cpu(void) {
         /*.attn_n_work         =*/ lil_attn_n_work,
         /*.attn_kq_offset      =*/ lil_attn_kq_offset,
         /*.check               =*/ nullptr,
+        /*.attn_wins           =*/ lil_attn_wins,
         /*.h2o_evict           =*/ lil_h2o_evict,
         /*.h2o_score           =*/ lil_h2o_score,
         /*.h2o_score_prompt    =*/ lil_h2o_score_prompt,

@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 
+bool lil_attn_wins           (const lil_ops_shape * shape);
 void lil_attn                (ggml_tensor * dst, int ith, int nth, void * userdata);
 void lil_attn_join           (ggml_tensor * dst, int ith, int nth, void * userdata);
 void lil_page_bounds         (ggml_tensor * dst, int ith, int nth, void * userdata);
