@@ -10,6 +10,7 @@ from importlib import metadata as _metadata
 
 from . import llama_cpp
 from ._errors import (
+    BusyError,
     CalibrationWarning,
     ClosedError,
     ConfigError,
@@ -21,6 +22,7 @@ from ._errors import (
     ModelError,
     NativeError,
     PromptError,
+    StateError,
 )
 from ._guardian import Guardian
 from ._h2o import H2O
@@ -42,6 +44,7 @@ __all__ = [
     "LZ77",
     "RKV",
     "TOVA",
+    "BusyError",
     "CalibrationWarning",
     "ClosedError",
     "ConfigError",
@@ -61,6 +64,7 @@ __all__ = [
     "RaaS",
     "Sink",
     "SparseInfo",
+    "StateError",
     "TidalDecode",
     "__version__",
     "install_as_llama_cpp",
