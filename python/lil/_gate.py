@@ -22,9 +22,9 @@ class _Waiter:
 class Gate:
     """Calls into a model pass one at a time, in the order in which they came, and none once it is closing.
 
-    A *turn* is one call. Turns nest: what a call calls in its own thread is part of it. A *request* is one turn, or, for
-    a stream, one turn for each chunk. A stream owns the model from its first turn until it is released, whichever threads
-    take its turns; every other request is then refused at once. Reading turns pass a stream, between two chunks of it.
+    A *turn* is one call. Turns nest: what a call calls in its own thread is part of it. A *request* is one turn, or,
+    for a stream, one turn for each chunk. A stream owns the model from its first turn until it is released, whichever
+    threads take its turns; every other request is then refused at once. Reading turns pass a stream, between two chunks of it.
 
     A thread that closes waits for the turn in progress, whose next nested one raises. Closing from within a turn takes
     effect when the turn ends.
@@ -112,7 +112,7 @@ class Gate:
         holder = self._owner
         if holder is None or holder is owner or reads:
             return
-        # from within a turn: a part of it, unless it is a request of its own. From elsewhere: plain requests are waited for
+        # from within a turn: a part of it, unless it is a request of its own. From elsewhere: plain ones are waited for
         if owner is not None if nested else self._streams:
             raise self._busy()
 

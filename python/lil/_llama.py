@@ -131,8 +131,8 @@ class Llama(bindings.Llama):
 
     A keyword that nobody knows is ignored with a warning.
 
-    Calls from several threads wait for each other. A stream owns the model from its first chunk, on whatever threads its
-    chunks are fetched, until it is exhausted, closed or collected; other requests meanwhile raise `BusyError` at once
+    Calls from several threads wait for each other. A stream owns the model from its first chunk, on whatever threads
+    its chunks are fetched, until it is exhausted, closed or collected; other requests meanwhile raise `BusyError` at once
     (tokenizing, `save_state` and the like do not). `close()` may come at any time: a generation in progress raises
     `ClosedError`.
 
@@ -304,7 +304,9 @@ class Llama(bindings.Llama):
         try:
             with self._gate.turn(request.owner, stream=True):
                 if not tokens and (fresh or self.n_tokens == 0):
-                    raise PromptError("the prompt has no tokens, and this model adds none of its own; give at least one")
+                    raise PromptError(
+                        "the prompt has no tokens, and this model adds none of its own; give at least one"
+                    )
                 if request.guardian is not None:
                     config = request.guardian
                     if kwargs.get("grammar") is not None and config.action == "close_think":

@@ -117,7 +117,8 @@ def _write(llama: Llama, data: bytes) -> bool:
 
 def _reason() -> str:
     """What the library said while it refused, or that it said nothing: it left bytes over."""
-    lines = [line.strip().partition(": ")[2] or line.strip() for line in logger.last_errors]  # type: ignore[attr-defined]
+    said = list(logger.last_errors)  # type: ignore[attr-defined]
+    lines = [line.strip().partition(": ")[2] or line.strip() for line in said]
     lines = [line.removeprefix("error loading state: ") for line in lines if line]
     reason = "; ".join(lines)
     if "V transposition" in reason:

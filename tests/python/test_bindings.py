@@ -219,7 +219,8 @@ def test_echoed_logprobs(model_path: str, prompt: Any) -> None:
     want = _log_softmax(llama._scores)
     logprobs = choice["logprobs"]
     n = len(shown)
-    assert len(logprobs["tokens"]) == n + 5 and logprobs["tokens"][:n] == [llama.detokenize([t]).decode() for t in shown]
+    assert len(logprobs["tokens"]) == n + 5
+    assert logprobs["tokens"][:n] == [llama.detokenize([token]).decode() for token in shown]
     assert logprobs["token_logprobs"][0] is None and logprobs["top_logprobs"][0] is None
     all_tokens = [*tokens, *got]
     offset = len(tokens) - n
@@ -238,7 +239,7 @@ def test_echoed_logprobs(model_path: str, prompt: Any) -> None:
 def test_logit_bias_and_a_processor(shared_llama: lil.Llama) -> None:
     prompt = "The capital of France is"
     plain = shared_llama.create_completion(prompt, max_tokens=1, temperature=0)["choices"][0]["text"]
-    first, second = shared_llama.tokenize(b" apple", add_bos=False)[0], shared_llama.tokenize(b" stone", add_bos=False)[0]
+    first, second = (shared_llama.tokenize(word, add_bos=False)[0] for word in (b" apple", b" stone"))
 
     def forbid(tokens: Any, scores: Any) -> Any:
         scores[first] = -1000.0
@@ -297,7 +298,9 @@ TOOL = {
 }
 
 
-@pytest.mark.parametrize("chat_format", [None, "chatml-function-calling", "functionary", "functionary-v1", "functionary-v2"])
+@pytest.mark.parametrize(
+    "chat_format", [None, "chatml-function-calling", "functionary", "functionary-v1", "functionary-v2"]
+)
 def test_a_tool_call_cut_short(make_llama: Any, chat_format: str | None) -> None:
     llama = make_llama(chat_format=chat_format)
     ask: dict[str, Any] = {

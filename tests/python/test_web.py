@@ -177,7 +177,8 @@ def test_an_error_after_the_response_has_begun(server: Any, monkeypatch: pytest.
     async def main() -> None:
         monkeypatch.setattr("lil._events.PATIENCE", 0)
         status, text = await _post(server, "/v1/completions", {**LONG["/v1/completions"], "stream": True})
-        assert status == 200 and "exceed context window of 512" in json.loads(text.partition("data: ")[2])["error"]["message"]
+        error = json.loads(text.partition("data: ")[2])["error"]
+        assert status == 200 and "exceed context window of 512" in error["message"]
 
         def on_event(n: int) -> None:
             if n == 2:

@@ -20,7 +20,10 @@ _COMMAND = re.compile(r"\\[A-Za-z]+(?:\{[^{}]*\})?")
 _WORD = re.compile(r"[A-Za-z]{3,}")
 _HASHES = re.compile(r"####[ \t]*([^\n]*)")
 # "#### 2. Add the eggs" and "#### Step 2" are headlines
-_HEADLINE = re.compile(r"\d+\s*[.):]\s*[A-Za-z*]|\d+\s+[A-Z]|(?!\W*(?:the\s+|final\s+)*answer\b)(?:(?!\\)\W)*[A-Za-z]{3,}", re.I)
+_HEADLINE = re.compile(
+    r"\d+\s*[.):]\s*[A-Za-z*]|\d+\s+[A-Z][a-z]"
+    r"|(?!\W*(?:[Tt]he\s+|[Ff]inal\s+)*[Aa]nswer\b)(?:(?!\\)\W)*[A-Za-z]{3,}"
+)
 _SAID = re.compile(
     r"(?:\banswer\s+is\b|^\W*(?:the\s+|final\s+)*answer\W{0,3}:)([^\n]*?)(?=[.!?](?:\s|\Z)|$)",
     re.IGNORECASE | re.MULTILINE,
@@ -32,7 +35,8 @@ _LABEL = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 _CORRECTION = re.compile(
-    r"\W*(?:wait|hmm|but|no\b|actually|let|check|however|so\b|alternatively|therefore|thus|this|that|we|i\b|is\b|sorry)",
+    r"\W*(?:wait|hmm|but|no\b|actually|let|check|however|so\b|alternatively|therefore|thus|this|that|we|i\b|is\b"
+    r"|sorry)",
     re.IGNORECASE,
 )
 _ASKED = re.compile(r"\b(?:how|what|which|who|when|where|find|calculate|compute|determine)\b[^?]*\?", re.IGNORECASE)
@@ -113,7 +117,9 @@ def _own(text: str) -> str:
 
 
 def _asks(text: str) -> bool:
-    """Whether it holds a question, and does not go on with the answer before it. "####" ends a solution, a box may not."""
+    """Whether it holds a question, and does not go on with the answer before it. "####" ends a solution, a box may
+    not.
+    """
     return bool(_ASKED.search(text)) and not _CORRECTION.match(text)
 
 

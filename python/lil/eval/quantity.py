@@ -42,9 +42,11 @@ _VULGAR = {
 }  # fmt: skip
 _POWERS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
 
-_TEXT = re.compile(r"\\(?:text|textbf|textit|textrm|textsf|mathrm|mathbf|mathit|mathsf|mbox|operatorname)\s*\{([^{}]*)\}")
+_TEXT = re.compile(r"\\(?:text(?:bf|it|rm|sf)?|math(?:rm|bf|it|sf)|mbox|operatorname)\s*\{([^{}]*)\}")
 _SPACE = re.compile(r"\\[,;:> ]|\\(?:quad|qquad|enspace|thinspace)\b|~|\{\s*\}")
-_CURRENCY = re.compile(r"\\?\$|\\(?:pounds|euro|yen)\b|[£€¥₹₩₽¢]|\b(?:USD|EUR|GBP|INR|CAD|AUD|JPY|RMB|Rs\.?)(?=[\s\d.-]|$)")
+_CURRENCY = re.compile(
+    r"\\?\$|\\(?:pounds|euro|yen)\b|[£€¥₹₩₽¢]|\b(?:USD|EUR|GBP|INR|CAD|AUD|JPY|RMB|Rs\.?)(?=[\s\d.-]|$)"
+)
 _DEGREES = re.compile(r"\^\s*\{?\s*\\circ\s*\}?|\\degree\b")
 _FRACTION = re.compile(r"\\[dtc]?frac\s*(?:\{\s*(\d+)\s*\}|(\d))\s*(?:\{\s*(\d+)\s*\}|(\d))")
 
@@ -63,7 +65,8 @@ _SCALES = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9
 # words that are no variables: long ones, a few short ones, units
 _WORD = re.compile(
     r"(?<![A-Za-z\\])(?!(?:sqrt|cbrt|sin|cos|tan|cot|sec|csc|log|exp|abs|arc[a-z]+|infinity)(?![A-Za-z]))"
-    r"(?:[A-Za-z]{3,}|a(?= [A-Za-z]{3})|is|am|pm|of|to|in|at|on|by|or|he|it|we|no|so|mm|cm|km|kg|mg|lb|oz|ft|yd|hr|ml|mL|m/s)"
+    r"(?:[A-Za-z]{3,}|a(?= [A-Za-z]{3})|is|am|pm|of|to|in|at|on|by|or|he|it|we|no|so"
+    r"|mm|cm|km|kg|mg|lb|oz|ft|yd|hr|ml|mL|m/s)"
     r"(?:\s*\^\s*\{?[234]\}?)?(?![A-Za-z])"
 )
 _UNIT = "\x00"  # what stood in \text{...}: words, whatever their length
