@@ -10,6 +10,7 @@ from importlib import metadata as _metadata
 
 from . import llama_cpp
 from ._errors import (
+    BusyError,
     CalibrationWarning,
     ClosedError,
     ConfigError,
@@ -22,6 +23,7 @@ from ._errors import (
     ModelError,
     NativeError,
     PromptError,
+    StateError,
 )
 from ._guardian import Guardian
 from ._h2o import H2O
@@ -43,6 +45,7 @@ __all__ = [
     "LZ77",
     "RKV",
     "TOVA",
+    "BusyError",
     "CalibrationWarning",
     "ClosedError",
     "ConfigError",
@@ -63,6 +66,7 @@ __all__ = [
     "RaaS",
     "Sink",
     "SparseInfo",
+    "StateError",
     "TidalDecode",
     "__version__",
     "install_as_llama_cpp",

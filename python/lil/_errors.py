@@ -28,7 +28,7 @@ class ContextError(LilError, ValueError):
 
 
 class PromptError(LilError, ValueError):
-    """A prompt without tokens."""
+    """A prompt without tokens, or nothing evaluated to sample from."""
 
 
 class ContextFullError(LilError, ValueError, RuntimeError):
@@ -37,6 +37,14 @@ class ContextFullError(LilError, ValueError, RuntimeError):
 
 class ClosedError(LilError, RuntimeError):
     """The model was closed, before the call or by another thread during it."""
+
+
+class BusyError(LilError, RuntimeError):
+    """A stream owns the model, or a call came from within another one (a callback)."""
+
+
+class StateError(LilError, RuntimeError):
+    """A state that this model or its context cannot take; the object is as it was."""
 
 
 class NativeError(LilError, RuntimeError):

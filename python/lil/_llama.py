@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import difflib
 import functools
 import inspect
@@ -11,9 +12,18 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
+from . import _state
 from ._check import check_bool, check_int
 from ._context import SparseContext, full_info, make_context, memory_lack
-from ._errors import CalibrationWarning, ConfigError, ContextFullError, MemoryWarning, ModelError, PromptError
+from ._errors import (
+    BusyError,
+    CalibrationWarning,
+    ConfigError,
+    ContextFullError,
+    MemoryWarning,
+    ModelError,
+    PromptError,
+)
 from ._gate import Gate
 from ._guardian import Guardian
 from ._native import lib
@@ -35,7 +45,14 @@ class _Request:
 
     llama: Llama
     guardian: Guardian | None
+    scope: _Scope | None = None
     watch: Watch | None = None
+    generates: bool = False
+
+    @property
+    def owner(self) -> object:
+        """What the gate knows it by: the user's call that it is a part of, where there is one."""
+        return self if self.scope is None else self.scope
 
     def annotate(self, result: dict[str, Any]) -> None:
         """Writes `stop_reason` and `guardian` into the choices that are at their end."""
@@ -55,6 +72,7 @@ class _Scope:
     llama: Llama
     guardian: Guardian | None
     requests: list[_Request] = field(default_factory=list)
+    active: _Request | None = None
 
     def annotate(self, result: Any) -> None:
         watched = [request for request in self.requests if request.watch is not None]
@@ -93,10 +111,10 @@ def _keyword(name: str, default: object = None) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default)
 
 
-def _one_at_a_time(stock: Callable[..., Any]) -> Callable[..., Any]:
+def _one_at_a_time(stock: Callable[..., Any], *, reads: bool) -> Callable[..., Any]:
     @functools.wraps(stock)
     def method(self: Llama, *args: Any, **kwargs: Any) -> Any:
-        with self._gate:
+        with self._gate.reading() if reads else self._gate:
             return stock(self, *args, **kwargs)
 
     return method
@@ -125,7 +143,9 @@ class Llama(bindings.Llama):
 
     A keyword that nobody knows is ignored with a warning.
 
-    Calls from several threads wait for each other. `close()` may come at any time: a generation in progress raises
+    Calls from several threads wait for each other. A stream owns the model from its first chunk, on whatever threads
+    its chunks are fetched, until it is exhausted, closed or collected; other requests meanwhile raise `BusyError` at once
+    (tokenizing, `save_state` and the like do not). `close()` may come at any time: a generation in progress raises
     `ClosedError`.
 
     Raises:
@@ -209,7 +229,7 @@ class Llama(bindings.Llama):
 
     def sparse_info(self) -> SparseInfo:
         """What this model's context has done so far, and the memory of its cache."""
-        with self._gate:
+        with self._gate.reading():
             info = self._ctx.info() if isinstance(self._ctx, SparseContext) else None
             if info is not None:
                 return info
@@ -233,6 +253,7 @@ class Llama(bindings.Llama):
 
         Raises:
             ContextFullError: More tokens than positions are left. Nothing was evaluated.
+            BusyError: A stream owns the model.
             ClosedError: The model was closed.
             RuntimeError: The native library could not.
         """
@@ -257,6 +278,19 @@ class Llama(bindings.Llama):
                     self._steps += 1
                     self._tokens_read += self.n_tokens
 
+    def sample(self, *args: Any, **kwargs: Any) -> int:
+        """`llama_cpp.Llama.sample`.
+
+        Raises:
+            PromptError: Nothing was evaluated since the model was made, reset, or took a state.
+            BusyError: A stream owns the model.
+            ClosedError: The model was closed.
+        """
+        with self._gate:
+            if self._requires_eval or self.n_tokens == 0:
+                raise PromptError("there is nothing to sample from; eval() at least one token first")
+            return super().sample(*args, **kwargs)
+
     def _init_sampler(self, *args: Any, **kwargs: Any) -> Any:
         chain = super()._init_sampler(*args, **kwargs)
         pending, self._pending = self._pending, None
@@ -273,10 +307,11 @@ class Llama(bindings.Llama):
         Raises:
             PromptError: No tokens, and none from before.
             ContextFullError: More tokens than positions.
+            BusyError: Another stream owns the model.
             ClosedError: The model was closed.
         """
         request = _request.get()
-        if request is None or request.llama is not self:
+        if request is None or request.llama is not self or request.generates:
             request = _Request(self, self.guardian if guardian is None else resolve_guardian(guardian))
         return self._generate(request, list(tokens), args, kwargs)
 
@@ -286,18 +321,22 @@ class Llama(bindings.Llama):
         stream = super().generate(tokens, *args, **kwargs)
         fresh = kwargs.get("reset", True)
         sent: Sequence[int] | None = None
-        with self._gate:
-            if not tokens and (fresh or self.n_tokens == 0):
-                raise PromptError("the prompt has no tokens, and this model adds none of its own; give at least one")
-            if request.guardian is not None:
-                config = request.guardian
-                if kwargs.get("grammar") is not None and config.action == "close_think":
-                    config = Guardian(every=config.every, threshold=config.threshold, patience=config.patience)
-                request.watch = Watch(self._model.vocab, config)
-                request.watch.feed(tokens if fresh else [*self._input_ids.tolist(), *tokens])
+        request.generates = True
+        inner = self._gate.owned_by(request.owner)  # a completion's: it is the stream, or none
         try:
+            with self._gate.turn(request.owner, stream=True):
+                if not tokens and (fresh or self.n_tokens == 0):
+                    raise PromptError(
+                        "the prompt has no tokens, and this model adds none of its own; give at least one"
+                    )
+                if request.guardian is not None:
+                    config = request.guardian
+                    if kwargs.get("grammar") is not None and config.action == "close_think":
+                        config = Guardian(every=config.every, threshold=config.threshold, patience=config.patience)
+                    request.watch = Watch(self._model.vocab, config)
+                    request.watch.feed(tokens if fresh else [*self._input_ids.tolist(), *tokens])
             while True:
-                with self._gate:
+                with self._gate.turn(request.owner, stream=True):
                     self._pending = request
                     try:
                         token = stream.send(sent)
@@ -311,6 +350,8 @@ class Llama(bindings.Llama):
                     return
         finally:
             stream.close()
+            if not inner:
+                self._gate.release(request.owner)
 
     def _is_end(self, token: int) -> bool:
         return native.llama_vocab_is_eog(self._model.vocab, token)
@@ -320,21 +361,35 @@ class Llama(bindings.Llama):
     def _create_completion(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
         scope = _scope.get()
         if scope is not None and scope.llama is self:
-            request = _Request(self, scope.guardian)
+            request = _Request(self, scope.guardian, scope)
             scope.requests.append(request)
         else:
             request = _Request(self, self.guardian)
-        return self._run(request, super()._create_completion(*args, **kwargs))
+        chunks = super()._create_completion(*args, **kwargs)
+        return self._run(request, chunks, stream=bool(kwargs.get("stream", False)))
 
-    def _run(self, request: _Request, chunks: Iterator[Any]) -> Iterator[Any]:
-        while True:
-            with self._gate:
-                with _set(_request, request):
-                    chunk = next(chunks, None)
-                if chunk is None:
-                    return
-                request.annotate(chunk)
-            yield chunk
+    def _run(self, request: _Request, chunks: Iterator[Any], *, stream: bool) -> Iterator[Any]:
+        scope = request.scope or _Scope(self, None)
+        inner = self._gate.owned_by(request.owner)  # a chat's, which has the model already
+        try:
+            while True:
+                with self._gate.turn(request.owner, stream=stream):
+                    if scope.active not in (None, request):
+                        raise BusyError("a completion was asked for from within another one; ask when that has ended")
+                    scope.active = request
+                    with _set(_request, request):
+                        chunk = next(chunks, None)
+                    if chunk is None:
+                        return
+                    if not stream:
+                        scope.active = None
+                    request.annotate(chunk)
+                yield chunk
+        finally:
+            if scope.active is request:
+                scope.active = None
+            if stream and not inner:
+                self._gate.release(request.owner)
 
     def _in_scope(self, guardian: bool | Guardian | None) -> _Scope:
         self._gate.check()
@@ -351,6 +406,7 @@ class Llama(bindings.Llama):
             ConfigError: `guardian` is nothing of the kind.
             PromptError: The prompt has no tokens.
             ValueError: The prompt is longer than the context.
+            BusyError: A stream owns the model. A stream says so at its first chunk.
             ClosedError: The model was closed, before or meanwhile.
         """
         with _set(_scope, self._in_scope(guardian)):
@@ -366,22 +422,49 @@ class Llama(bindings.Llama):
     def create_chat_completion(self, *args: Any, guardian: bool | Guardian | None = None, **kwargs: Any) -> Any:
         """`llama_cpp.Llama.create_chat_completion`, with `guardian` for this request. Raises as `create_completion`."""
         scope = self._in_scope(guardian)
-        with _set(_scope, scope):
+        with _set(_scope, scope), contextlib.ExitStack() as stack:
+            if not kwargs.get("stream"):  # all completions that it takes, in one turn
+                stack.enter_context(self._gate.turn(scope))
             result = super().create_chat_completion(*args, **kwargs)
         if isinstance(result, dict):
             scope.annotate(result)
             return result
         return self._chat_chunks(scope, iter(result))
 
-    @staticmethod
-    def _chat_chunks(scope: _Scope, chunks: Iterator[Any]) -> Iterator[Any]:
-        while True:
-            with _set(_scope, scope):
-                chunk = next(chunks, None)
-            if chunk is None:
-                return
-            scope.annotate(chunk)
-            yield chunk
+    def _chat_chunks(self, scope: _Scope, chunks: Iterator[Any]) -> Iterator[Any]:
+        try:
+            while True:
+                with self._gate.turn(scope, stream=True), _set(_scope, scope):
+                    chunk = next(chunks, None)
+                if chunk is None:
+                    return
+                scope.annotate(chunk)
+                yield chunk
+        finally:
+            close = getattr(chunks, "close", None)
+            if close is not None:
+                close()
+            self._gate.release(scope)
+
+    # States
+
+    def save_state(self) -> bindings.LlamaState:
+        """`llama_cpp.Llama.save_state`, with the model and the method noted in the state, and without scores where the
+        model keeps none (`logits_all=False`).
+        """
+        with self._gate.reading():
+            return _state.save(self)
+
+    def load_state(self, state: bindings.LlamaState) -> None:
+        """Goes back to a saved state, also one of another `Llama` of this model and method, with a larger `n_ctx` or a
+        smaller one that it fits.
+
+        Raises:
+            StateError: It does not fit; the message says why. The model is as it was.
+            BusyError: A stream owns the model.
+        """
+        with self._gate:
+            _state.load(self, state)
 
     # Pickling
 
@@ -397,25 +480,21 @@ class Llama(bindings.Llama):
         }
 
 
-# These touch native memory and are otherwise the bindings' own.
+# These touch native memory and are otherwise the bindings' own. The second ones change nothing that a stream needs.
+for _name in ("create_embedding", "embed", "reset"):
+    setattr(Llama, _name, _one_at_a_time(getattr(bindings.Llama, _name), reads=False))
 for _name in (
-    "create_embedding",
     "detokenize",
-    "embed",
-    "load_state",
     "n_ctx",
     "n_embd",
     "n_vocab",
     "pooling_type",
-    "reset",
-    "sample",
-    "save_state",
     "token_bos",
     "token_eos",
     "token_nl",
     "tokenize",
 ):
-    setattr(Llama, _name, _one_at_a_time(getattr(bindings.Llama, _name)))
+    setattr(Llama, _name, _one_at_a_time(getattr(bindings.Llama, _name), reads=True))
 
 
 def _refuse_combinations(sparse: Method | None, kwargs: dict[str, Any]) -> None:

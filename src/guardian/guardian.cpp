@@ -105,17 +105,18 @@ static void lil_guardian_copy_state(const llama_sampler * smpl_src, llama_sample
     const lil_guardian & src = *(const lil_guardian *) smpl_src->ctx;
     lil_guardian       & dst = *(lil_guardian *) smpl_dst->ctx;
 
-    lil_lz77 * lz = lil_lz77_clone(src.lz);
-    if (lz == nullptr) {
+    // whatever can throw comes first: dst is as it was then
+    lil_guardian copy(src);
+
+    copy.lz = lil_lz77_clone(src.lz);
+    if (copy.lz == nullptr) {
         throw std::bad_alloc();
     }
+    copy.inputs = std::move(dst.inputs); // its own graph's
+
     lil_lz77_free(dst.lz);
 
-    const auto inputs = std::move(dst.inputs);
-
-    dst        = src;
-    dst.lz     = lz;
-    dst.inputs = inputs; // its own graph's
+    dst = std::move(copy);
 }
 
 // nullptr: smpl is no Guardian

@@ -3,6 +3,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+// in the library, what failed is said by lil_last_error(); alone, this file depends on nothing
+#ifdef LIL_LZ77_IN_LIBRARY
+#include "lil-error.h"
+#else
+#define lil_set_last_error(...) ((void) 0)
+#endif
+
 // The text is kept as a suffix automaton: its states are the classes of substrings that end at the same places, an edge
 // appends a byte, and the link of a state leads to the longest suffix that is in another class, that is, ends at more
 // places. So the link of the whole text's state leads to the longest suffix that occurred earlier, and one compare of its
@@ -374,9 +381,12 @@ static bool lz77_reserve(struct lil_lz77 * lz, uint32_t n) {
 struct lil_lz77 * lil_lz77_init(void) {
     struct lil_lz77 * lz = malloc(sizeof(*lz));
 
-    if (lz != NULL) {
-        *lz = (struct lil_lz77) { 0 };
+    if (lz == NULL) {
+        lil_set_last_error("lz77: out of memory");
+        return NULL;
     }
+
+    *lz = (struct lil_lz77) { 0 };
 
     return lz;
 }
@@ -397,6 +407,7 @@ struct lil_lz77 * lil_lz77_clone(const struct lil_lz77 * lz) {
 
     if (result->prefix == NULL || result->clone == NULL || result->edge == NULL) {
         lil_lz77_free(result);
+        lil_set_last_error("lz77: out of memory for a copy of %u bytes of text", lz->n);
         return NULL;
     }
 
@@ -429,7 +440,12 @@ bool lil_lz77_feed(struct lil_lz77 * lz, const void * data, size_t n) {
         return true;
     }
 
-    if (n > LZ77_MAX_BYTES - lz->n || !lz77_reserve(lz, (uint32_t) n)) {
+    if (n > LZ77_MAX_BYTES - lz->n) {
+        lil_set_last_error("lz77: %zu bytes after %u: a text has at most 2^31 - 1 bytes; start another one", n, lz->n);
+        return false;
+    }
+    if (!lz77_reserve(lz, (uint32_t) n)) {
+        lil_set_last_error("lz77: out of memory for %zu bytes after %u", n, lz->n);
         return false;
     }
 

@@ -15,6 +15,7 @@
 #include <cstring>
 #include <fstream>
 #include <limits>
+#include <new>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -28,6 +29,27 @@
     } while (0)
 
 static const llama_vocab * vocab = nullptr;
+
+#ifdef __linux__
+// elsewhere a library's allocations are not replaced by a program's
+static size_t fail_size = 0; // 0: no allocation fails, otherwise those of at least that many bytes
+
+void * operator new(size_t size) {
+    void * ptr = fail_size > 0 && size >= fail_size ? nullptr : malloc(size > 0 ? size : 1);
+    if (ptr == nullptr) {
+        throw std::bad_alloc();
+    }
+    return ptr;
+}
+
+void operator delete(void * ptr) noexcept {
+    free(ptr);
+}
+
+void operator delete(void * ptr, size_t) noexcept {
+    free(ptr);
+}
+#endif
 
 //
 // helpers
@@ -380,6 +402,32 @@ static void test_clone() {
     llama_sampler_free(b);
     llama_sampler_free(c);
 
+#ifdef __linux__
+    // a copy that fails changes nothing
+    llama_sampler * full = make_guardian(LIL_GUARDIAN_FLAG, 1, 15.0, 2);
+    llama_sampler * kept = make_guardian(LIL_GUARDIAN_FLAG, 100, 15.0, 2);
+    accept_until_forced(full, prose);
+    accept_until_forced(kept, { loop.begin(), loop.begin() + 130 });
+    const auto before = get_report(kept);
+    CHECK(get_curve(full).size() > 500);
+
+    bool thrown = false;
+    fail_size = 500*sizeof(double);
+    try {
+        llama_sampler_copy(full, kept);
+    } catch (const std::bad_alloc &) {
+        thrown = true;
+    }
+    fail_size = 0;
+    const auto after = get_report(kept);
+    CHECK(thrown && after.size == before.size && after.n_tokens == before.n_tokens && after.n_checks == before.n_checks);
+    accept_until_forced(kept, prose);
+    llama_sampler_copy(full, kept);
+    CHECK(get_curve(kept) == get_curve(full));
+    llama_sampler_free(full);
+    llama_sampler_free(kept);
+#endif
+
     // in the middle of forcing, within a chain
     llama_sampler * chain = llama_sampler_chain_init(llama_sampler_chain_default_params());
     auto params = make_params(LIL_GUARDIAN_CLOSE_THINK, 50, 10.0, 1);
@@ -497,6 +545,11 @@ static void test_errors() {
 
     CHECK(lil_sampler_init_guardian(nullptr, params) == nullptr);
     CHECK(strstr(lil_last_error(), "vocabulary") != nullptr);
+
+    lil_lz77 * lz = lil_lz77_init();
+    CHECK(lil_lz77_feed(lz, "abc", 3) && !lil_lz77_feed(lz, "abc", (size_t) 1 << 31) && lil_lz77_bytes(lz) == 3);
+    CHECK(strstr(lil_last_error(), "2147483648 bytes after 3") != nullptr && strstr(lil_last_error(), "2^31 - 1") != nullptr);
+    lil_lz77_free(lz);
 
     // no Guardian
     llama_sampler * greedy = llama_sampler_init_greedy();

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import lil
+import numpy as np
 import pytest
 from conftest import LOOP, ROOT
 from lil import Guardian
@@ -195,3 +197,128 @@ def test_guardian_setting() -> None:
     settings.sparse = None
     assert server_keywords(settings)["sparse"] is None
     assert Guardian() == Guardian(every=250)
+
+
+# What the bindings got wrong
+
+
+def _log_softmax(scores: Any) -> Any:
+    shifted = scores.astype(np.float64) - scores.max(axis=-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+
+
+@pytest.mark.parametrize("prompt", ["The sea is blue and", "<|im_start|>The sea is blue and", [504, 4165, 314]])
+def test_echoed_logprobs(model_path: str, prompt: Any) -> None:
+    """SmolLM2 adds no BOS token; the second prompt begins with it, and it is not echoed."""
+    llama = lil.Llama(model_path, n_ctx=128, logits_all=True, verbose=False)
+    result = llama.create_completion(prompt, max_tokens=5, temperature=0, logprobs=2, echo=True)
+    choice = result["choices"][0]
+    tokens = prompt if isinstance(prompt, list) else llama.tokenize(prompt.encode(), add_bos=False, special=True)
+    got = llama._input_ids.tolist()[len(tokens) :]
+    shown = tokens[1:] if tokens[0] == llama.token_bos() else tokens
+    want = _log_softmax(llama._scores)
+    logprobs = choice["logprobs"]
+    n = len(shown)
+    assert len(logprobs["tokens"]) == n + 5
+    assert logprobs["tokens"][:n] == [llama.detokenize([token]).decode() for token in shown]
+    assert logprobs["token_logprobs"][0] is None and logprobs["top_logprobs"][0] is None
+    all_tokens = [*tokens, *got]
+    offset = len(tokens) - n
+    for i in range(1, n + len(got)):  # the last one was never evaluated
+        place = i + offset
+        assert logprobs["token_logprobs"][i] == pytest.approx(want[place - 1, all_tokens[place]], abs=1e-3)
+        best = max(logprobs["top_logprobs"][i].values())
+        assert best == pytest.approx(want[place - 1].max(), abs=1e-3)
+    text = prompt if isinstance(prompt, str) else llama.detokenize(prompt).decode()
+    assert choice["text"].startswith(text)
+    plain = llama.create_completion(prompt, max_tokens=5, temperature=0, logprobs=2)["choices"][0]["logprobs"]
+    assert plain["token_logprobs"] == pytest.approx(logprobs["token_logprobs"][n:], abs=1e-3)
+    llama.close()
+
+
+def test_logit_bias_and_a_processor(shared_llama: lil.Llama) -> None:
+    prompt = "The capital of France is"
+    plain = shared_llama.create_completion(prompt, max_tokens=1, temperature=0)["choices"][0]["text"]
+    first, second = (shared_llama.tokenize(word, add_bos=False)[0] for word in (b" apple", b" stone"))
+
+    def forbid(tokens: Any, scores: Any) -> Any:
+        scores[first] = -1000.0
+        return scores
+
+    processors = lil.llama_cpp.LogitsProcessorList([forbid])
+    ask: dict[str, Any] = {"prompt": prompt, "max_tokens": 1, "temperature": 0}
+    for bias, processor, want in (
+        ({first: 200.0, second: 100.0}, None, " apple"),
+        ({first: 200.0, second: 100.0}, processors, " stone"),  # both act
+        ({first: 200.0}, processors, plain),
+        (None, None, plain),
+    ):
+        result = shared_llama.create_completion(**ask, logit_bias=bias, logits_processor=processor)
+        assert result["choices"][0]["text"] == want
+    assert processors == [forbid]
+
+
+class _Says(lil.Llama):
+    """Yields given tokens, and the end."""
+
+    says: list[int]
+
+    def generate(self, tokens: Any, *args: Any, **kwargs: Any) -> Any:
+        self.n_tokens = len(tokens)
+        for token in [*self.says, self.token_eos()]:
+            self.n_tokens += 1
+            yield token
+
+
+@pytest.mark.parametrize("logprobs", [None, 1])
+def test_characters_of_several_tokens(model_path: str, logprobs: int | None) -> None:
+    """A stream's text is the text, also where a character's bytes are held back as a possible stop."""
+    llama = _Says(model_path, n_ctx=64, vocab_only=True, logits_all=True, verbose=False)
+    split = 0
+    for text in ("so 🜁", "🜁🜂", "naïve 🜁 — 日本語", "a 🜁!"):
+        llama.says = llama.tokenize(text.encode(), add_bos=False)
+        split += any(b"\xf0" in piece and len(piece) < 4 for piece in map(llama.detokenize, ([t] for t in llama.says)))
+        for stop in ([], ["🜁!"], ["🜂x"], ["語。"], ["never", "🜁?"]):
+            for max_tokens in (len(llama.says), 60):
+                ask = {"max_tokens": max_tokens, "stop": stop, "logprobs": logprobs}
+                want = llama.create_completion("x", **ask)["choices"][0]["text"]
+                chunks = list(llama.create_completion("x", **ask, stream=True))
+                assert "".join(chunk["choices"][0]["text"] for chunk in chunks) == want
+                assert want == (text if stop != ["🜁!"] or "🜁!" not in text else text[: text.index("🜁!")])
+    assert split == 4
+    llama.close()
+
+
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "report",
+        "parameters": {"type": "object", "properties": {"fine": {"type": "boolean"}}, "required": ["fine"]},
+    },
+}
+
+
+@pytest.mark.parametrize(
+    "chat_format", [None, "chatml-function-calling", "functionary", "functionary-v1", "functionary-v2"]
+)
+def test_a_tool_call_cut_short(make_llama: Any, chat_format: str | None) -> None:
+    llama = make_llama(chat_format=chat_format)
+    ask: dict[str, Any] = {
+        "messages": [{"role": "user", "content": "Is everything fine?"}],
+        "tools": [TOOL],
+        "tool_choice": {"type": "function", "function": {"name": "report"}},
+        "temperature": 0,
+    }
+    streams = (False, True) if chat_format not in ("functionary", "functionary-v1") else (False,)  # they cannot
+    for stream in streams:
+        for max_tokens, reason in ((2, "length"), (60, "tool_calls")):
+            result = llama.create_chat_completion(**ask, max_tokens=max_tokens, stream=stream)
+            chunks = list(result) if stream else [result]
+            assert chunks[-1]["choices"][0]["finish_reason"] == reason
+            if not stream:
+                arguments = result["choices"][0]["message"]["tool_calls"][0]["function"]["arguments"]
+                if reason == "length":
+                    with pytest.raises(ValueError):
+                        json.loads(arguments)
+                else:
+                    assert list(json.loads(arguments)) == ["fine"]

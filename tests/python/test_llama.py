@@ -353,3 +353,303 @@ def test_cost_per_token_is_flat(model_path: str, stream: bool) -> None:
 def test_tokens_of_more_than_32_bytes(shared_llama: lil.Llama) -> None:
     text = b"x" + b"=" * 64 + b" " * 40 + b"y"
     assert shared_llama.detokenize(shared_llama.tokenize(text)) == text
+
+
+# Streams
+
+
+HELLO = [{"role": "user", "content": "Say hello."}]
+
+
+def _text(chunks: Any) -> str:
+    return "".join(chunk["choices"][0]["text"] for chunk in chunks)
+
+
+def test_a_stream_owns_the_model(make_llama: Callable[..., lil.Llama]) -> None:
+    llama = make_llama()
+    greedy = {"max_tokens": 16, "temperature": 0}
+    want = llama.create_completion(PROMPT, **greedy)["choices"][0]["text"]
+    others: list[Callable[[], Any]] = [
+        lambda: llama.create_completion("x"),
+        lambda: llama("x"),
+        lambda: next(llama.create_completion("x", stream=True)),
+        lambda: llama.create_chat_completion(HELLO),
+        lambda: next(llama.create_chat_completion(HELLO, stream=True)),
+        lambda: next(llama.generate([5])),
+        lambda: llama.eval([5]),
+        lambda: llama.sample(),
+        llama.reset,
+        lambda: llama.load_state(state),
+    ]
+    state = llama.save_state()
+    stream = llama.create_completion(PROMPT, stream=True, **greedy)
+    got = [next(stream)]
+    for other in others:
+        for run in (lambda other=other: other(), lambda other=other: _in_thread(other)):
+            with pytest.raises(lil.BusyError, match="in the middle of another request"):
+                run()
+        got.append(next(stream))
+    assert llama.detokenize(llama.tokenize(b"x y")) == b"x y"  # these change nothing
+    assert llama.save_state().n_tokens == llama.n_tokens < len(state.input_ids)
+    assert _text([*got, *stream]) == want
+    assert llama.create_completion(PROMPT, **greedy)["choices"][0]["text"] == want
+
+
+def _in_thread(call: Callable[[], Any]) -> Any:
+    result: list[Any] = []
+
+    def run() -> None:
+        try:
+            result.append(call())
+        except BaseException as error:
+            result.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    if isinstance(result[0], BaseException):
+        raise result[0]
+    return result[0]
+
+
+@pytest.mark.parametrize("kind", ["completion", "chat", "generate"])
+def test_a_stream_lets_go(make_llama: Callable[..., lil.Llama], kind: str) -> None:
+    """When it is exhausted, closed or collected, and not before."""
+    llama = make_llama()
+
+    def start() -> Any:
+        if kind == "completion":
+            stream = llama.create_completion(PROMPT, max_tokens=6, stream=True)
+        elif kind == "chat":
+            stream = llama.create_chat_completion(HELLO, max_tokens=6, stream=True)
+        else:
+            stream = llama.generate(llama.tokenize(PROMPT.encode()))
+        llama.create_completion("not begun yet", max_tokens=1)
+        next(stream)
+        with pytest.raises(lil.BusyError):
+            llama.create_completion("x")
+        return stream
+
+    for end in ("close", "collect", *(["exhaust"] if kind != "generate" else [])):
+        stream = start()
+        if end == "close":
+            _in_thread(stream.close)
+        elif end == "exhaust":
+            for _ in range(20):
+                if _in_thread(lambda stream=stream: next(stream, None)) is None:
+                    break
+        del stream
+        assert llama.create_completion("free", max_tokens=1)["choices"]
+    with pytest.raises(lil.PromptError):
+        next(llama.create_completion("", stream=True))
+    assert llama.create_completion("after an error", max_tokens=1)["choices"]
+
+
+def test_a_request_within_a_request(make_llama: Callable[..., lil.Llama]) -> None:
+    llama = make_llama()
+    seen: list[str] = []
+
+    def ask(tokens: Any, scores: Any) -> Any:
+        seen.append(llama.detokenize([5]).decode())
+        with pytest.raises(lil.BusyError):
+            llama.create_completion("x")
+        with pytest.raises(lil.BusyError):
+            next(llama.generate([5]))
+        with pytest.raises(lil.BusyError):
+            llama.create_chat_completion(HELLO)
+        return scores
+
+    processors = lil.llama_cpp.LogitsProcessorList([ask])
+    for stream in (False, True):
+        want = llama.create_completion(PROMPT, max_tokens=4, temperature=0)["choices"][0]["text"]
+        got = llama.create_completion(PROMPT, max_tokens=4, temperature=0, logits_processor=processors, stream=stream)
+        assert (_text(got) if stream else got["choices"][0]["text"]) == want
+        assert llama.create_chat_completion(HELLO, max_tokens=4, logits_processor=processors)["choices"]
+    assert len(seen) >= 16
+
+
+def test_who_waits_and_who_is_refused(make_llama: Callable[..., lil.Llama]) -> None:
+    """Plain requests wait for each other in their order; behind a stream that begins, they are refused at once."""
+    llama = make_llama()
+    order: list[str] = []
+    held, go = threading.Event(), threading.Event()
+
+    def hold(tokens: Any, scores: Any) -> Any:
+        held.set()
+        go.wait(60)
+        return scores
+
+    def plain(name: str, processor: Any = None) -> None:
+        processors = None if processor is None else lil.llama_cpp.LogitsProcessorList([processor])
+        try:
+            llama.create_completion(PROMPT, max_tokens=1, logits_processor=processors)
+            order.append(name)
+        except lil.BusyError:
+            order.append(f"{name} refused")
+
+    stream = llama.create_completion(PROMPT, max_tokens=4, stream=True)
+
+    def begin() -> None:
+        next(stream)
+        order.append("stream")
+
+    threads = []
+    for target in (lambda: plain("first", hold), lambda: plain("second"), begin, lambda: plain("third")):
+        threads.append(threading.Thread(target=target))
+        threads[-1].start()
+        held.wait(60)
+        time.sleep(0.1)
+    assert order == []
+    go.set()
+    for thread in threads:
+        thread.join()
+    assert order[:2] == ["first", "second"] and set(order[2:]) == {"stream", "third refused"}
+    assert list(stream)
+
+
+def test_closing_between_two_chunks(make_llama: Callable[..., lil.Llama]) -> None:
+    llama = make_llama()
+    stream = llama.create_completion(PROMPT, stream=True)
+    next(stream)
+    _in_thread(llama.close)
+    with pytest.raises(lil.ClosedError):
+        next(stream)
+
+
+# States that do not fit
+
+
+def _continue(llama: lil.Llama, n: int = 8) -> list[int]:
+    llama.eval([5])
+    tokens = []
+    for _ in range(n):
+        tokens.append(llama.sample(temp=0.0))
+        llama.eval([tokens[-1]])
+    return tokens
+
+
+def _filled(llama: lil.Llama) -> lil.Llama:
+    llama.eval(llama.tokenize(PROMPT.encode()))
+    for _ in range(36):
+        llama.eval([llama.sample(temp=0.0)])
+    return llama
+
+
+MAKES: dict[str, dict[str, Any]] = {
+    "sink": {"sparse": Sink(budget=32)},
+    "sink-48": {"sparse": Sink(budget=48)},
+    "h2o": {"sparse": H2O(budget=32)},
+    "infllm": {"sparse": lil.InfLLM(budget=64)},
+    "quest": {"sparse": lil.Quest(budget=32)},
+    "full": {"flash_attn": True},
+    "full, no FlashAttention": {},
+    "full, Q8_0": {"flash_attn": True, "type_k": 8, "type_v": 8},
+}
+# what goes into what, besides itself
+EXCHANGED = {("quest", "full"), ("full", "quest")}
+
+
+@pytest.fixture(scope="module")
+def states(model_path: str) -> dict[str, bytes]:
+    """Pickles of states, one for each of `MAKES`."""
+    saved = {}
+    for name, keywords in MAKES.items():
+        llama = _filled(lil.Llama(model_path, n_ctx=1024, n_ubatch=64, verbose=False, **keywords))
+        saved[name] = pickle.dumps(llama.save_state())
+        llama.close()
+    return saved
+
+
+@pytest.mark.parametrize("into", MAKES)
+def test_a_state_that_does_not_fit_changes_nothing(
+    make_llama: Callable[..., lil.Llama], states: dict[str, bytes], into: str
+) -> None:
+    llama = _filled(make_llama(n_ubatch=64, **MAKES[into]))
+    twin = _filled(make_llama(n_ubatch=64, **MAKES[into]))
+    for name, saved in states.items():
+        state = pickle.loads(saved)
+        if name == into or (name, into) in EXCHANGED:
+            twin.load_state(state)
+            assert twin.n_tokens == state.n_tokens and len(_continue(twin)) == 8
+            twin.load_state(pickle.loads(states[into]))
+            continue
+        with pytest.raises(lil.StateError, match="does not fit: .{8}"):
+            llama.load_state(state)
+    twin.load_state(pickle.loads(states[into]))
+    assert llama.n_tokens == twin.n_tokens and (llama._input_ids == twin._input_ids).all()
+    assert _continue(llama) == _continue(twin)
+
+
+def test_damaged_states(make_llama: Callable[..., lil.Llama]) -> None:
+    llama, twin = _filled(make_llama()), _filled(make_llama())
+    good = llama.save_state()
+    for change, words in (
+        ({"llama_state": good.llama_state[:-100]}, "damaged"),
+        ({"llama_state": good.llama_state[:-100], "llama_state_size": good.llama_state_size - 100}, "does not fit"),
+        ({"llama_state": good.llama_state + b"x", "llama_state_size": good.llama_state_size + 1}, "does not fit"),
+        ({"input_ids": good.input_ids[:5]}, "damaged"),
+        ({"saved_by": {**good.saved_by, "model": "another file"}}, "saved by another file, and this is .* bytes"),
+    ):
+        bad = pickle.loads(pickle.dumps(good))
+        bad.__dict__.update(change)
+        with pytest.raises(lil.StateError, match=words):
+            llama.load_state(bad)
+    with pytest.raises(lil.StateError, match="int is no state"):
+        llama.load_state(5)  # type: ignore[arg-type]
+    assert _continue(llama) == _continue(twin)
+
+
+@pytest.mark.parametrize("sparse", [None, "quest", *METHODS], ids=str)
+def test_states_and_other_context_sizes(make_llama: Callable[..., lil.Llama], sparse: Any) -> None:
+    llama = _filled(make_llama(n_ctx=256, n_ubatch=64, n_batch=128, sparse=sparse))
+    state = llama.save_state()
+    want = _continue(llama)
+    for n_ctx in (1024, 200):
+        other = make_llama(n_ctx=n_ctx, n_ubatch=64, sparse=sparse)
+        other.load_state(state)
+        assert _continue(other) == want
+        other.eval([5] * (n_ctx - other.n_tokens))  # to its own end
+    small = make_llama(n_ctx=48, n_batch=32, n_ubatch=32)
+    small.eval([5, 6, 7])
+    with pytest.raises(lil.StateError, match=f"holds {state.n_tokens} tokens, and n_ctx is 48"):
+        small.load_state(state)
+    assert small._input_ids.tolist() == [5, 6, 7]
+    keeps = make_llama(n_ctx=256, logits_all=True)
+    with pytest.raises(lil.StateError, match="logits_all"):
+        keeps.load_state(state)
+
+
+def test_sampling_from_nothing(make_llama: Callable[..., lil.Llama]) -> None:
+    llama = make_llama()
+    with pytest.raises(lil.PromptError, match="nothing to sample from"):
+        llama.sample()
+    llama.eval([5])
+    llama.load_state(llama.save_state())
+    with pytest.raises(lil.PromptError, match="nothing to sample from"):
+        llama.sample()
+
+
+@pytest.mark.parametrize("disk", [False, True])
+def test_a_cache_entry_that_does_not_fit_is_a_miss(
+    make_llama: Callable[..., lil.Llama], tmp_path: Path, disk: bool
+) -> None:
+    def caches() -> Any:
+        if disk:
+            return lil.llama_cpp.LlamaDiskCache(str(tmp_path / "cache"))
+        return lil.llama_cpp.LlamaRAMCache()
+
+    cache = caches()
+    greedy = {"max_tokens": 12, "temperature": 0}
+    first = make_llama(n_ubatch=64, sparse=METHODS[0])
+    first.set_cache(cache)
+    want = [first.create_completion(PROMPT, **greedy)["choices"][0]["text"]]
+    other = make_llama(n_ubatch=64, sparse=METHODS[1])
+    want.append(other.create_completion(PROMPT, **greedy)["choices"][0]["text"])
+    other.reset()
+    other._ctx.kv_cache_clear()
+    cache = caches() if disk else cache
+    other.set_cache(cache)
+    assert other.create_completion(PROMPT, **greedy)["choices"][0]["text"] == want[1]
+    first.reset()
+    first.set_cache(cache)
+    assert first.create_completion(PROMPT, **greedy)["choices"][0]["text"] == want[0]

@@ -167,6 +167,8 @@ def choices(option: str, text: str) -> list[Choice]:
     found = []
     for part in text.split(","):
         name, *pairs = part.strip().split(":")
+        if name == "full" and not pairs:  # always there; the tables print its name
+            continue
         if name not in METHODS:
             raise ConfigError(f"{option} {text!r}: {name!r} is unknown; give a list of {NAMES}")
         fields = [field.name for field in dataclasses.fields(METHODS[name]) if field.name != "budget"]
