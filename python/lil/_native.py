@@ -34,6 +34,7 @@ class SparseParams(ctypes.Structure):
         ("n_obs", c_uint32),
         ("lambda_", c_float),  # lambda, which is a keyword here
         ("threshold", c_float),
+        ("kept_prompts", c_uint32),
     ]
 
 
@@ -53,6 +54,8 @@ class SparseInfo(ctypes.Structure):
         ("n_rows", c_uint64),
         ("n_evicted", c_uint64),
         ("backend", c_char_p),
+        ("n_kept", c_uint32),
+        ("n_restored", c_uint64),
     ]
 
 

@@ -47,6 +47,14 @@ llama_kv_cache * lil_new_kv_cache(
     const llama_memory_i::layer_reuse_cb  & reuse,
     const llama_memory_i::layer_share_cb  & share);
 
+// In a model with sliding windows: whether the two halves can both do this removal. The full-attention half says the rest itself.
+bool lil_can_seq_rm(
+            llama_kv_cache & base,
+      const llama_kv_cache & swa,
+              llama_seq_id   seq_id,
+                 llama_pos   p0,
+                 llama_pos   p1);
+
 // the computation of a ubatch failed or was aborted after it had been applied to the memory
 void lil_ubatch_failed(llama_memory_i & memory, const llama_ubatch & ubatch);
 

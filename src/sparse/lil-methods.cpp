@@ -35,6 +35,9 @@ lil_sparse_params lil_sparse_default_params(lil_sparse_method method) {
     res.lambda        = 0.1f;
     res.threshold     = 0.5f;
 
+    const auto * m = lil_find_method(method);
+    res.kept_prompts  = m && m->evicts ? 2 : 0;
+
     return res;
 }
 
@@ -63,6 +66,12 @@ std::string lil_check_params(const lil_sparse_params & p) {
     }
     if (m->evicts && p.min_ctx != 0) {
         return format("min_ctx = %u: a method that evicts has none", p.min_ctx);
+    }
+    if (!m->evicts && p.kept_prompts != 0) {
+        return format("kept_prompts = %u: only a method that evicts keeps ends of prompts", p.kept_prompts);
+    }
+    if (p.kept_prompts > 64) {
+        return format("kept_prompts = %u: at most 64", p.kept_prompts);
     }
     if (m->evicts && p.fused_dense) {
         return "fused_dense = true: a method that evicts has no such form";

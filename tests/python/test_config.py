@@ -293,8 +293,8 @@ def test_server_keywords() -> None:
 
 @pytest.mark.skipif(ctypes.sizeof(ctypes.c_void_p) != 8, reason="sizes of a 64-bit platform")
 def test_native_layout() -> None:
-    assert ctypes.sizeof(_native.SparseParams) == 76
-    assert ctypes.sizeof(_native.SparseInfo) == 72
+    assert ctypes.sizeof(_native.SparseParams) == 80
+    assert ctypes.sizeof(_native.SparseInfo) == 88
     assert ctypes.sizeof(_native.GuardianParams) == 32
     assert ctypes.sizeof(_native.GuardianReport) == 56
 
