@@ -79,6 +79,8 @@ class SparseContext(internals.LlamaContext):
             sparse_steps=native.n_sparse,
             rows_read=native.n_rows,
             evicted=native.n_evicted,
+            kept=native.n_kept,
+            restored=native.n_restored,
         )
 
     def guess(self) -> str | None:

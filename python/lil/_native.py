@@ -35,6 +35,7 @@ class SparseParams(ctypes.Structure):
         ("n_obs", c_uint32),
         ("lambda_", c_float),  # lambda, which is a keyword here
         ("threshold", c_float),
+        ("kept_prompts", c_uint32),
     ]
 
 
@@ -56,6 +57,8 @@ class SparseInfo(ctypes.Structure):
         ("n_evicted", c_uint64),
         ("backend", c_char_p),
         ("kv_resident", c_uint64),
+        ("n_kept", c_uint32),
+        ("n_restored", c_uint64),
     ]
 
 

@@ -30,6 +30,8 @@ FORMS: tuple[str, ...] = ("auto", "portable", "fused")
 
 PAGE = 16  # tokens of a page: Quest, RaaS
 
+_MOST_KEPT = 64  # ends of prompts, as natively
+
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
@@ -89,14 +91,20 @@ class Evict(Method):
     Args:
         capacity: Slots of the KV cache per layer, which is what saves memory. None: `n_ctx`. Otherwise at least
             `budget + n_ubatch`; a prompt that does not fit is cut to the budget whenever its next part would not.
+        kept_prompts: Ends of the last prompts, as they were cut, that are kept per sequence (`budget` slots each), so
+            that a turn that goes back to one of them (the same request again, a last message that was edited) need not
+            evaluate everything anew. 0: none.
     """
 
     capacity: int | None = None
+    kept_prompts: int = 2
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.capacity is not None:
             set_field(self, "capacity", check_int(type(self).__name__, "capacity", self.capacity, least=1))
+        kept = check_int(type(self).__name__, "kept_prompts", self.kept_prompts, least=0, most=_MOST_KEPT)
+        set_field(self, "kept_prompts", kept)
 
     def check_context(self, *, n_ctx: int, n_ubatch: int) -> None:
         """Refuses a capacity that cannot hold the budget and one physical batch.
@@ -115,6 +123,7 @@ class Evict(Method):
     def native(self, *, n_ctx: int, fused_dense: bool | None = None) -> SparseParams:
         params = super().native(n_ctx=n_ctx, fused_dense=fused_dense)
         params.capacity = 0 if self.capacity is None or self.capacity >= n_ctx else self.capacity
+        params.kept_prompts = self.kept_prompts
         return params
 
 
@@ -222,6 +231,8 @@ class SparseInfo:
         sparse_steps: Decode steps that attended to a part.
         rows_read: KV rows that decode steps attended to: tokens x KV heads x layers. None as for `kv_bytes`.
         evicted: Tokens evicted, per KV head and layer.
+        kept: Ends of prompts that an evicting method keeps now, of all sequences.
+        restored: How often one was brought back.
     """
 
     method: str | None
@@ -238,3 +249,5 @@ class SparseInfo:
     sparse_steps: int
     rows_read: int | None
     evicted: int
+    kept: int = 0
+    restored: int = 0

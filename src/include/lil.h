@@ -129,11 +129,14 @@ struct lil_sparse_params {
     uint32_t n_obs;       // last queries that importance is taken from; as many last tokens stay
     float    lambda;      // weight of importance against redundancy, 0 to 1
     float    threshold;   // cosine similarity above which a key repeats another
+
+    // evict
+    uint32_t kept_prompts; // ends of the last prompts that are kept per sequence, B - 1 slots each, for going back to them
 };
 
 // The defaults: budget 1024, form AUTO, fused_dense AUTO, absolute positions, min_ctx 0, and those of each method's paper:
 //   n_sink 4; recent 0, exact prompt scores; first_page false; n_init 4, block 0, n_repr 4; reselect 0;
-//   ratio 0.25 (LessIsMore), 0.5 (RaaS); buffer 128, n_obs 8, lambda 0.1, threshold 0.5
+//   ratio 0.25 (LessIsMore), 0.5 (RaaS); buffer 128, n_obs 8, lambda 0.1, threshold 0.5; kept_prompts 2 (evict)
 LLAMA_API struct lil_sparse_params lil_sparse_default_params(enum lil_sparse_method method);
 
 // llama_init_from_model() with sparse attention.
@@ -153,12 +156,17 @@ LLAMA_API struct lil_sparse_params lil_sparse_default_params(enum lil_sparse_met
 // A batch that holds one token of a sequence is a decode step of it, a longer one a part of a prompt.
 //
 // The calls of an evicting cache keep llama.h's contract and answer truthfully:
-//   llama_memory_seq_rm       removes a whole sequence, a tail that no head has evicted from, or nothing; otherwise it
-//                             returns false and leaves the cache as it was
-//   llama_memory_seq_pos_min  the first position from which on every head holds every token
+//   llama_memory_seq_rm       removes a whole sequence, a tail, or nothing. After an eviction a tail [p0, end) goes if
+//                               every head holds all of it, and at least min(p0, B) - floor(B/16) slots remain (R-KV: B is
+//                               what a cut leaves, budget - buffer), or
+//                               p0 is the end of one of the last kept_prompts prompts, or at most max(1, floor(B/16)) tokens
+//                               before it: the cut cache as it was there comes back, at the cost of a copy.
+//                             Otherwise it returns false and leaves the cache as it was: evaluate anew. In a model with
+//                             sliding windows both halves must be able to, or it is false
+//   llama_memory_seq_pos_min  the first position from which on any tail goes; ends of prompts are not told this way
 //   llama_memory_can_shift    false
-//   llama_memory_seq_cp       whole sequences
-//   llama_state_*             everything: keys, values, scores, positions, counts
+//   llama_memory_seq_cp       whole sequences, or one less a tail that could be removed; kept ends of prompts with them
+//   llama_state_*             everything: keys, values, scores, positions, counts, kept ends of prompts
 LLAMA_API struct llama_context * lil_init_from_model(
             struct llama_model * model,
     struct llama_context_params  cparams,
@@ -174,7 +182,8 @@ struct lil_sparse_info {
     bool     fused;     // whether the fused form runs
     bool     fused_dense; // whether decode steps that attend to everything run through the op, see enum lil_fused_dense
 
-    uint64_t kv_bytes;  // bytes allocated for those layers: keys, values, scores, positions, page metadata, all sequences
+    uint64_t kv_bytes;  // bytes allocated for those layers: keys, values, scores, positions, page metadata, kept ends of prompts,
+                        // all sequences
     uint64_t n_dense;   // decode steps (tokens) that attended to everything
     uint64_t n_sparse;  // decode steps that attended to a part
     uint64_t n_rows;    // KV rows that decode steps attended to: tokens x KV heads x layers
@@ -183,6 +192,9 @@ struct lil_sparse_info {
     const char * backend; // where these layers' keys and values live and their steps run: "CPU", "CUDA0+CUDA1"; valid as long as ctx
 
     uint64_t kv_resident; // of kv_bytes, what takes memory now, see lil_memory_info
+
+    uint32_t n_kept;     // evict: ends of prompts that are kept now, of all sequences
+    uint64_t n_restored; // evict: removals that brought one back
 };
 
 // Counts since the context was created. False where ctx has no sparse attention and full attention is llama.cpp's; where full

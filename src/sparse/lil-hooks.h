@@ -72,6 +72,14 @@ bool lil_copy_streams(llama_kv_cache & kv, const llama_kv_cache::stream_copy_inf
 // the computation of a ubatch is over
 void lil_ubatch_done(llama_kv_cache & kv);
 
+// In a model with sliding windows: whether the two halves can both do this removal. The full-attention half says the rest itself.
+bool lil_can_seq_rm(
+            llama_kv_cache & base,
+      const llama_kv_cache & swa,
+              llama_seq_id   seq_id,
+                 llama_pos   p0,
+                 llama_pos   p1);
+
 // the computation of a ubatch failed or was aborted after it had been applied to the memory
 void lil_ubatch_failed(llama_memory_i & memory, const llama_ubatch & ubatch);
 

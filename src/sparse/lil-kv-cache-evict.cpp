@@ -95,6 +95,7 @@ bool lil_kv_cache_evict::plan(const lil_evict_stream & st, uint32_t strm, const 
     }
 
     step.n_gone = st.n_evicted + step.n_evict;
+    step.keep   = n_kept_max > 0 && decode && st.in_prompt && step.base() > 0;
     step.n_win  = n_win(st, decode, step.n_evict > 0);
 
     return step.base() + n_new <= params.capacity;
@@ -131,6 +132,8 @@ lil_kv_cache_evict::slot_info_vec_t lil_kv_cache_evict::prepare(const std::vecto
 
             sinfo.strm[s] = strm;
             sinfo.idxs[s] = advance(st, step).taken;
+
+            st.in_prompt = n_tokens > 1;
         }
 
         res.push_back(std::move(sinfo));
@@ -161,8 +164,17 @@ void lil_kv_cache_evict::apply_ubatch(const slot_info & sinfo, const llama_ubatc
         const bool ok = plan(st, strm, ubatch.pos + s*n_new, n_new, step);
         GGML_ASSERT(ok && "apply_ubatch() without prepare()");
 
+        if (step.keep) {
+            keep(step);
+        } else if (st.just_kept && n_new > 1) { // the prompt goes on
+            kept[strm].pop_back();
+        }
+
         slot_change change = advance(st, step);
         GGML_ASSERT(change.taken == sinfo.idxs[s]);
+
+        st.in_prompt = n_new > 1;
+        st.just_kept = step.keep;
 
         for (const uint32_t i : change.freed) {
             cells.rm(i);
@@ -227,6 +239,7 @@ std::vector<lil_evict_step> lil_kv_cache_evict::get_steps(const llm_graph_contex
         step.n_protect = n_protect(step.n_new == 1);
         step.n_gone    = step.n_evict;
         step.pos       = step.n_before;
+        step.keep      = n_kept_max > 0 && step.n_new == 1 && step.base() > 0;
     }
 
     return steps;
@@ -242,6 +255,9 @@ void lil_kv_cache_evict::clear(bool data) {
     for (auto & st : streams) {
         st = {};
     }
+    for (auto & list : kept) {
+        list.clear();
+    }
 }
 
 void lil_kv_cache_evict::free_cells(uint32_t strm, uint32_t n) {
@@ -256,9 +272,44 @@ void lil_kv_cache_evict::clear_stream(uint32_t strm) {
     free_cells(strm, 0);
 
     streams[strm] = {};
+    kept[strm].clear();
 }
 
-bool lil_kv_cache_evict::can_rm(const lil_evict_stream & st, llama_pos p0, llama_pos p1) const {
+void lil_kv_cache_evict::set_cells(uint32_t strm) {
+    const auto & st = streams[strm];
+
+    // where heads hold different tokens, any positions below pos_next do: see the class
+    auto & cells = v_cells[strm];
+    for (uint32_t i = 0; i < st.n_used; ++i) {
+        cells.pos_set(i, st.slot_pos.empty() ? st.pos_next - (llama_pos) (st.n_used - i) : st.slot_pos[i]);
+        cells.seq_add(i, strm);
+    }
+}
+
+std::pair<uint32_t, uint32_t> lil_kv_cache_evict::get_streams(llama_seq_id seq_id) const {
+    GGML_ASSERT(seq_id == -1 || (seq_id >= 0 && (size_t) seq_id < seq_to_stream.size()));
+
+    return seq_id == -1 ? std::make_pair(0u, n_stream) : std::make_pair(seq_to_stream[seq_id], seq_to_stream[seq_id] + 1);
+}
+
+// Tokens were evicted for the tail that goes: what is left must not be much less than the method would hold there.
+bool lil_kv_cache_evict::can_cut(const lil_evict_stream & st, llama_pos p0) const {
+    if (st.n_evicted == 0) {
+        return true;
+    }
+    if (p0 < st.pos_whole) {
+        return false;
+    }
+
+    const uint32_t n_rest = st.n_used - (st.pos_next - p0);
+    const uint32_t n_full = std::min<uint32_t>(p0 - st.pos_first, n_left(true) + 1); // B, or what a cut leaves
+
+    return n_rest > 0 && n_rest + params.budget/16 >= n_full;
+}
+
+bool lil_kv_cache_evict::can_rm(uint32_t strm, llama_pos p0, llama_pos p1) const {
+    const auto & st = streams[strm];
+
     p0 = std::max(p0, st.pos_first);
     p1 = std::min(p1, st.pos_next);
 
@@ -270,7 +321,22 @@ bool lil_kv_cache_evict::can_rm(const lil_evict_stream & st, llama_pos p0, llama
         return false; // not the tail
     }
 
-    return p0 == st.pos_first || p0 >= (st.n_evicted == 0 ? st.pos_first : st.pos_whole);
+    return p0 == st.pos_first || can_cut(st, p0) || find_kept(strm, p0);
+}
+
+void lil_kv_cache_evict::do_cut(uint32_t strm, llama_pos p0) {
+    auto & st = streams[strm];
+
+    synchronize();
+    remove_tail(strm, p0);
+
+    // the scores that removed queries gave to the tokens kept stay with them; queries not counted yet go
+    const uint32_t n_rm = st.pos_next - p0;
+
+    st.n_win     = st.n_win > n_rm ? st.n_win - n_rm : 0;
+    st.pos_next  = p0;
+    st.pos_whole = std::min(st.pos_whole, p0);
+    st.n_evicted = p0 - st.pos_first - st.n_used;
 }
 
 void lil_kv_cache_evict::do_rm(uint32_t strm, llama_pos p0, llama_pos p1) {
@@ -285,19 +351,18 @@ void lil_kv_cache_evict::do_rm(uint32_t strm, llama_pos p0, llama_pos p1) {
         return;
     }
 
-    synchronize();
-    remove_tail(strm, p0);
+    if (const auto * e = find_kept(strm, p0)) {
+        restore(strm, *e);
+    }
+    if (p0 < st.pos_next) {
+        do_cut(strm, p0);
+    }
 
-    // the scores that removed queries gave to the tokens kept stay with them; queries not counted yet go
-    const uint32_t n_rm = st.pos_next - p0;
-
-    st.n_win    = st.n_win > n_rm ? st.n_win - n_rm : 0;
-    st.pos_next = p0;
+    st.just_kept = false;
+    trim(strm, p0);
 }
 
 bool lil_kv_cache_evict::seq_rm(llama_seq_id seq_id, llama_pos p0, llama_pos p1) {
-    GGML_ASSERT(seq_id == -1 || (seq_id >= 0 && (size_t) seq_id < seq_to_stream.size()));
-
     if (p0 < 0) {
         p0 = 0;
     }
@@ -305,12 +370,11 @@ bool lil_kv_cache_evict::seq_rm(llama_seq_id seq_id, llama_pos p0, llama_pos p1)
         p1 = std::numeric_limits<llama_pos>::max();
     }
 
-    const uint32_t s0 = seq_id == -1 ? 0        : seq_to_stream[seq_id];
-    const uint32_t s1 = seq_id == -1 ? n_stream : s0 + 1;
+    const auto [s0, s1] = get_streams(seq_id);
 
     // all or nothing
     for (uint32_t s = s0; s < s1; ++s) {
-        if (!can_rm(streams[s], p0, p1)) {
+        if (!can_rm(s, p0, p1)) {
             return false;
         }
     }
@@ -335,7 +399,7 @@ void lil_kv_cache_evict::seq_cp(llama_seq_id seq_id_src, llama_seq_id seq_id_dst
 
     const auto & src = streams[s0];
 
-    if ((p0 > 0 && p0 > src.pos_first) || (p1 >= 0 && p1 < src.pos_next && !can_rm(src, p1, src.pos_next))) {
+    if ((p0 > 0 && p0 > src.pos_first) || (p1 >= 0 && p1 < src.pos_next && !can_rm(s0, p1, src.pos_next))) {
         LLAMA_LOG_ERROR("%s: positions [%d, %d) of sequence %d cannot be copied: only a whole sequence, or one less a tail that is held whole\n",
                 __func__, p0, p1, seq_id_src);
         return;
@@ -351,12 +415,9 @@ void lil_kv_cache_evict::seq_cp(llama_seq_id seq_id_src, llama_seq_id seq_id_dst
         ggml_backend_tensor_set(t, buf.data(), offs - s0*t->nb[2] + s1*t->nb[2], n_bytes);
     });
 
-    for (uint32_t i = 0; i < src.n_used; ++i) {
-        v_cells[s1].pos_set(i, v_cells[s0].pos_get(i));
-        v_cells[s1].seq_add(i, seq_id_dst);
-    }
-
     streams[s1] = src;
+    set_cells(s1);
+    copy_kept(s0, s1);
 
     if (p1 >= 0) {
         do_rm(s1, p1, std::numeric_limits<llama_pos>::max());
@@ -388,7 +449,20 @@ llama_pos lil_kv_cache_evict::seq_pos_min(llama_seq_id seq_id) const {
 
     const auto & st = streams[seq_to_stream[seq_id]];
 
-    return st.n_used == 0 ? -1 : st.n_evicted == 0 ? st.pos_first : std::min(st.pos_whole, st.pos_next - 1);
+    if (st.n_used == 0) {
+        return -1;
+    }
+    if (st.n_evicted == 0) {
+        return st.pos_first;
+    }
+
+    // from here on can_cut() is true
+    llama_pos res = std::max(st.pos_whole, st.pos_next - (llama_pos) st.n_used + 1);
+    if (st.n_evicted > params.budget/16) {
+        res = std::max(res, st.pos_first + (llama_pos) (n_left(true) + 1 + st.n_evicted - params.budget/16));
+    }
+
+    return std::min(res, st.pos_next - 1);
 }
 
 llama_pos lil_kv_cache_evict::seq_pos_max(llama_seq_id seq_id) const {
@@ -412,6 +486,12 @@ std::vector<llama_seq_id> lil_kv_cache_evict::fail_ubatch() {
         if (step.n_evict > 0 || step.n_win > 0) {
             res.push_back(step.strm); // a stream holds the sequence of its number
             continue;
+        }
+
+        if (step.keep) { // perhaps half of it
+            kept[step.strm].pop_back();
+            st.in_prompt = true;
+            st.just_kept = false;
         }
 
         // the new tokens are in the last slots of every head
@@ -471,11 +551,19 @@ void lil_kv_cache_evict::get_info(lil_sparse_info & info) const {
         info.kv_resident += lil_get_resident(buf.get());
     }
 
+    info.n_restored = n_restored;
+    for (const auto & list : kept) {
+        info.n_kept += list.size();
+    }
+
     for (size_t ikv = 0; ikv < layers.size(); ++ikv) {
         info.kv_bytes += ggml_nbytes(layers[ikv].k) + ggml_nbytes(layers[ikv].v);
 
         for (const auto & beside : get_side(ikv)) {
             info.kv_bytes += ggml_nbytes(beside.t);
+        }
+        for (const auto & kt : kept_tensors[ikv]) {
+            info.kv_bytes += ggml_nbytes(kt.kept);
         }
     }
 }

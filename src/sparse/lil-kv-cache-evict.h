@@ -7,6 +7,9 @@
 
 #include "lil-ops.h"
 
+#include <algorithm>
+#include <functional>
+
 // The cache of the evict family: bounded, `capacity` slots per layer and sequence.
 //
 // New tokens take the same slot in every head. Eviction drops tokens per method and keeps the tokens held in the slots
@@ -30,6 +33,9 @@ struct lil_evict_stream {
     // the last queries, kept beside the cache: those whose scores are not counted yet (H2O, window), or the last ones (R-KV)
     uint32_t  n_win     = 0;
 
+    bool in_prompt = false; // the last tokens that came are a prompt's
+    bool just_kept = false; // the last token that came ended a prompt, which was kept
+
     // Sink: the position in each slot [n_used]
     std::vector<llama_pos> slot_pos;
 };
@@ -45,6 +51,8 @@ struct lil_evict_step {
     uint32_t  n_win     = 0; // kept queries that are read before the eviction
     llama_pos pos       = 0; // position of the first new token
     llama_pos pos_first = 0;
+    bool      keep      = false; // a prompt has ended: what is left of it is kept before the new token is stored
+    uint32_t  i_kept    = 0;     // its place
 
     uint32_t base() const { return n_before - n_evict; } // slots used when the new tokens are stored
 };
@@ -65,6 +73,17 @@ public:
 
 private:
     const lil_kv_cache_evict * kv;
+};
+
+// The end of a prompt that a removal can go back to: the sequence as it was cut for the first token of the answer. Its rows lie
+// beside the cache.
+struct lil_evict_kept {
+    lil_evict_stream st;         // as the rows are
+    llama_pos        end    = 0; // what removals have left of it: the tokens before this position
+    uint32_t         i_kept = 0; // place of the rows
+
+    // slots that are left where the tokens from p0 on go
+    uint32_t n_left(llama_pos p0) const { return st.n_used - std::min<uint32_t>(st.n_used, st.pos_next - p0); }
 };
 
 class lil_kv_cache_evict : public llama_kv_cache, public lil_sparse {
@@ -128,6 +147,10 @@ public:
 
     std::vector<ggml_tensor *> get_cell_side() const override;
 
+    // In a model with sliding windows: whether swa, the cache of those layers, still holds what the first token behind such a
+    // removal sees.
+    bool can_rm_swa(const llama_kv_cache & swa, llama_seq_id seq_id, llama_pos p0, llama_pos p1) const;
+
 protected:
     struct slot_move {
         uint32_t src;
@@ -144,7 +167,8 @@ protected:
     // a tensor beside K and V, one part per stream in its last dimension
     struct side_tensor {
         ggml_tensor * t;
-        bool          per_slot; // [capacity, n_head_kv, n_stream]; otherwise the stream's part is kept whole
+        bool          per_slot; // [capacity, n_head_kv, n_stream]; otherwise the stream's part is saved whole
+        bool          changes = true; // false: a sequence's part stays the same, or is not needed at the end of a prompt
     };
 
     const lil_sparse_params params;
@@ -192,7 +216,8 @@ protected:
     // the most queries that are kept
     virtual uint32_t n_win_max() const { return 0; }
 
-    // drops the tokens from position p0 on, all of which every head holds, and keeps slots [0, n_used) in use
+    // Drops the tokens from position p0 on, and keeps slots [0, n_used) in use. Where a head does not hold all of them, which
+    // only the end of a prompt may ask for, others go in their place: every head holds the same number.
     virtual void remove_tail(uint32_t strm, llama_pos p0) = 0;
 
     // tensors beside layer ikv's keys and values
@@ -201,6 +226,16 @@ protected:
     // new tensors on the device of layer ikv; alloc_side() once after all
     ggml_tensor * new_side(size_t ikv, const char * name, int64_t ne0, int64_t ne1, int64_t ne2);
     void alloc_side();
+
+    // what ends of prompts are kept in; after alloc_side(), once all that get_side() names is there
+    void alloc_kept();
+
+    // a layer's part of keeping, between a step's eviction and its new token
+    void build_keep(const llm_graph_context & g, size_t ikv) const;
+
+    static bool keeps(const std::vector<lil_evict_step> & steps) {
+        return std::any_of(steps.begin(), steps.end(), [](const auto & step) { return step.keep; });
+    }
 
     // copies n_bytes at offset offs of slot src's row to slot dst's row
     void move_row(ggml_tensor * t, uint32_t strm, uint32_t src, uint32_t dst, size_t offs, size_t n_bytes) const;
@@ -247,12 +282,71 @@ private:
     // false: the tokens do not fit, or their positions are beyond n_ctx
     bool plan(const lil_evict_stream & st, uint32_t strm, const llama_pos * pos, uint32_t n_new, lil_evict_step & step) const;
 
-    bool can_rm(const lil_evict_stream & st, llama_pos p0, llama_pos p1) const;
+    // streams [s0, s1) of a sequence, or of all
+    std::pair<uint32_t, uint32_t> get_streams(llama_seq_id seq_id) const;
+
+    // whether enough is left of a sequence once the tokens from p0 on, [p0, pos_next), have gone
+    bool can_cut(const lil_evict_stream & st, llama_pos p0) const;
+    void do_cut(uint32_t strm, llama_pos p0);
+
+    bool can_rm(uint32_t strm, llama_pos p0, llama_pos p1) const;
     void do_rm (uint32_t strm, llama_pos p0, llama_pos p1);
+
+    void set_cells(uint32_t strm);
+
+    //
+    // ends of prompts, lil-kv-cache-evict-kept.cpp
+    //
+
+    enum kept_layout {
+        KEPT_ROWS,  // K, V: a row per slot
+        KEPT_SLOTS, // a number per slot and head
+        KEPT_WHOLE,
+    };
+
+    struct kept_tensor {
+        ggml_tensor * t;    // of the cache
+        ggml_tensor * kept; // as t, with the slots that a cut leaves [.., .., n_kept_max*n_stream]
+        kept_layout   layout;
+    };
+
+    uint32_t n_kept_max = 0; // per stream
+    uint64_t n_restored = 0;
+
+    std::vector<std::vector<kept_tensor>>    kept_tensors; // [n_layer]
+    std::vector<std::vector<lil_evict_kept>> kept;         // [n_stream], by their ends
+
+    size_t kept_offset(const kept_tensor & t, uint32_t strm, uint32_t i_kept) const {
+        return (strm*n_kept_max + i_kept)*t.kept->nb[2];
+    }
+
+    // the parts of a kept end: f(tensor of the cache, its offset, kept tensor, its offset, bytes)
+    void for_each_kept(uint32_t strm, const lil_evict_kept & e,
+            const std::function<void(const kept_tensor &, size_t, size_t, uint64_t)> & f) const;
+
+    uint64_t kept_size(uint32_t strm, const lil_evict_kept & e) const;
+
+    // whether a removal of the tokens from p0 on can go back to it
+    bool can_serve(const lil_evict_kept & e, llama_pos p0) const;
+
+    // the one that serves best, or null
+    const lil_evict_kept * find_kept(uint32_t strm, llama_pos p0) const;
+
+    void keep   (lil_evict_step & step);
+    void restore(uint32_t strm, const lil_evict_kept & e);
+    void trim   (uint32_t strm, llama_pos p0);
+    void copy_kept(uint32_t s0, uint32_t s1);
+
+    void state_write_kept(llama_io_write_i & io, uint32_t strm) const;
+
+    std::vector<lil_evict_kept> state_read_kept(llama_io_read_i & io, uint32_t strm, const lil_evict_stream & st);
 
     // the parts of a stream's tensors that hold its tokens: f(tensor, offset, bytes)
     void for_each_part(uint32_t strm, uint32_t n_used, const std::function<void(ggml_tensor *, size_t, uint64_t)> & f) const;
 
     void state_write_stream(llama_io_write_i & io, uint32_t strm) const;
     void state_read_stream (llama_io_read_i  & io, uint32_t strm);
+
+    // throws what is wrong with them; n_max: slots at most
+    lil_evict_stream read_counts(llama_io_read_i & io, uint32_t n_max) const;
 };

@@ -45,6 +45,8 @@ protected:
         return params.n_init + shape.n_block*shape.block + step.n - params.n_init - step.n_pages*shape.block;
     }
 
+    int64_t graph_kind(const lil_select_step & step) const override { return clips(step); }
+
     std::vector<ggml_tensor *> get_cell_tensors(size_t ikv) const override { return { score[ikv] }; }
     std::vector<ggml_tensor *> get_page_tensors(size_t ikv) const override { return { repr[ikv] }; }
 

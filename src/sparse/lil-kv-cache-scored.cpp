@@ -8,7 +8,8 @@
 
 #include <algorithm>
 
-lil_kv_cache_scored::lil_kv_cache_scored(const args & a, uint32_t n_ring) : lil_kv_cache_evict(a), n_ring(n_ring) {
+lil_kv_cache_scored::lil_kv_cache_scored(const args & a, uint32_t n_ring, bool ring_stays) :
+    lil_kv_cache_evict(a), n_ring(n_ring), ring_stays(ring_stays) {
     for (size_t ikv = 0; ikv < layers.size(); ++ikv) {
         score.push_back(new_side(ikv, "score", params.capacity, n_head_kv(ikv), n_stream));
         pos  .push_back(new_side(ikv, "pos",   params.capacity, n_head_kv(ikv), n_stream));
@@ -21,6 +22,7 @@ lil_kv_cache_scored::lil_kv_cache_scored(const args & a, uint32_t n_ring) : lil_
     }
 
     alloc_side();
+    alloc_kept();
 
     op_layers.resize(layers.size());
 
@@ -56,7 +58,7 @@ int32_t lil_kv_cache_scored::get_slots(llama_seq_id seq_id, int32_t il, int32_t 
 }
 
 uint32_t lil_kv_cache_scored::graph_max_nodes() const {
-    return layers.size()*(32 + 32*n_stream);
+    return layers.size()*(32 + 48*n_stream);
 }
 
 //
@@ -75,7 +77,7 @@ std::vector<lil_kv_cache_evict::side_tensor> lil_kv_cache_scored::get_side(size_
     std::vector<side_tensor> res = { { score[ikv], true }, { pos[ikv], true } };
 
     if (n_ring > 0) {
-        res.push_back({ ring[ikv], false });
+        res.push_back({ ring[ikv], false, /*.changes =*/ ring_stays });
     }
 
     return res;
@@ -111,10 +113,11 @@ void lil_kv_cache_scored::remove_tail(uint32_t strm, llama_pos p0) {
     auto & st = streams[strm];
 
     const uint32_t n_used  = st.n_used;
-    const uint32_t n_after = n_used - (st.pos_next - p0);
+    const uint32_t n_after = n_used - std::min<uint32_t>(n_used, st.pos_next - p0);
 
     std::vector<float> p(n_used);
     std::vector<float> s(n_used);
+    std::vector<float> rank(n_used);
 
     for (size_t ikv = 0; ikv < layers.size(); ++ikv) {
         ggml_tensor * k = layers[ikv].k;
@@ -125,19 +128,42 @@ void lil_kv_cache_scored::remove_tail(uint32_t strm, llama_pos p0) {
         const size_t k_size = ggml_row_size(k->type, k->ne[0]/n_head);
         const size_t v_size = ggml_row_size(v->type, v->ne[0]/n_head);
 
+        // before any head changes: a ranking may be that of all heads
+        std::vector<std::vector<uint32_t>> order(n_head); // those that go first: the tail, then the lowest
+
+        for (uint32_t h = 0; h < n_head; ++h) {
+            get_head(pos[ikv], strm, h, p);
+            get_scores(ikv, strm, h, rank);
+
+            for (uint32_t i = 0; i < n_used; ++i) {
+                order[h].push_back(i);
+            }
+            std::nth_element(order[h].begin(), order[h].begin() + (n_used - n_after), order[h].end(), [&](uint32_t a, uint32_t b) {
+                const bool tail_a = p[a] >= (float) p0;
+                const bool tail_b = p[b] >= (float) p0;
+
+                return tail_a != tail_b ? tail_a : rank[a] != rank[b] ? rank[a] < rank[b] : p[a] < p[b];
+            });
+        }
+
         for (uint32_t h = 0; h < n_head; ++h) {
             get_head(pos  [ikv], strm, h, p);
             get_head(score[ikv], strm, h, s);
 
+            std::vector<bool> goes(n_used, false);
+            for (uint32_t i = 0; i < n_used - n_after; ++i) {
+                goes[order[h][i]] = true;
+            }
+
             uint32_t src = n_used;
             for (uint32_t dst = 0; dst < n_after; ++dst) {
-                if (p[dst] < (float) p0) {
+                if (!goes[dst]) {
                     continue;
                 }
 
                 do {
                     --src;
-                } while (p[src] >= (float) p0);
+                } while (goes[src]);
 
                 move_row(k, strm, src, dst, h*k_size, k_size);
                 move_row(v, strm, src, dst, h*v_size, v_size);
@@ -229,6 +255,8 @@ void lil_kv_cache_scored::build_before_store(const llm_graph_context & g, const 
             }
         }
     }
+
+    build_keep(g, lg.ikv);
 }
 
 ggml_tensor * lil_kv_cache_scored::build_attn(
@@ -534,7 +562,7 @@ bool lil_graph_input_scored::can_reuse(const llm_graph_params & params) {
 
     const auto & cur = kv->cur.steps;
 
-    if (cur.size() != built.size()) {
+    if (cur.size() != built.size() || kv->keeps(cur) || kv->keeps(built)) {
         return false;
     }
 

@@ -50,8 +50,8 @@ private:
 //   count_queries()  how many are, after a step
 class lil_kv_cache_scored : public lil_kv_cache_evict {
 public:
-    // n_ring: queries kept, at most; 0: none
-    lil_kv_cache_scored(const args & a, uint32_t n_ring);
+    // n_ring: queries kept, at most; 0: none. ring_stays: those of a prompt are still needed once its scores are counted
+    lil_kv_cache_scored(const args & a, uint32_t n_ring, bool ring_stays = false);
 
     int32_t get_slots(llama_seq_id seq_id, int32_t il, int32_t i_head_kv, llama_pos * p, float * s, int32_t n) const override;
 
@@ -126,6 +126,7 @@ protected:
     //
 
     const uint32_t n_ring;
+    const bool     ring_stays;
 
     // per cache layer
     std::vector<ggml_tensor *> score; // F32 [capacity, n_head_kv, n_stream]

@@ -7,7 +7,7 @@
 
 // The state of a select cache: llama.cpp's own, and behind it, where the method keeps cell tensors
 //
-//   header        method and shapes, for refusing what does not fit
+//   header        method and shapes, for refusing what does not fit, and how many sequences follow
 //   per sequence  decode steps
 //   per stream    per layer and cell tensor: the values [n_head_kv][cells], cells in the order of llama.cpp's state
 //
@@ -15,7 +15,7 @@
 // again.
 
 static const uint32_t LIL_STATE_MAGIC   = 0x6c696c73; // "lils"
-static const uint32_t LIL_STATE_VERSION = 1;
+static const uint32_t LIL_STATE_VERSION = 2;
 
 namespace {
 
@@ -24,6 +24,7 @@ struct state_header {
     uint32_t version = LIL_STATE_VERSION;
     uint32_t method  = 0;
     uint32_t n_layer = 0;
+    uint32_t n_seq   = 0;
 };
 
 }
@@ -52,6 +53,7 @@ void lil_kv_cache_select::state_write(llama_io_write_i & io, llama_seq_id seq_id
     state_header header;
     header.method  = params.method;
     header.n_layer = layers.size();
+    header.n_seq   = seq_id == -1 ? n_seq_max : 1;
     io.write(&header, sizeof(header));
 
     for (uint32_t s = 0; s < n_seq_max; ++s) {
@@ -102,7 +104,16 @@ void lil_kv_cache_select::state_read(llama_io_read_i & io, llama_seq_id seq_id, 
             throw std::runtime_error("the state was saved by another method");
         }
 
-        for_each_seq(seq_id, [&](auto & idx) { io.read(&idx.n_steps, sizeof(idx.n_steps)); });
+        if (header.n_seq > LLAMA_MAX_SEQ || (seq_id != -1 && header.n_seq != 1)) {
+            throw std::runtime_error("the state holds " + std::to_string(header.n_seq) + " sequences, one was asked for");
+        }
+
+        // A state of more sequences has been read: those that this context lacks are empty. Of fewer: its others are
+        std::vector<uint32_t> n_steps(std::max(header.n_seq, n_seq_max), 0);
+        io.read(n_steps.data(), header.n_seq*sizeof(uint32_t));
+
+        const uint32_t * next = n_steps.data();
+        for_each_seq(seq_id, [&](auto & idx) { idx.n_steps = *next++; });
 
         for (uint32_t s = 0; s < n_stream; ++s) {
             if (sinfos[s].empty()) {

@@ -154,6 +154,10 @@ bool lil_kv_cache_select::check_batches(const std::vector<llama_ubatch> & ubatch
     }
 
     for (uint32_t s = 0; s < n_seq_max; ++s) {
+        if (n_new[s] > 0 && index[s].is_stale()) { // shifted, or loaded: its pages are counted below
+            index[s].read(v_cells[seq_to_stream[s]], s);
+        }
+
         const uint32_t n_pages = index[s].get_pages().size() + (n_new[s] > 0 ? n_new[s]/lil_seq_index::PAGE + 2 : 0);
 
         if (n_pages > n_pages_max) {
@@ -361,7 +365,7 @@ std::vector<int64_t> lil_kv_cache_select::get_key(const std::vector<lil_select_s
         sparse   = sparse || step.sparse;
 
         if (!fused) { // the portable form builds each step on its own
-            key.insert(key.end(), { step.strm, step.table, step.sparse, (int64_t) step.dirty.size() });
+            key.insert(key.end(), { step.strm, step.table, step.sparse, (int64_t) step.dirty.size(), graph_kind(step) });
         }
     }
 

@@ -224,6 +224,9 @@ protected:
     // tokens of a page at most
     virtual uint32_t page_size() const { return lil_seq_index::PAGE; }
 
+    // what of a step shapes the graph, beyond what lil_kv_cache_select knows
+    virtual int64_t graph_kind(const lil_select_step & step) const { GGML_UNUSED(step); return 0; }
+
     // dense steps need the metadata too
     virtual bool dense_needs_pages() const { return false; }
 

@@ -25,7 +25,7 @@ constexpr int64_t N_CHUNKS         = 32;
 
 class lil_kv_cache_rkv : public lil_kv_cache_scored {
 public:
-    explicit lil_kv_cache_rkv(const args & a) : lil_kv_cache_scored(a, a.params.n_obs) {
+    explicit lil_kv_cache_rkv(const args & a) : lil_kv_cache_scored(a, a.params.n_obs, /*.ring_stays =*/ true) {
         for (auto & op : op_layers) {
             op.lambda    = params.lambda;
             op.threshold = params.threshold;

@@ -48,6 +48,8 @@ public:
 
     std::vector<turn> turns;
 
+    bool keeps = false; // the graph keeps the end of a prompt
+
     ggml_tensor * turn_pos = nullptr; // I32 [n_sink, n_turns]
     ggml_tensor * turn_dst = nullptr; // I32 [n_sink, n_turns] rows of all streams
 
@@ -59,18 +61,18 @@ private:
 class lil_kv_cache_sink : public lil_kv_cache_evict {
 public:
     explicit lil_kv_cache_sink(const args & a) : lil_kv_cache_evict(a) {
-        if (params.positions != LIL_POSITIONS_CACHE || params.n_sink == 0) {
-            return;
-        }
-
-        sink_k.resize(layers.size(), nullptr);
-        for (size_t ikv = 0; ikv < layers.size(); ++ikv) {
-            if (hparams.has_rope(layers[ikv].il)) {
-                sink_k[ikv] = new_side(ikv, "sink_k", layers[ikv].k->ne[0], params.n_sink, n_stream);
+        if (params.positions == LIL_POSITIONS_CACHE && params.n_sink > 0) {
+            sink_k.resize(layers.size(), nullptr);
+            for (size_t ikv = 0; ikv < layers.size(); ++ikv) {
+                if (hparams.has_rope(layers[ikv].il)) {
+                    sink_k[ikv] = new_side(ikv, "sink_k", layers[ikv].k->ne[0], params.n_sink, n_stream);
+                }
             }
+
+            alloc_side();
         }
 
-        alloc_side();
+        alloc_kept();
     }
 
     int32_t get_slots(llama_seq_id seq_id, int32_t il, int32_t i_head_kv, llama_pos * pos, float * score, int32_t n) const override {
@@ -90,7 +92,7 @@ public:
     }
 
     uint32_t graph_max_nodes() const override {
-        return layers.size()*(8 + 12*n_stream);
+        return layers.size()*(8 + 18*n_stream);
     }
 
 protected:
@@ -102,7 +104,7 @@ protected:
         if (sink_k.empty() || !sink_k[ikv]) {
             return {};
         }
-        return { { sink_k[ikv], false } };
+        return { { sink_k[ikv], false, /*.changes =*/ false } };
     }
 
     slot_change advance(lil_evict_stream & st, const lil_evict_step & step) const override {
@@ -118,11 +120,14 @@ protected:
 
         const uint32_t n_after = step.base() + step.n_new;
 
-        std::vector<uint32_t> holes; // below n_after, ascending
+        // tokens below it fill the holes: what is kept of a prompt has none
+        const uint32_t n_fill = step.keep ? step.base() : n_after;
+
+        std::vector<uint32_t> holes; // below n_fill, ascending
         for (uint32_t i = 0; step.n_evict > 0 && i < st.n_used; ++i) {
             if (st.slot_pos[i] >= p0 && st.slot_pos[i] < p1) {
                 res.freed.push_back(i);
-                if (i < n_after) {
+                if (i < n_fill) {
                     holes.push_back(i);
                 }
                 st.slot_pos[i] = -1;
@@ -131,17 +136,16 @@ protected:
         GGML_ASSERT(res.freed.size() == step.n_evict);
 
         size_t i_hole = 0;
-        for (uint32_t i = n_after; i < st.n_used; ++i) {
+        for (uint32_t i = n_fill; i < st.n_used; ++i) {
             if (st.slot_pos[i] >= 0) {
                 st.slot_pos[holes[i_hole]] = st.slot_pos[i];
                 res.moved.push_back({ i, holes[i_hole++] });
             }
         }
 
-        const uint32_t n_used_old = st.n_used;
+        uint32_t next = step.keep ? n_fill : st.n_used; // the first slot that is free
         st.slot_pos.resize(n_after);
 
-        uint32_t next = n_used_old; // the first slot that was never used
         for (uint32_t i = 0; i < step.n_new; ++i) {
             const uint32_t slot = i_hole < holes.size() ? holes[i_hole++] : next++;
 
@@ -161,7 +165,7 @@ protected:
         auto & st    = streams[strm];
         auto & cells = v_cells[strm];
 
-        const uint32_t n_after = st.n_used - (st.pos_next - p0);
+        const uint32_t n_after = std::count_if(st.slot_pos.begin(), st.slot_pos.end(), [p0](llama_pos p) { return p < p0; });
 
         uint32_t src = st.n_used;
         for (uint32_t dst = 0; dst < n_after; ++dst) {
@@ -215,11 +219,7 @@ protected:
             }
         }
 
-        if (sink_k.empty() || !sink_k[ikv]) {
-            return;
-        }
-
-        for (size_t i = 0; i < inp->turns.size(); ++i) {
+        for (size_t i = 0; i < inp->turns.size() && sink_k[ikv]; ++i) {
             const auto & turn = inp->turns[i];
 
             const int64_t n_sink = params.n_sink;
@@ -248,6 +248,8 @@ protected:
 
             ggml_build_forward_expand(g.gf, ggml_set_rows(ctx0, k_rows, ggml_reshape_2d(ctx0, cur, k->ne[0], n_sink), dst));
         }
+
+        build_keep(g, ikv);
     }
 
 private:
@@ -288,7 +290,8 @@ private:
         }
 
         auto inp = std::make_unique<graph_input_sink>([this](graph_input_sink & self, bool set) {
-            return set ? (set_input(self), true) : get_n_moves() == 0 && !self.move_src && self.turns == get_turns(cur.steps);
+            return set ? (set_input(self), true) :
+                get_n_moves() == 0 && !self.move_src && !self.keeps && !keeps(cur.steps) && self.turns == get_turns(cur.steps);
         });
 
         const auto new_input = [&](const char * name, int64_t ne0, int64_t ne1) {
@@ -304,6 +307,7 @@ private:
         }
 
         inp->turns = get_turns(get_steps(g));
+        inp->keeps = keeps(get_steps(g));
 
         if (!inp->turns.empty()) {
             inp->turn_pos = new_input("lil_turn_pos", params.n_sink, inp->turns.size());

@@ -36,6 +36,9 @@ lil_sparse_params lil_sparse_default_params(lil_sparse_method method) {
     res.lambda        = 0.1f;
     res.threshold     = 0.5f;
 
+    const auto * m = lil_find_method(method);
+    res.kept_prompts  = m && m->evicts ? 2 : 0;
+
     return res;
 }
 
@@ -70,6 +73,12 @@ std::string lil_check_params(const lil_sparse_params & p) {
     }
     if (p.fused_dense == LIL_FUSED_DENSE_ON && p.form == LIL_FORM_PORTABLE) {
         return "fused_dense = 1 (on) and form = 1 (portable): the op is a fused one; use form AUTO or FUSED";
+    }
+    if (!m->evicts && p.kept_prompts != 0) {
+        return format("kept_prompts = %u: only a method that evicts keeps ends of prompts", p.kept_prompts);
+    }
+    if (p.kept_prompts > 64) {
+        return format("kept_prompts = %u: at most 64", p.kept_prompts);
     }
 
     return "";

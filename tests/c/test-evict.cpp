@@ -239,10 +239,10 @@ static void test_seq_rm() {
             CHECK(decode_text(ctx, 0, 100) == 0);
             decode_steps(ctx, 100, 130);
 
-            // at the last cut every head held the last tokens
+            // at the last cut every head held the last tokens; and 1/16 of what a cut leaves may be missing
             const uint32_t  n_since = get_n_held(o.sparse, 30) - get_n_held(o.sparse, 1);
             const llama_pos pos_min = llama_memory_seq_pos_min(mem, 0);
-            CHECK(pos_min == 130 - (llama_pos) (get_n_protect(o.sparse) + n_since));
+            CHECK(pos_min == 130 - (llama_pos) std::min(get_n_protect(o.sparse) + n_since, 48/16 + n_since));
 
             std::vector<std::set<llama_pos>> held;
             for (int32_t h = 0; h < n_head_kv; ++h) {
@@ -256,7 +256,7 @@ static void test_seq_rm() {
                 CHECK(get_held(ctx, 3, h) == held[h]);
             }
 
-            const llama_pos pos_rm = std::max(pos_min, 120);
+            const llama_pos pos_rm = pos_min;
             const size_t    n_left = held[0].size() - (130 - pos_rm);
             CHECK(llama_memory_seq_rm(mem, 0, pos_rm, -1));
             CHECK(llama_memory_seq_pos_max(mem, 0) == pos_rm - 1);
@@ -413,6 +413,7 @@ static void test_capacity() {
 
     for (auto o : all_methods(64)) {
         o.n_ctx = 4096;
+        o.sparse.kept_prompts = 0;
 
         llama_context * large = new_context(o);
         o.sparse.capacity = 192;

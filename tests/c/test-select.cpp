@@ -503,6 +503,131 @@ static void test_many_pages() {
     llama_free(ctx);
 }
 
+// the same, where the tokens have been moved apart since, or come from a state of a larger context
+static void test_pages_of_moved_tokens() {
+    test_name = __func__;
+
+    const llama_pos n = 100;
+
+    const auto spread = [&](llama_context * ctx) { // 16 positions apart: a page each
+        CHECK(decode_text(ctx, 0, n) == 0);
+        for (llama_pos p = n - 1; p > 0; --p) {
+            llama_memory_seq_add(llama_get_memory(ctx), 0, p, p + 1, 15*p);
+        }
+        CHECK(llama_memory_seq_pos_max(llama_get_memory(ctx), 0) == 16*(n - 1));
+    };
+
+    for (const lil_form form : { LIL_FORM_FUSED, LIL_FORM_PORTABLE }) {
+        options o = make_select(LIL_SPARSE_QUEST, 48, form);
+
+        o.n_ctx = 2048;
+        llama_context * large = new_context(o);
+        spread(large);
+        CHECK(decode(large, { { text[0], 16*(n - 1) + 1, 0 } }) == 0);
+        CHECK(get_info(large).n_sparse == 1);
+        const auto state = get_state(large, 0);
+
+        o.n_ctx = 256; // 48 pages
+        llama_context * moved  = new_context(o);
+        llama_context * loaded = new_context(o);
+
+        spread(moved);
+        CHECK(llama_state_seq_set_data(loaded, state.data(), state.size(), 0) == state.size());
+
+        for (llama_context * ctx : { moved, loaded }) {
+            llama_memory_t mem = llama_get_memory(ctx);
+
+            const llama_pos p = llama_memory_seq_pos_max(mem, 0) + 1;
+            CHECK(decode(ctx, { { text[0], p, 0 } }) == 1); // no room, and nothing lost
+            CHECK(llama_memory_seq_pos_max(mem, 0) == p - 1);
+
+            CHECK(llama_memory_seq_rm(mem, 0, 0, 16*60));
+            CHECK(decode(ctx, { { text[0], p, 0 } }) == 0);
+            CHECK(*get_held(ctx, 0, 0).begin() >= 16*60);
+        }
+
+        llama_free(large);
+        llama_free(moved);
+        llama_free(loaded);
+    }
+}
+
+// parts of a prompt that are computed in different ways, but look alike
+static void test_prompt_parts() {
+    test_name = __func__;
+
+    for (auto o : all_methods(100)) {
+        o.n_ubatch = 64;
+        llama_context * parts = new_context(o);
+        o.n_ubatch = 512;
+        llama_context * one   = new_context(o);
+
+        CHECK(decode_text(parts, 0, 192) == 0 && decode_text(one, 0, 192) == 0);
+
+        std::vector<float> diffs = { median_diff(get_logits(parts), get_logits(one)) };
+        for (llama_pos p = 192; p < 200; ++p) {
+            decode_steps(parts, p, p + 1);
+            decode_steps(one,   p, p + 1);
+            diffs.push_back(median_diff(get_logits(parts), get_logits(one)));
+        }
+        if (diffs[0] > 0.02f || *std::max_element(diffs.begin(), diffs.end()) > 0.2f) {
+            fprintf(stderr, "%s: method %d, form %d, positions %d: logits differ by %g, in a step by %g\n", test_name, o.sparse.method,
+                    o.sparse.form, o.sparse.positions, diffs[0], *std::max_element(diffs.begin(), diffs.end()));
+            exit(1);
+        }
+
+        llama_free(parts);
+        llama_free(one);
+    }
+}
+
+// a whole context's state in one that has fewer sequences, or more
+static void test_state_of_sequences() {
+    test_name = __func__;
+
+    for (auto o : all_methods(48)) {
+        o.unified = true;
+
+        for (const uint32_t n_from : { 4, 1 }) {
+            o.n_seq_max = n_from;
+            llama_context * a = new_context(o);
+            o.n_seq_max = n_from == 4 ? 1 : 4;
+            llama_context * b = new_context(o);
+
+            CHECK(decode_text(a, 0, 130) == 0);
+            decode_steps(a, 130, 140);
+
+            std::vector<uint8_t> state(llama_state_get_size(a));
+            CHECK(llama_state_get_data(a, state.data(), state.size()) == state.size());
+            CHECK(llama_state_set_data(b, state.data(), state.size()) == state.size());
+
+            double same = 0.0;
+            for (llama_pos p = 140; p < 160; ++p) {
+                decode_steps(a, p, p + 1);
+                decode_steps(b, p, p + 1);
+                same += jaccard(get_all(a), get_all(b))/20;
+                CHECK(logit_diff(a, b) < logit_limit(a));
+            }
+            CHECK(same > (is_exact(a) ? 0.999 : 0.97));
+
+            for (size_t i = 0; i < sparse_layers.size(); i += 3) { // scores too
+                std::vector<llama_pos> pos(1024);
+                std::vector<float>     sa(1024);
+                std::vector<float>     sb(1024);
+
+                const int32_t n = lil_sparse_get_slots(a, 0, sparse_layers[i], 0, pos.data(), sa.data(), pos.size());
+                CHECK(n == lil_sparse_get_slots(b, 0, sparse_layers[i], 0, pos.data(), sb.data(), pos.size()));
+                for (int32_t j = 0; j < n && is_exact(a); ++j) {
+                    CHECK(std::fabs(sa[j] - sb[j]) < 0.02f + 0.01f*std::fabs(sa[j]));
+                }
+            }
+
+            llama_free(a);
+            llama_free(b);
+        }
+    }
+}
+
 // an aborted step leaves nothing behind
 static void test_abort() {
     test_name = __func__;
@@ -573,7 +698,10 @@ int main(int argc, char ** argv) {
     test_edits();
     test_sequences();
     test_state();
+    test_state_of_sequences();
     test_many_pages();
+    test_pages_of_moved_tokens();
+    test_prompt_parts();
     test_abort();
     test_probe();
 

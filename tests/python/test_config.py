@@ -287,8 +287,8 @@ def test_server_keywords() -> None:
 
 @pytest.mark.skipif(ctypes.sizeof(ctypes.c_void_p) != 8, reason="sizes of a 64-bit platform")
 def test_native_layout() -> None:
-    assert ctypes.sizeof(_native.SparseParams) == 76
-    assert ctypes.sizeof(_native.SparseInfo) == 80
+    assert ctypes.sizeof(_native.SparseParams) == 80
+    assert ctypes.sizeof(_native.SparseInfo) == 96
     assert ctypes.sizeof(_native.MemoryInfo) == 24
     assert ctypes.sizeof(_native.GuardianParams) == 32
     assert ctypes.sizeof(_native.GuardianReport) == 56

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import pickle
 import shutil
@@ -240,6 +241,28 @@ def test_same_answer_twice(make_llama: Callable[..., lil.Llama], sparse: Any) ->
     llama = make_llama(n_ubatch=64, sparse=sparse)
     first = llama.create_completion(PROMPT, max_tokens=60, temperature=0)["choices"]
     assert llama.create_completion(PROMPT, max_tokens=60, temperature=0)["choices"] == first
+
+
+@pytest.mark.parametrize("sparse", [Sink(budget=96), H2O(budget=96), lil.TOVA(budget=96)], ids=str)
+def test_the_same_request_again_is_not_hollow(make_llama: Callable[..., lil.Llama], sparse: Any) -> None:
+    def words(llama: lil.Llama, max_tokens: int) -> str:
+        return llama.create_completion(PROMPT * 7, max_tokens=max_tokens, temperature=0.0)["choices"][0]["text"]
+
+    llama = make_llama(sparse=sparse)
+    words(llama, 120)
+    assert llama.sparse_info().kept == 1
+    again = words(llama, 24)
+    assert llama.sparse_info().restored == 1
+
+    # after an answer of another length the same end is restored, so the same words follow
+    words(llama, 200)
+    assert words(llama, 24) == again
+
+    # with no end kept the prompt is evaluated anew, as in a fresh context
+    fresh = make_llama(sparse=dataclasses.replace(sparse, kept_prompts=0))
+    first = words(fresh, 120)
+    assert words(fresh, 120) == first
+    assert fresh.sparse_info().kept == fresh.sparse_info().restored == 0
 
 
 @pytest.mark.parametrize("sparse", [None, *METHODS], ids=str)
