@@ -31,10 +31,10 @@
 static const llama_vocab * vocab = nullptr;
 
 #ifdef __linux__
-// elsewhere a library's allocations are not replaced by a program's
+// elsewhere a library's allocations are not replaced by a program's. Inlined, gcc takes them for a malloc that is deleted
 static size_t fail_size = 0; // 0: no allocation fails, otherwise those of at least that many bytes
 
-void * operator new(size_t size) {
+__attribute__((noinline)) void * operator new(size_t size) {
     void * ptr = fail_size > 0 && size >= fail_size ? nullptr : malloc(size > 0 ? size : 1);
     if (ptr == nullptr) {
         throw std::bad_alloc();
@@ -42,11 +42,11 @@ void * operator new(size_t size) {
     return ptr;
 }
 
-void operator delete(void * ptr) noexcept {
+__attribute__((noinline)) void operator delete(void * ptr) noexcept {
     free(ptr);
 }
 
-void operator delete(void * ptr, size_t) noexcept {
+__attribute__((noinline)) void operator delete(void * ptr, size_t) noexcept {
     free(ptr);
 }
 #endif
@@ -404,15 +404,15 @@ static void test_clone() {
 
 #ifdef __linux__
     // a copy that fails changes nothing
-    llama_sampler * full = make_guardian(LIL_GUARDIAN_FLAG, 1, 15.0, 2);
+    llama_sampler * full = make_guardian(LIL_GUARDIAN_FLAG, 1, 0.0, 2);
     llama_sampler * kept = make_guardian(LIL_GUARDIAN_FLAG, 100, 15.0, 2);
     accept_until_forced(full, prose);
     accept_until_forced(kept, { loop.begin(), loop.begin() + 130 });
     const auto before = get_report(kept);
-    CHECK(get_curve(full).size() > 500);
+    CHECK(get_curve(full).size() > 300);
 
     bool thrown = false;
-    fail_size = 500*sizeof(double);
+    fail_size = 300*sizeof(double);
     try {
         llama_sampler_copy(full, kept);
     } catch (const std::bad_alloc &) {
