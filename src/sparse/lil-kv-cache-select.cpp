@@ -137,7 +137,7 @@ lil_kv_cache_select::slot_info_vec_t lil_kv_cache_select::prepare(const std::vec
     return res;
 }
 
-bool lil_kv_cache_select::check_batches(const std::vector<llama_ubatch> & ubatches) const {
+bool lil_kv_cache_select::check_batches(const std::vector<llama_ubatch> & ubatches) {
     // tokens that will come, per sequence
     std::vector<uint32_t> n_new(n_seq_max, 0);
 

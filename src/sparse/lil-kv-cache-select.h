@@ -365,7 +365,7 @@ private:
     bool uses_method(const std::vector<lil_select_step> & steps) const;
 
     // whether the method can follow the ubatches
-    bool check_batches(const std::vector<llama_ubatch> & ubatches) const;
+    bool check_batches(const std::vector<llama_ubatch> & ubatches);
 
     void plan(lil_select_step & step) const;
 
