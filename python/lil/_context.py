@@ -5,7 +5,7 @@ import ctypes
 from . import _calibration, _native
 from ._dense import Dense, Probe
 from ._errors import ContextError, NativeError
-from ._sparse import Method, Reselect, Select, SparseInfo
+from ._sparse import FUSED_DENSE_AUTO, Method, Reselect, Select, SparseInfo
 from .llama_cpp import _internals as internals
 from .llama_cpp import llama_cpp as bindings
 
@@ -32,7 +32,7 @@ class SparseContext(internals.LlamaContext):
         model: internals.LlamaModel,
         params: bindings.llama_context_params,
         method: Method | None,
-        fused_dense: bool | None = None,
+        fused_dense: bool | None = False,
         flash_attn_free: bool = False,
         verbose: bool = True,
     ) -> None:
@@ -48,6 +48,7 @@ class SparseContext(internals.LlamaContext):
         """
         if self._method is None:  # where it fails, the bindings say so as they do without us
             sparse = _native.lib.lil_sparse_default_params(0)
+            sparse.fused_dense = FUSED_DENSE_AUTO
             sparse.flash_attn_free = self._flash_attn_free
             return _native.lib.lil_init_from_model(self.model.model, self.params, sparse)
         sparse = self._method.native(n_ctx=self.params.n_ctx, fused_dense=self._fused_dense)
@@ -111,7 +112,7 @@ def make_context(
     model: internals.LlamaModel,
     params: bindings.llama_context_params,
     method: Method | None,
-    fused_dense: bool | None = None,
+    fused_dense: bool | None = False,
     flash_attn_free: bool = False,
     verbose: bool = True,
 ) -> internals.LlamaContext:

@@ -132,9 +132,9 @@ class Llama(bindings.Llama):
             FlashAttention, which is then on whatever `flash_attn` says.
         fused_dense: Whether decode steps that attend to everything, the layers of a method that do, and the evicting
             methods over what they hold run through our fused op, which is faster: the same result within rounding.
-            None: where it is known to be faster, on the CPU; anything else runs as in llama.cpp. True: an error where
-            it cannot be had. False: llama.cpp's attention, bit for bit. With None, FlashAttention is on where the op
-            runs, unless `flash_attn=False` is said; what `save_state` returns can be exchanged with
+            False: llama.cpp's attention, bit for bit. None: the op where it is known to be faster, on the CPU; anything
+            else runs as in llama.cpp. True: an error where it cannot be had. With None, FlashAttention is on where the
+            op runs, unless `flash_attn=False` is said; what `save_state` returns can be exchanged with
             `llama_cpp.Llama` all the same.
         guardian: None or False; True for `Guardian()`; `Guardian(...)`. Completions take `guardian=` too, which then
             holds for that request: None as said here, False for none. With Guardian on, a result's choice carries
@@ -169,7 +169,7 @@ class Llama(bindings.Llama):
         bindings.Llama.__init__,
         sparse=_keyword("sparse"),
         guardian=_keyword("guardian"),
-        fused_dense=_keyword("fused_dense"),
+        fused_dense=_keyword("fused_dense", False),
     )
     def __init__(
         self,
@@ -177,7 +177,7 @@ class Llama(bindings.Llama):
         *,
         sparse: str | Method | None = None,
         guardian: bool | Guardian | None = None,
-        fused_dense: bool | None = None,
+        fused_dense: bool | None = False,
         **kwargs: Any,
     ) -> None:
         self.sparse = resolve_sparse(sparse)

@@ -28,6 +28,8 @@ Form = Literal["auto", "portable", "fused"]
 
 FORMS: tuple[str, ...] = ("auto", "portable", "fused")
 
+FUSED_DENSE_AUTO = 2  # enum lil_fused_dense
+
 PAGE = 16  # tokens of a page: Quest, RaaS
 
 _MOST_KEPT = 64  # ends of prompts, as natively
@@ -66,17 +68,16 @@ class Method:
             ConfigError: The message says what would work.
         """
 
-    def native(self, *, n_ctx: int, fused_dense: bool | None = None) -> SparseParams:
+    def native(self, *, n_ctx: int, fused_dense: bool | None = False) -> SparseParams:
         """The parameters as `lil_sparse_params`, for a context of `n_ctx` positions. What is "auto" is left to the
-        native defaults, `fused_dense=None` too."""
+        native defaults."""
         from ._native import lib
 
         params = lib.lil_sparse_default_params(self.code)
         params.method = self.code
         params.budget = self.budget
         params.form = FORMS.index(self.form)
-        if fused_dense is not None:
-            params.fused_dense = fused_dense
+        params.fused_dense = FUSED_DENSE_AUTO if fused_dense is None else fused_dense
         self._fill(params)
         return params
 
@@ -120,7 +121,7 @@ class Evict(Method):
             f"give more, a smaller budget, a smaller n_ubatch, or None for n_ctx = {n_ctx}"
         )
 
-    def native(self, *, n_ctx: int, fused_dense: bool | None = None) -> SparseParams:
+    def native(self, *, n_ctx: int, fused_dense: bool | None = False) -> SparseParams:
         params = super().native(n_ctx=n_ctx, fused_dense=fused_dense)
         params.capacity = 0 if self.capacity is None or self.capacity >= n_ctx else self.capacity
         params.kept_prompts = self.kept_prompts
@@ -154,7 +155,7 @@ class Select(Method):
         """A copy in which what is "auto" comes from `values`, as far as they go."""
         return replace(self, **{name: values[name] for name in self.uncalibrated if name in values})  # type: ignore[arg-type]
 
-    def native(self, *, n_ctx: int, fused_dense: bool | None = None) -> SparseParams:
+    def native(self, *, n_ctx: int, fused_dense: bool | None = False) -> SparseParams:
         params = super().native(n_ctx=n_ctx, fused_dense=fused_dense)
         params.min_ctx = 0 if self.min_ctx == "auto" else self.min_ctx
         return params
@@ -179,7 +180,7 @@ class Reselect(Select):
         super().__post_init__()
         _check_auto(self, "reselect", least=3, why="layers 0 and 1 are dense, and layer 2 is the first that selects")
 
-    def native(self, *, n_ctx: int, fused_dense: bool | None = None) -> SparseParams:
+    def native(self, *, n_ctx: int, fused_dense: bool | None = False) -> SparseParams:
         params = super().native(n_ctx=n_ctx, fused_dense=fused_dense)
         params.reselect = 0 if self.reselect == "auto" else self.reselect
         return params

@@ -134,7 +134,7 @@ struct lil_sparse_params {
     uint32_t kept_prompts; // ends of the last prompts that are kept per sequence, B - 1 slots each, for going back to them
 };
 
-// The defaults: budget 1024, form AUTO, fused_dense AUTO, absolute positions, min_ctx 0, and those of each method's paper:
+// The defaults: budget 1024, form AUTO, fused_dense OFF, absolute positions, min_ctx 0, and those of each method's paper:
 //   n_sink 4; recent 0, exact prompt scores; first_page false; n_init 4, block 0, n_repr 4; reselect 0;
 //   ratio 0.25 (LessIsMore), 0.5 (RaaS); buffer 128, n_obs 8, lambda 0.1, threshold 0.5; kept_prompts 2 (evict)
 LLAMA_API struct lil_sparse_params lil_sparse_default_params(enum lil_sparse_method method);

@@ -12,6 +12,7 @@
 #include "llama-memory-hybrid.h"
 
 #include <algorithm>
+#include <exception>
 #include <cstring>
 #include <functional>
 #include <set>
@@ -138,11 +139,16 @@ static std::vector<uint32_t> get_used(const llama_kv_cache & kv) {
 // hooks
 //
 
-lil_removal::lil_removal(llama_memory_i * memory) {
+lil_removal::lil_removal(llama_memory_i * memory, llama_seq_id seq_id) :
+    memory(memory), seq_id(seq_id), n_exceptions(std::uncaught_exceptions()) {
     for_each_kv(memory, [this](llama_kv_cache & kv) { before.emplace_back(&kv, get_used(kv)); });
 }
 
 lil_removal::~lil_removal() {
+    if (std::uncaught_exceptions() > n_exceptions) {
+        memory->seq_rm(seq_id, -1, -1);
+    }
+
     for (const auto & [kv, used] : before) {
         const auto now = get_used(*kv);
 

@@ -56,13 +56,18 @@ llama_kv_cache * lil_new_kv_cache(
     const llama_memory_i::layer_share_cb  & share);
 
 // Stands around a change of a memory's cells that a user asks for: what many tokens that it removed had taken goes back to the
-// system. (Not inside of the caches, which also remove cells for trial and put them back.)
+// system. (Not inside of the caches, which also remove cells for trial and put them back.) Where it ends with an exception, a state
+// that was refused half-way, the sequence goes: the halves of a model with sliding windows must not hold different texts.
 class lil_removal {
 public:
-    explicit lil_removal(llama_memory_i * memory);
+    explicit lil_removal(llama_memory_i * memory, llama_seq_id seq_id = -1);
     ~lil_removal();
 
 private:
+    llama_memory_i * memory;
+    llama_seq_id     seq_id; // -1: all of them
+    int              n_exceptions;
+
     std::vector<std::pair<llama_kv_cache *, std::vector<uint32_t>>> before; // cells that held tokens, per stream
 };
 

@@ -12,7 +12,8 @@ static const float LIMIT = 0.06f; // of a logit, over a chain of steps
 static options make_auto(lil_sparse_method method = LIL_SPARSE_NONE) {
     options o;
     o.sparse = lil_sparse_default_params(method);
-    o.sparse.budget = 64;
+    o.sparse.budget      = 64;
+    o.sparse.fused_dense = LIL_FUSED_DENSE_AUTO;
     return o;
 }
 
@@ -69,7 +70,7 @@ static void test_values() {
 
     // what old programs say
     lil_sparse_params s = lil_sparse_default_params(LIL_SPARSE_QUEST);
-    CHECK(s.fused_dense == LIL_FUSED_DENSE_AUTO);
+    CHECK(s.fused_dense == LIL_FUSED_DENSE_OFF);
     s.fused_dense = true;
     CHECK(s.fused_dense == LIL_FUSED_DENSE_ON);
     s.fused_dense = false;

@@ -229,7 +229,7 @@ def test_native_params_of_select() -> None:
     params = InfLLM(budget=512, n_init=8, block=32, n_repr=2, positions="clipped").native(n_ctx=4096)
     assert (params.method, params.n_init, params.block, params.n_repr, params.positions) == (4, 8, 32, 2, 2)
     params = TidalDecode(reselect=13).native(n_ctx=4096)
-    assert (params.method, params.reselect, params.min_ctx, params.fused_dense) == (5, 13, 0, 2)
+    assert (params.method, params.reselect, params.min_ctx, params.fused_dense) == (5, 13, 0, 0)
     params = LessIsMore(budget=128, n_sink=2, ratio=0.5, min_ctx="auto").native(n_ctx=4096)
     assert (params.method, params.n_sink, params.ratio, params.reselect, params.min_ctx) == (6, 2, 0.5, 0, 0)
     assert RaaS(ratio=0.75).native(n_ctx=4096).ratio == 0.75
@@ -287,7 +287,7 @@ def test_server_keywords() -> None:
 
 @pytest.mark.skipif(ctypes.sizeof(ctypes.c_void_p) != 8, reason="sizes of a 64-bit platform")
 def test_native_layout() -> None:
-    assert ctypes.sizeof(_native.SparseParams) == 80
+    assert ctypes.sizeof(_native.SparseParams) == 88
     assert ctypes.sizeof(_native.SparseInfo) == 96
     assert ctypes.sizeof(_native.MemoryInfo) == 24
     assert ctypes.sizeof(_native.GuardianParams) == 32
@@ -315,6 +315,7 @@ def _fields(header: str, struct: str) -> list[tuple[str, str]]:
 def test_structs_are_the_headers(struct: str, ours: type[ctypes.Structure]) -> None:
     header = (Path(lil.__file__).parent / "include" / "lil.h").read_text()
     types = {
+        "int32_t": ctypes.c_int32,
         "uint32_t": ctypes.c_uint32,
         "uint64_t": ctypes.c_uint64,
         "bool": ctypes.c_bool,

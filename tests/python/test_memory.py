@@ -42,7 +42,7 @@ def test_a_context_takes_what_its_tokens_need(make_llama: Callable[..., lil.Llam
 
 
 @needs_pages
-@pytest.mark.parametrize("sparse", [Sink(budget=64), H2O(budget=64)], ids=str)
+@pytest.mark.parametrize("sparse", [Sink(budget=64, kept_prompts=0), H2O(budget=64, kept_prompts=0)], ids=str)
 def test_a_cut_prompt_gives_its_memory_back(make_llama: Callable[..., lil.Llama], sparse: Any) -> None:
     llama = make_llama(n_ctx=32768, sparse=sparse)
     tokens = llama.tokenize(LONG.encode())[:700]

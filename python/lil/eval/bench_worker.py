@@ -251,12 +251,13 @@ class Lil(Stock):
         return method.budget if isinstance(method, self.sparse.Evict) else 0
 
     def new_context(self, n_ctx: int, n_seq_max: int, options: dict[str, Any]) -> Any:
-        method, fused_dense = self.method(options), options.get("fused_dense")
+        method, fused_dense = self.method(options), options.get("fused_dense", False)
         if method is None and fused_dense is False:
             return super().new_context(n_ctx, n_seq_max, options)
         params = self.params(n_ctx, n_seq_max)
         if method is None:
             native = self.native.lib.lil_sparse_default_params(0)
+            native.fused_dense = self.sparse.FUSED_DENSE_AUTO
         else:
             method.check_context(n_ctx=n_ctx, n_ubatch=N_BATCH)
             native = method.native(n_ctx=n_ctx, fused_dense=fused_dense)
