@@ -52,6 +52,7 @@ struct options {
 
     uint32_t  n_ctx     = 1024;
     uint32_t  n_ubatch  = 128;
+    bool      swa_full  = true; // layers with a sliding window keep everything
     uint32_t  n_seq_max = 1;
     bool      unified   = false;
     ggml_type type_kv   = GGML_TYPE_F16;
@@ -75,6 +76,7 @@ static inline llama_context_params make_cparams(const options & o) {
     cparams.n_batch         = 512;
     cparams.n_ubatch        = o.n_ubatch;
     cparams.n_seq_max       = o.n_seq_max;
+    cparams.swa_full        = o.swa_full;
     cparams.kv_unified      = o.unified;
     cparams.n_threads       = o.n_threads;
     cparams.n_threads_batch = o.n_threads;

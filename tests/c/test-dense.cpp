@@ -98,6 +98,7 @@ static void test_where() {
         change(cparams);
 
         lil_sparse_params s = lil_sparse_default_params(LIL_SPARSE_NONE);
+        s.fused_dense = LIL_FUSED_DENSE_AUTO;
 
         llama_context * ctx = lil_init_from_model(model, cparams, s);
         CHECK(ctx && !runs_op(ctx));
@@ -131,6 +132,7 @@ static void test_where() {
     cparams.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_DISABLED;
 
     lil_sparse_params s = lil_sparse_default_params(LIL_SPARSE_NONE);
+    s.fused_dense     = LIL_FUSED_DENSE_AUTO;
     s.flash_attn_free = true;
 
     ctx = lil_init_from_model(model, cparams, s);
@@ -264,6 +266,7 @@ static void test_states() {
         cparams.flash_attn_type = flash ? LLAMA_FLASH_ATTN_TYPE_ENABLED : LLAMA_FLASH_ATTN_TYPE_DISABLED;
 
         lil_sparse_params s = lil_sparse_default_params(LIL_SPARSE_NONE);
+        s.fused_dense     = LIL_FUSED_DENSE_AUTO;
         s.flash_attn_free = true;
 
         llama_context * ours   = lil_init_from_model(model, cparams, s);

@@ -546,7 +546,9 @@ static void test_window() {
         return;
     }
 
-    for (const auto & o : all_methods()) {
+    for (auto o : all_methods()) {
+        o.swa_full = false;
+
         llama_context * ctx = new_context(o);
         llama_memory_t  mem = llama_get_memory(ctx);
 
