@@ -1,6 +1,7 @@
-"""Full attention as it comes against stock llama-cpp-python's, and ik-llama-cpp-python's where it is installed.
+"""Full attention with `fused_dense=None` against stock llama-cpp-python's, and ik-llama-cpp-python's where it is installed.
 
-    python benchmarks/full.py MODEL.gguf [--contexts 1024,4096,16384] [--prompts 512,4096] [--threads 2] [--rounds 6] [--ik PYTHON]
+    python benchmarks/full.py MODEL.gguf [--contexts 1024,4096,16384] [--prompts 512,4096] [--threads 2] [--rounds 6]
+                              [--ik PYTHON]
 
 Stock runs with FlashAttention off, which is how it comes, and on. Needs stock `llama-cpp-python` of the pinned version beside
 `lil-cpp`; --ik names a Python that has `ik-llama-cpp-python`. Every runner is a process of its own, and they take turns, a few
@@ -24,7 +25,7 @@ from rich.progress import Progress
 
 # runner -> kind of worker, options
 RUNNERS: dict[str, tuple[str, dict[str, Any]]] = {
-    "ours": ("lil", {}),
+    "ours": ("lil", {"fused_dense": None}),
     "stock, FlashAttention off": ("stock", {"flash_attn": False}),
     "stock, FlashAttention on": ("stock", {"flash_attn": True}),
     "ik": ("ik", {}),
@@ -43,7 +44,9 @@ def add_rows(ratios: Ratios, what: str, times: dict[str, list[float]], target: s
             ratios.add(f"{what}: ours / {name}", times["ours"], times[name], target if name.startswith("stock") else "")
 
 
-def measure_decode(args: argparse.Namespace, context: int, runners: list[str], ratios: Ratios, progress: Progress, states: Path) -> None:
+def measure_decode(
+    args: argparse.Namespace, context: int, runners: list[str], ratios: Ratios, progress: Progress, states: Path
+) -> None:
     workers = {}
     task = progress.add_task(f"filling {name_of(context)}", total=len(runners))
     for name in runners:
