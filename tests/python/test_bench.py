@@ -308,7 +308,7 @@ def test_plots(run: tuple[str, Path], tmp_path: Path) -> None:
 
 def test_memory_of_a_bounded_cache(tiny: str) -> None:
     """A capacity shows in the cache's bytes, before anything is run."""
-    method = METHODS["sink"](budget=64, capacity=1024)  # type: ignore[call-arg]
+    method = METHODS["sink"](budget=64, capacity=1024, kept_prompts=0)  # type: ignore[call-arg]
     plan = bench.make_plan(tiny, [("full", None), ("sink", method)], contexts=[4096], threads=1)
     full, sink = (case.kv_bytes[4096] for case in plan.cases)
     assert full / sink == pytest.approx(4, rel=0.1)

@@ -638,7 +638,8 @@ def test_every_method_has_a_perplexity(session: measure.Session) -> None:
     full = loss(None)
     for make in METHODS.values():
         assert loss(make(budget=256)) == pytest.approx(full, abs=0.02), make
-    assert loss(None, fused_dense=True) == pytest.approx(full, abs=0.02)
+    # another order of sums, and quantised weights round what they are multiplied with to 8 bits
+    assert loss(None, fused_dense=True) == pytest.approx(full, abs=0.05)
 
 
 def test_calibrate(
