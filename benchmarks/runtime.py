@@ -160,7 +160,7 @@ def main() -> int:
 
         # memory
         for kind in (lil.Sink, lil.H2O):
-            small = Runner("small", lil, args.model, 32768, args.threads, sparse=kind(budget=args.budget, capacity=2048))
+            small = Runner("small", lil, args.model, 32768, args.threads, sparse=kind(budget=args.budget, capacity=2048, kept_prompts=0))
             full = stock_kv_bytes(small, 32768)
             ratios.add_exact(f"KV memory, n_ctx 32768: stock / {kind.__name__}, capacity 2048", full / small.llm.sparse_info().kv_bytes, ">= 15")
 

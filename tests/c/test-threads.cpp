@@ -362,8 +362,10 @@ static void write_file(const std::string & root, const std::string & path, const
 }
 
 static std::string new_root() {
-    char dir[] = "/tmp/lil-cpus-XXXXXX";
-    CHECK(mkdtemp(dir), "no temporary folder");
+    const char * tmp = getenv("TMPDIR");
+
+    std::string dir = std::string(tmp ? tmp : "/tmp") + "/lil-cpus-XXXXXX";
+    CHECK(mkdtemp(&dir[0]), "no temporary folder");
     return dir;
 }
 
