@@ -199,8 +199,10 @@ class Llama(bindings.Llama):
             raise ModelError(f"Model path does not exist: {path}")
         self._gate = Gate(path)
         self._pending: _Request | None = None
+        self._in_prompt = False  # a generation is at its prompt
         self._steps = 0  # decode steps, and the tokens that they attended to: full attention only
         self._tokens_read = 0
+        self._asked = (1, 0)  # numbers of tokens, first and last, after each of which logits were asked for
         try:
             super().__init__(path, **kwargs)
         except ValueError as error:
@@ -251,6 +253,9 @@ class Llama(bindings.Llama):
     def eval(self, tokens: Sequence[int]) -> None:
         """Evaluates tokens after those that are there already.
 
+        One token after a call that gave logits (`sample` chooses from those) is a decode step. Everything else is a
+        prompt, whatever its length.
+
         Raises:
             ContextFullError: More tokens than positions are left. Nothing was evaluated.
             BusyError: A stream owns the model.
@@ -263,20 +268,36 @@ class Llama(bindings.Llama):
                     f"{len(tokens)} tokens after {self.n_tokens} exceed context window of {self._n_ctx}; "
                     "shorten the prompt, lower max_tokens, or make the Llama with a larger n_ctx"
                 )
-            for start in range(0, len(tokens), self.n_batch):
-                self._gate.check()
-                batch = tokens[start : start + self.n_batch]
-                try:
-                    super().eval(batch)
-                except RuntimeError:
-                    # part of the batch may have been taken, and other tokens evicted for it
-                    if isinstance(self.sparse, Evict):
-                        self._ctx.kv_cache_clear()
-                        self.reset()
-                    raise
-                if len(batch) == 1:
-                    self._steps += 1
-                    self._tokens_read += self.n_tokens
+            if not tokens:
+                return super().eval(tokens)
+            # drafts are told from a prompt by who sends them
+            drafts = self._pending is not None and not self._in_prompt
+            declared = self._logits_all and (self._in_prompt or (len(tokens) > 1 and not drafts))
+            before, (first, last) = self.n_tokens, self._asked
+            follows = first <= before <= last
+            lib.lil_set_prompt(self._ctx.ctx, declared)
+            try:
+                super().eval(tokens)
+            except ClosedError:
+                raise
+            except RuntimeError:
+                # part of the batch may have been taken, and other tokens evicted for it
+                if isinstance(self.sparse, Evict):
+                    self._ctx.kv_cache_clear()
+                    self.reset()
+                raise
+            finally:
+                lib.lil_set_prompt(self._ctx.ctx, False)
+            if self._logits_all or (follows and len(tokens) == 1):
+                self._asked = (first if follows else before + 1, self.n_tokens)
+            else:
+                self._asked = (self.n_tokens, self.n_tokens)
+            if len(tokens) == 1 and follows and not declared:
+                self._steps += 1
+                self._tokens_read += self.n_tokens
+
+    def _before_decode(self) -> None:
+        self._gate.check()
 
     def sample(self, *args: Any, **kwargs: Any) -> int:
         """`llama_cpp.Llama.sample`.
@@ -321,6 +342,7 @@ class Llama(bindings.Llama):
         stream = super().generate(tokens, *args, **kwargs)
         fresh = kwargs.get("reset", True)
         sent: Sequence[int] | None = None
+        begun = False
         request.generates = True
         inner = self._gate.owned_by(request.owner)  # a completion's: it is the stream, or none
         try:
@@ -337,13 +359,14 @@ class Llama(bindings.Llama):
                     request.watch.feed(tokens if fresh else [*self._input_ids.tolist(), *tokens])
             while True:
                 with self._gate.turn(request.owner, stream=True):
-                    self._pending = request
+                    self._pending, self._in_prompt = request, not begun
                     try:
                         token = stream.send(sent)
                     except StopIteration:
                         return
                     finally:
-                        self._pending = None
+                        self._pending, self._in_prompt = None, False
+                    begun = True
                     over = request.watch is not None and self._is_end(token) and request.watch.stopped
                 sent = yield token
                 if over:
@@ -465,6 +488,7 @@ class Llama(bindings.Llama):
         """
         with self._gate:
             _state.load(self, state)
+            self._asked = (1, 0)
 
     # Pickling
 

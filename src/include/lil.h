@@ -153,7 +153,11 @@ LLAMA_API struct lil_sparse_params lil_sparse_default_params(enum lil_sparse_met
 // Returns NULL where the parameters are out of range or cannot work together, where the model's architecture is not
 // covered (no ordinary KV cache: MLA, recurrent, hybrid, encoder-only), and where llama_init_from_model() would.
 //
-// A batch that holds one token of a sequence is a decode step of it, a longer one a part of a prompt.
+// A token is a decode step if its own logits and its predecessor's were asked for: someone sampled it from those. Everything
+// else is a part of a prompt, for which attention is full: also its last token where that comes alone, because the rest is
+// in the cache or a batch ended before it. The record goes by position: removals shorten it, a loaded state has none, and
+// what is not known is a prompt's. A host that asks for the logits of prompts says so, see lil_set_prompt(). Several steps of
+// a sequence in one batch are computed one after another.
 //
 // The calls of an evicting cache keep llama.h's contract and answer truthfully:
 //   llama_memory_seq_rm       removes a whole sequence, a tail, or nothing. After an eviction a tail [p0, end) goes if
@@ -171,6 +175,11 @@ LLAMA_API struct llama_context * lil_init_from_model(
             struct llama_model * model,
     struct llama_context_params  cparams,
        struct lil_sparse_params  sparse);
+
+// Whether the tokens of the batches that come are a prompt's, whatever logits they ask for. For hosts that want the logits of a
+// whole prompt: set it before, and take it back before the first token that was sampled. Their logits count as asked for
+// all the same: what is sampled from the last ones is a decode step. Nothing in a context without sparse attention.
+LLAMA_API void lil_set_prompt(struct llama_context * ctx, bool prompt);
 
 struct lil_sparse_info {
     enum lil_sparse_method method;

@@ -85,6 +85,9 @@ bool lil_can_seq_rm(
                  llama_pos   p0,
                  llama_pos   p1);
 
+// a batch is about to be cut into ubatches: see lil-steps.h
+void lil_begin_batch(llama_memory_i & memory, llama_batch_allocr & balloc, uint32_t n_ubatch);
+
 // the computation of a ubatch failed or was aborted after it had been applied to the memory
 void lil_ubatch_failed(llama_memory_i & memory, const llama_ubatch & ubatch);
 

@@ -171,6 +171,8 @@ void lil_kv_cache_evict::state_read(llama_io_read_i & io, llama_seq_id seq_id, l
 
     synchronize();
 
+    record.forget(seq_id);
+
     state_header h;
     io.read(&h, sizeof(h));
 

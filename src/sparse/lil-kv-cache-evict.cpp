@@ -75,11 +75,15 @@ void lil_kv_cache_evict::synchronize() const {
 // planning
 //
 
-bool lil_kv_cache_evict::plan(const lil_evict_stream & st, uint32_t strm, const llama_pos * pos, uint32_t n_new, lil_evict_step & step) const {
-    // a batch of one token is a decode step, a larger one is part of a prompt
-    const bool decode = n_new == 1;
+std::vector<lil_batch_piece> lil_kv_cache_evict::begin_batch(const llama_batch & batch, uint32_t n_ubatch) {
+    record.begin(batch);
 
+    return record.cut(batch, n_ubatch, n_stream > 1);
+}
+
+bool lil_kv_cache_evict::plan(const lil_evict_stream & st, uint32_t strm, bool decode, const llama_pos * pos, uint32_t n_new, lil_evict_step & step) const {
     step.strm      = strm;
+    step.decode    = decode;
     step.n_before  = st.n_used;
     step.n_new     = n_new;
     step.n_protect = n_protect(decode);
@@ -110,6 +114,8 @@ lil_kv_cache_evict::slot_info_vec_t lil_kv_cache_evict::prepare(const std::vecto
         const uint32_t n_seqs   = ubatch.n_seqs_unq;
         const uint32_t n_tokens = ubatch.n_tokens/n_seqs;
 
+        const bool decode = record.is_decode(ubatch);
+
         slot_info sinfo;
         sinfo.s0 = LLAMA_MAX_SEQ;
         sinfo.s1 = 0;
@@ -121,7 +127,7 @@ lil_kv_cache_evict::slot_info_vec_t lil_kv_cache_evict::prepare(const std::vecto
             auto & st = sim.try_emplace(strm, streams[strm]).first->second;
 
             lil_evict_step step;
-            if (!plan(st, strm, ubatch.pos + s*n_tokens, n_tokens, step)) {
+            if (!plan(st, strm, decode, ubatch.pos + s*n_tokens, n_tokens, step)) {
                 LLAMA_LOG_ERROR("%s: sequence %d: no room for %u tokens from position %d on (n_ctx = %u, capacity = %u)\n",
                         __func__, ubatch.seq_id_unq[s], n_tokens, step.pos, n_ctx, params.capacity);
                 return {};
@@ -133,7 +139,7 @@ lil_kv_cache_evict::slot_info_vec_t lil_kv_cache_evict::prepare(const std::vecto
             sinfo.strm[s] = strm;
             sinfo.idxs[s] = advance(st, step).taken;
 
-            st.in_prompt = n_tokens > 1;
+            st.in_prompt = !decode;
         }
 
         res.push_back(std::move(sinfo));
@@ -148,6 +154,8 @@ void lil_kv_cache_evict::apply_ubatch(const slot_info & sinfo, const llama_ubatc
     cur.slots.clear();
     cut.clear();
 
+    const bool decode = record.is_decode(ubatch);
+
     uint64_t n_rows_layers = 0; // KV heads of all layers
     for (size_t ikv = 0; ikv < layers.size(); ++ikv) {
         n_rows_layers += n_head_kv(ikv);
@@ -161,19 +169,19 @@ void lil_kv_cache_evict::apply_ubatch(const slot_info & sinfo, const llama_ubatc
         auto & cells = v_cells[strm];
 
         lil_evict_step step;
-        const bool ok = plan(st, strm, ubatch.pos + s*n_new, n_new, step);
+        const bool ok = plan(st, strm, decode, ubatch.pos + s*n_new, n_new, step);
         GGML_ASSERT(ok && "apply_ubatch() without prepare()");
 
         if (step.keep) {
             keep(step);
-        } else if (st.just_kept && n_new > 1) { // the prompt goes on
+        } else if (st.just_kept && !decode) { // the prompt goes on
             kept[strm].pop_back();
         }
 
         slot_change change = advance(st, step);
         GGML_ASSERT(change.taken == sinfo.idxs[s]);
 
-        st.in_prompt = n_new > 1;
+        st.in_prompt = !decode;
         st.just_kept = step.keep;
 
         for (const uint32_t i : change.freed) {
@@ -192,11 +200,11 @@ void lil_kv_cache_evict::apply_ubatch(const slot_info & sinfo, const llama_ubatc
         n_evicted += step.n_evict;
 
         // of a prompt, which stays within the budget from now on. What a prompt's parts evict the next part takes
-        if (n_new == 1 && step.n_before >= std::max(st.n_used, params.budget) + LIL_RELEASE_CELLS) {
+        if (decode && step.n_before >= std::max(st.n_used, params.budget) + LIL_RELEASE_CELLS) {
             cut.push_back(strm);
         }
 
-        if (n_new == 1) {
+        if (decode) {
             (step.n_gone > 0 ? n_sparse : n_dense)++;
             n_rows += st.n_used*n_rows_layers;
         }
@@ -204,6 +212,8 @@ void lil_kv_cache_evict::apply_ubatch(const slot_info & sinfo, const llama_ubatc
         cur.steps.push_back(step);
         cur.slots.push_back(std::move(change));
     }
+
+    record.put(ubatch);
 
     llama_kv_cache::apply_ubatch(sinfo, ubatch);
 }
@@ -227,19 +237,20 @@ std::vector<lil_evict_step> lil_kv_cache_evict::get_steps(const llm_graph_contex
 
         step.strm      = s;
         step.n_new     = std::max<uint32_t>(1, g.ubatch.n_tokens/n_stream);
-        step.n_before  = step.n_new == 1 ? std::min(params.budget, params.capacity) : params.capacity - std::min(step.n_new, params.capacity);
-        step.n_evict   = step.n_new == 1 ? std::max(step.n_before, n_left(true) + 1) - n_left(true) : 0;
+        step.decode    = step.n_new == 1;
+        step.n_before  = step.decode ? std::min(params.budget, params.capacity) : params.capacity - std::min(step.n_new, params.capacity);
+        step.n_evict   = step.decode ? std::max(step.n_before, n_left(true) + 1) - n_left(true) : 0;
 
         // of a prompt's part the one that evicts as much as it brings, so that a device which cannot is known at construction
-        if (step.n_new > 1 && (uint64_t) n_left(false) + 2*step.n_new <= params.capacity) {
+        if (!step.decode && (uint64_t) n_left(false) + 2*step.n_new <= params.capacity) {
             step.n_before = n_left(false) + step.n_new;
             step.n_evict  = step.n_new;
         }
 
-        step.n_protect = n_protect(step.n_new == 1);
+        step.n_protect = n_protect(step.decode);
         step.n_gone    = step.n_evict;
         step.pos       = step.n_before;
-        step.keep      = n_kept_max > 0 && step.n_new == 1 && step.base() > 0;
+        step.keep      = n_kept_max > 0 && step.decode && step.base() > 0;
     }
 
     return steps;
@@ -258,6 +269,7 @@ void lil_kv_cache_evict::clear(bool data) {
     for (auto & list : kept) {
         list.clear();
     }
+    record.clear();
 }
 
 void lil_kv_cache_evict::free_cells(uint32_t strm, uint32_t n) {
@@ -382,6 +394,7 @@ bool lil_kv_cache_evict::seq_rm(llama_seq_id seq_id, llama_pos p0, llama_pos p1)
     for (uint32_t s = s0; s < s1; ++s) {
         do_rm(s, p0, p1);
     }
+    record.remove(seq_id, p0, p1);
 
     return true;
 }
@@ -419,6 +432,9 @@ void lil_kv_cache_evict::seq_cp(llama_seq_id seq_id_src, llama_seq_id seq_id_dst
     set_cells(s1);
     copy_kept(s0, s1);
 
+    record.forget(seq_id_dst);
+    record.copy(seq_id_src, seq_id_dst, p0, p1);
+
     if (p1 >= 0) {
         do_rm(s1, p1, std::numeric_limits<llama_pos>::max());
     }
@@ -432,6 +448,7 @@ void lil_kv_cache_evict::seq_keep(llama_seq_id seq_id) {
             clear_stream(s);
         }
     }
+    record.keep(seq_id);
 }
 
 void lil_kv_cache_evict::seq_add(llama_seq_id seq_id, llama_pos p0, llama_pos p1, llama_pos shift) {
@@ -581,7 +598,7 @@ ggml_tensor * lil_kv_cache_evict::build_attn(
 
     built.insert(il);
 
-    if (fused_dense && get_steps(g)[0].n_new == 1) {
+    if (fused_dense && get_steps(g)[0].decode) {
         return build_slots(g, q, kq_scale, il);
     }
 
@@ -627,7 +644,7 @@ bool lil_evict_slots_input::can_reuse(const llm_graph_params & params) {
 
     const auto & cur = kv->cur.steps;
 
-    return (int64_t) cur.size() == list->ne[2] && cur[0].n_new == 1 && 1 + lil_kv_cache_evict::n_max(cur) == list->ne[0];
+    return (int64_t) cur.size() == list->ne[2] && cur[0].decode && 1 + lil_kv_cache_evict::n_max(cur) == list->ne[0];
 }
 
 ggml_tensor * lil_kv_cache_evict::build_slots(const llm_graph_context & g, ggml_tensor * q, float kq_scale, int il) {

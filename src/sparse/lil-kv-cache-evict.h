@@ -43,6 +43,7 @@ struct lil_evict_stream {
 // what one ubatch does to a sequence: evict, then store
 struct lil_evict_step {
     uint32_t  strm      = 0;
+    bool      decode    = false; // a decode step; otherwise a part of a prompt
     uint32_t  n_before  = 0; // slots used before
     uint32_t  n_evict   = 0; // tokens to drop
     uint32_t  n_protect = 0; // the last tokens that stay
@@ -142,6 +143,8 @@ public:
     // The computation of the ubatch failed half-way. Takes its tokens back where it evicted nothing, and returns the
     // sequences that it evicted from: some of their layers did, others did not.
     std::vector<llama_seq_id> fail_ubatch();
+
+    std::vector<lil_batch_piece> begin_batch(const llama_batch & batch, uint32_t n_ubatch) override;
 
     void ubatch_done() override;
 
@@ -280,7 +283,7 @@ private:
     lil_side_tensors side;
 
     // false: the tokens do not fit, or their positions are beyond n_ctx
-    bool plan(const lil_evict_stream & st, uint32_t strm, const llama_pos * pos, uint32_t n_new, lil_evict_step & step) const;
+    bool plan(const lil_evict_stream & st, uint32_t strm, bool decode, const llama_pos * pos, uint32_t n_new, lil_evict_step & step) const;
 
     // streams [s0, s1) of a sequence, or of all
     std::pair<uint32_t, uint32_t> get_streams(llama_seq_id seq_id) const;

@@ -80,7 +80,7 @@ private:
     bool is_clipped() const { return params.positions == LIL_POSITIONS_CLIPPED; }
 
     // whether a prompt's step has queries that see tokens at the window's distance
-    bool clips(const lil_select_step & step) const { return is_clipped() && step.n_new > 1 && step.n > params.budget; }
+    bool clips(const lil_select_step & step) const { return is_clipped() && !step.decode && step.n > params.budget; }
 
     // entries for the tokens behind the last block that may be chosen
     int64_t n_near() const { return shape.window + shape.block - 1; }

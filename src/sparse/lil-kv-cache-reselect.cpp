@@ -33,7 +33,7 @@ ggml_tensor * lil_kv_cache_reselect::build_list(const layer_graph & lg) {
 }
 
 void lil_kv_cache_reselect::build_after_dense(const layer_graph & lg) {
-    if (fused || !selects(lg.ikv) || lg.steps[0].n_new > 1) {
+    if (fused || !selects(lg.ikv) || !lg.steps[0].decode) {
         return;
     }
 

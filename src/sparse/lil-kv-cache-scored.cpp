@@ -208,7 +208,7 @@ const lil_graph_input_scored * lil_kv_cache_scored::get_input(const llm_graph_co
         return t;
     };
 
-    if (store_queries(n_new)) {
+    if (store_queries(inp->built[0].decode)) {
         inp->ring = new_input("lil_ring", GGML_TYPE_I32, std::min<int64_t>(n_new, n_ring), n_steps, 1);
     }
 
@@ -241,7 +241,7 @@ void lil_kv_cache_scored::build_before_store(const llm_graph_context & g, const 
         build_rank(lg);
     }
 
-    const bool decode = lg.n_new() == 1;
+    const bool decode = lg.decode();
     const bool evicts = std::any_of(steps.begin(), steps.end(), [](const auto & step) { return step.n_evict > 0; });
 
     if (fused) {
@@ -567,12 +567,13 @@ bool lil_graph_input_scored::can_reuse(const llm_graph_params & params) {
     }
 
     for (size_t i = 0; i < cur.size(); ++i) {
-        if (cur[i].strm != built[i].strm || cur[i].n_new != built[i].n_new || kv->need_rank(cur[i]) != kv->need_rank(built[i])) {
+        if (cur[i].strm != built[i].strm || cur[i].decode != built[i].decode || cur[i].n_new != built[i].n_new ||
+            kv->need_rank(cur[i]) != kv->need_rank(built[i])) {
             return false;
         }
 
         // the fused eviction takes its numbers from the input, in a decode step; otherwise they shape the graph
-        if (steps ? cur[i].n_new > 1 && (cur[i].n_evict > 0) != (built[i].n_evict > 0)
+        if (steps ? !cur[i].decode && (cur[i].n_evict > 0) != (built[i].n_evict > 0)
                   : cur[i].n_evict != built[i].n_evict || (cur[i].n_evict > 0 && cur[i].n_before != built[i].n_before)) {
             return false;
         }

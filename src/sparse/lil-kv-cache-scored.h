@@ -81,6 +81,7 @@ protected:
 
         int64_t n_steps() const { return inp.built.size(); }
         int64_t n_new()   const { return inp.built[0].n_new; }
+        bool    decode()  const { return inp.built[0].decode; }
     };
 
     // what attention has of it
@@ -103,7 +104,7 @@ protected:
     // [n_before, n_head_kv], or [n_before, 1] where all heads drop the same
     virtual ggml_tensor * build_ranking(const layer_graph & lg, const lil_evict_step & step) const;
 
-    virtual bool     store_queries(uint32_t n_new) const                                             { GGML_UNUSED(n_new); return false; }
+    virtual bool     store_queries(bool decode) const                                                { GGML_UNUSED(decode); return false; }
     virtual uint32_t count_queries(const lil_evict_stream & st, const lil_evict_step & step) const { GGML_UNUSED(step); return st.n_win; }
 
     // the scores that get_slots() reports [n_used]

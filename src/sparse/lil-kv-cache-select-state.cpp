@@ -86,6 +86,7 @@ void lil_kv_cache_select::state_write(llama_io_write_i & io, llama_seq_id seq_id
 void lil_kv_cache_select::state_read(llama_io_read_i & io, llama_seq_id seq_id, llama_state_seq_flags flags) {
     // whatever happens, cells may have changed
     for_each_seq(seq_id, [](auto & idx) { idx.invalidate(0); });
+    record.forget(seq_id);
 
     slot_info_vec_t sinfos;
     state_read_sinfo(io, seq_id, flags, &sinfos, nullptr);

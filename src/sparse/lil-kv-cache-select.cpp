@@ -107,8 +107,18 @@ llama_memory_context_ptr lil_kv_cache_select::init_batch(llama_batch_allocr & ba
     return std::make_unique<llama_kv_cache_context>(LLAMA_MEMORY_STATUS_FAILED_PREPARE);
 }
 
+std::vector<lil_batch_piece> lil_kv_cache_select::begin_batch(const llama_batch & batch, uint32_t n_ubatch) {
+    record.begin(batch);
+
+    if (takes_any_batch()) { // in a mixture its steps are dense as everything is
+        return {};
+    }
+
+    return record.cut(batch, n_ubatch, n_stream > 1);
+}
+
 // one token of each sequence, which no other sequence sees
-static bool is_decode(const llama_ubatch & ubatch) {
+static bool is_one_each(const llama_ubatch & ubatch) {
     std::set<llama_seq_id> seen;
 
     for (uint32_t i = 0; i < ubatch.n_tokens; ++i) {
@@ -122,7 +132,7 @@ static bool is_decode(const llama_ubatch & ubatch) {
 
 // sequence sets of a ubatch, each with n_tokens/n_groups tokens in a row; 0: a mixture
 static uint32_t get_n_groups(const llama_ubatch & ubatch) {
-    return is_decode(ubatch) ? ubatch.n_tokens : ubatch.equal_seqs() ? ubatch.n_seqs : ubatch.n_seqs_unq == 1 ? 1 : 0;
+    return is_one_each(ubatch) ? ubatch.n_tokens : ubatch.equal_seqs() ? ubatch.n_seqs : ubatch.n_seqs_unq == 1 ? 1 : 0;
 }
 
 lil_kv_cache_select::slot_info_vec_t lil_kv_cache_select::prepare(const std::vector<llama_ubatch> & ubatches) {
@@ -173,16 +183,13 @@ bool lil_kv_cache_select::check_batches(const std::vector<llama_ubatch> & ubatch
 void lil_kv_cache_select::plan(lil_select_step & step) const {
     const auto & idx = *step.index;
 
-    // a batch of one token is a decode step, a larger one is part of a prompt
-    const bool decode = step.n_new == 1;
-
     step.n       = idx.size();
     step.n_valid = idx.n_valid;
     step.now     = idx.n_steps;
     step.pos     = idx.pos(idx.size() - 1);
-    step.sparse  = decode && params.method != LIL_SPARSE_DENSE && step.n > params.budget && step.n >= params.min_ctx;
+    step.sparse  = step.decode && params.method != LIL_SPARSE_DENSE && step.n > params.budget && step.n >= params.min_ctx;
 
-    if (!decode || !(step.sparse || dense_needs_pages())) {
+    if (!step.decode || !(step.sparse || dense_needs_pages())) {
         return;
     }
 
@@ -217,8 +224,11 @@ void lil_kv_cache_select::apply_ubatch(const slot_info & sinfo, const llama_ubat
     cur.steps.clear();
 
     const uint32_t n_groups = get_n_groups(ubatch);
+    const bool     decode   = record.is_decode(ubatch);
 
-    if (n_groups == 0 || (takes_any_batch() && n_groups < ubatch.n_tokens)) { // no decode step, and nothing to know of it
+    record.put(ubatch);
+
+    if (n_groups == 0 || (takes_any_batch() && !decode)) { // no decode step, and nothing to know of it
         lil_select_step step;
         step.n_new = ubatch.n_tokens;
 
@@ -235,13 +245,14 @@ void lil_kv_cache_select::apply_ubatch(const slot_info & sinfo, const llama_ubat
         if (idx.is_stale()) {
             idx.read(v_cells[seq_to_stream[seq_id]], seq_id);
         }
-        if (n_new == 1) {
+        if (decode) {
             idx.n_steps++;
         }
         idx.n_valid = std::min(idx.n_valid, n_final(idx.size() - n_new));
 
         lil_select_step step;
         step.seq_id = seq_id;
+        step.decode = decode;
         step.strm   = seq_to_stream[seq_id];
         step.table  = seq_id;
         step.n_new  = n_new;
@@ -253,7 +264,7 @@ void lil_kv_cache_select::apply_ubatch(const slot_info & sinfo, const llama_ubat
             idx.n_valid = page_ranks(idx, step.n_pages - 1).second;
         }
 
-        if (n_new == 1) {
+        if (decode) {
             (step.sparse ? n_sparse : n_dense)++;
 
             for (size_t ikv = 0; ikv < layers.size(); ++ikv) {
@@ -275,7 +286,7 @@ std::vector<llama_seq_id> lil_kv_cache_select::fail_ubatch() {
         auto & idx = index[step.seq_id];
 
         idx.n_valid = std::min(idx.n_valid, step.n_valid);
-        if (step.n_new == 1) {
+        if (step.decode) {
             idx.n_steps--;
         }
     }
@@ -308,7 +319,8 @@ std::vector<lil_select_step> lil_kv_cache_select::get_steps(const llm_graph_cont
         step.table   = std::min(s, n_seq_max - 1);
         step.n       = get_size();
         step.n_new   = std::max<uint32_t>(1, g.ubatch.n_tokens/n_groups);
-        step.sparse  = step.n_new == 1 && params.method != LIL_SPARSE_DENSE && step.n > params.budget;
+        step.decode  = step.n_new == 1;
+        step.sparse  = step.decode && params.method != LIL_SPARSE_DENSE && step.n > params.budget;
         step.n_pages = n_pages_max;
         step.pos     = step.n - 1;
 
@@ -321,7 +333,7 @@ std::vector<lil_select_step> lil_kv_cache_select::get_steps(const llm_graph_cont
 }
 
 bool lil_kv_cache_select::uses_method(const std::vector<lil_select_step> & steps) const {
-    return steps[0].n_new == 1 &&
+    return steps[0].decode &&
         (fused_dense || std::any_of(steps.begin(), steps.end(), [](const auto & step) { return step.sparse; }));
 }
 
@@ -354,7 +366,7 @@ int64_t lil_kv_cache_select::n_pages_graph(const std::vector<lil_select_step> & 
 
 std::vector<int64_t> lil_kv_cache_select::get_key(const std::vector<lil_select_step> & steps) const {
     std::vector<int64_t> key = {
-        (int64_t) steps.size(), steps[0].n_new, uses_method(steps), n_max(steps), n_list(steps), n_pages_graph(steps),
+        (int64_t) steps.size(), steps[0].n_new, steps[0].decode, uses_method(steps), n_max(steps), n_list(steps), n_pages_graph(steps),
     };
 
     size_t n_dirty = 0;
@@ -396,6 +408,7 @@ void lil_kv_cache_select::clear(bool data) {
     llama_kv_cache::clear(data);
 
     for_each_seq(-1, [](auto & idx) { idx.clear(); });
+    record.clear();
 }
 
 bool lil_kv_cache_select::seq_rm(llama_seq_id seq_id, llama_pos p0, llama_pos p1) {
@@ -405,6 +418,7 @@ bool lil_kv_cache_select::seq_rm(llama_seq_id seq_id, llama_pos p0, llama_pos p1
         const llama_pos end = p1 < 0 ? std::numeric_limits<llama_pos>::max() : p1;
 
         for_each_seq(seq_id, [&](auto & idx) { idx.remove(std::max(p0, 0), end); });
+        record.remove(seq_id, p0, p1);
     }
 
     return res;
@@ -419,6 +433,8 @@ void lil_kv_cache_select::seq_cp(llama_seq_id seq_id_src, llama_seq_id seq_id_ds
     if (seq_id_src == seq_id_dst) {
         return;
     }
+
+    record.copy(seq_id_src, seq_id_dst, p0, p1);
 
     index[seq_id_dst].invalidate(0);
     index[seq_id_dst].n_steps = index[seq_id_src].n_steps;
@@ -448,6 +464,7 @@ void lil_kv_cache_select::seq_keep(llama_seq_id seq_id) {
     for (uint32_t s = 0; s < n_seq_max; ++s) {
         if (s != (uint32_t) seq_id && seq_to_stream[s] == seq_to_stream[seq_id]) {
             index[s].clear();
+            record.forget(s);
         }
     }
 }
@@ -459,6 +476,12 @@ void lil_kv_cache_select::seq_add(llama_seq_id seq_id, llama_pos p0, llama_pos p
     for (uint32_t s = 0; s < n_seq_max; ++s) {
         if (seq_to_stream[s] == seq_to_stream[seq_id]) {
             index[s].invalidate(std::max(0, std::min(p0, p0 + shift)));
+
+            if (s == (uint32_t) seq_id) {
+                record.shift(s, p0, p1, shift);
+            } else {
+                record.forget(s);
+            }
         }
     }
 }
@@ -469,6 +492,7 @@ void lil_kv_cache_select::seq_div(llama_seq_id seq_id, llama_pos p0, llama_pos p
     for (uint32_t s = 0; s < n_seq_max; ++s) {
         if (seq_to_stream[s] == seq_to_stream[seq_id]) {
             index[s].invalidate(0);
+            record.forget(s);
         }
     }
 }

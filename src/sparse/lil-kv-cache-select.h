@@ -28,6 +28,7 @@ class lil_kv_cache_select;
 struct lil_select_step {
     llama_seq_id seq_id = 0;
 
+    bool     decode  = false; // a decode step; otherwise a part of a prompt
     uint32_t strm    = 0; // stream of K and V
     uint32_t table   = 0; // page metadata
     uint32_t n       = 0; // T: tokens of the sequence, the new ones included
@@ -176,6 +177,8 @@ public:
     bool is_built() const override { return built.size() == layers.size(); }
 
     void set_context(llama_context * lctx) override { this->lctx = lctx; }
+
+    std::vector<lil_batch_piece> begin_batch(const llama_batch & batch, uint32_t n_ubatch) override;
 
     std::vector<llama_seq_id> fail_ubatch() override;
 

@@ -31,12 +31,12 @@ protected:
         return is_window() && (decode || evicts) ? st.n_win : 0;
     }
 
-    bool store_queries(uint32_t n_new) const override {
-        return is_window() && n_new > 1;
+    bool store_queries(bool decode) const override {
+        return is_window() && !decode;
     }
 
     uint32_t count_queries(const lil_evict_stream & st, const lil_evict_step & step) const override {
-        return st.n_win - step.n_win + (store_queries(step.n_new) ? step.n_new : 0);
+        return st.n_win - step.n_win + (store_queries(step.decode) ? step.n_new : 0);
     }
 
     bool need_rank(const lil_evict_step & step) const override {
@@ -59,7 +59,7 @@ protected:
 
         ggml_tensor * k = layers[ikv].k;
 
-        if (lg.n_new() == 1) {
+        if (lg.n_new() == 1 && !store_queries(lg.decode())) {
             build_inplace(lg, score[ikv], { attn.q, k, pos[ikv], lg.inp.steps }, ops[lg.ikv].h2o_score);
             return;
         }

@@ -59,7 +59,7 @@ protected:
     }
 
     void build_after_dense(const layer_graph & lg) override {
-        if (lg.steps[0].n_new == 1) {
+        if (lg.steps[0].decode) {
             build_pages(lg);
             build_stamp(lg);
             return;

@@ -59,8 +59,8 @@ protected:
         return evicts ? st.n_win : 0;
     }
 
-    bool store_queries(uint32_t n_new) const override {
-        GGML_UNUSED(n_new);
+    bool store_queries(bool decode) const override {
+        GGML_UNUSED(decode);
 
         return true;
     }

@@ -214,6 +214,12 @@ static lil_sparse * get_sparse(llama_memory_i * memory) {
     return kv ? kv->get_sparse() : nullptr;
 }
 
+void lil_begin_batch(llama_memory_i & memory, llama_batch_allocr & balloc, uint32_t n_ubatch) {
+    if (auto * kv = get_sparse(&memory)) {
+        balloc.set_pieces(kv->begin_batch(balloc.get_batch(), n_ubatch));
+    }
+}
+
 void lil_ubatch_failed(llama_memory_i & memory, const llama_ubatch & ubatch) {
     GGML_UNUSED(ubatch);
 
@@ -417,6 +423,12 @@ bool lil_sparse_get_info(const llama_context * ctx, lil_sparse_info * info) {
     kv->get_info(*info);
 
     return true;
+}
+
+void lil_set_prompt(llama_context * ctx, bool prompt) {
+    if (auto * kv = ctx ? get_sparse(llama_get_memory(ctx)) : nullptr) {
+        kv->set_prompt(prompt);
+    }
 }
 
 bool lil_memory_get_info(const llama_context * ctx, lil_memory_info * info) {

@@ -2,6 +2,8 @@
 
 #include "lil.h"
 
+#include "lil-steps.h"
+
 #include "llama-graph.h"
 #include "llama-kv-cache.h"
 
@@ -36,6 +38,12 @@ struct lil_sparse {
     // for waiting until a computation is over
     virtual void set_context(llama_context * lctx) = 0;
 
+    // how a batch that is about to be decoded is to be cut, see lil_steps
+    virtual std::vector<lil_batch_piece> begin_batch(const llama_batch & batch, uint32_t n_ubatch) = 0;
+
+    // see lil_set_prompt()
+    void set_prompt(bool value) { record.set_prompt(value); }
+
     // The computation of the ubatch failed half-way. Returns the sequences that cannot be kept.
     virtual std::vector<llama_seq_id> fail_ubatch() = 0;
 
@@ -52,6 +60,9 @@ struct lil_sparse {
 
     // see lil_sparse_get_slots()
     virtual int32_t get_slots(llama_seq_id seq_id, int32_t il, int32_t i_head_kv, llama_pos * pos, float * score, int32_t n) const = 0;
+
+protected:
+    lil_steps record;
 };
 
 // records the message for lil_last_error() and throws it

@@ -136,6 +136,14 @@ static inline void decode_steps(llama_context * ctx, llama_pos p0, llama_pos p1,
     }
 }
 
+// the same; the first one as after a state was loaded, which does not say that anyone sampled from it
+static inline void decode_steps_anew(llama_context * ctx, llama_pos p0, llama_pos p1, llama_seq_id seq_id = 0) {
+    lil_set_prompt(ctx, true);
+    decode_steps(ctx, p0, p0 + 1, seq_id);
+    lil_set_prompt(ctx, false);
+    decode_steps(ctx, p0 + 1, p1, seq_id);
+}
+
 static inline std::vector<float> get_logits(llama_context * ctx, int32_t i = -1) {
     const float * logits = llama_get_logits_ith(ctx, i);
     CHECK(logits);

@@ -174,7 +174,7 @@ static void test_steps() {
                 }
             }
 
-            CHECK(get_info(c.a).n_dense >= 38);
+            CHECK(get_info(c.a).n_dense >= 37);
         }
     }
 }

@@ -413,7 +413,7 @@ static void test_state(lil_sparse_method method) {
     CHECK(llama_state_set_data(on_cpu, state.data(), state.size()) == state.size());
 
     for (llama_context * ctx : { on_cpu, on_gpu }) {
-        decode_steps(ctx, 110, 112);
+        decode_steps_anew(ctx, 110, 112);
     }
     CHECK(max_diff(get_logits(on_cpu), get_logits(on_gpu)) < 2e-2f*rms(get_logits(on_cpu)));
 

@@ -74,6 +74,20 @@ static run take_steps(llama_context * ctx, llama_pos p0, llama_pos p1, llama_seq
     return res;
 }
 
+// the first one as after a state was loaded
+static run take_steps_anew(llama_context * ctx, llama_pos p0, llama_pos p1) {
+    lil_set_prompt(ctx, true);
+    run res = take_steps(ctx, p0, p0 + 1);
+    lil_set_prompt(ctx, false);
+
+    const run rest = take_steps(ctx, p0 + 1, p1);
+
+    res.logits.insert(res.logits.end(), rest.logits.begin(), rest.logits.end());
+    res.sets = rest.sets;
+
+    return res;
+}
+
 // Bit for bit. Cells of a sliding window are in another order the second time, which rounds differently, and near ties of scores
 // may then fall otherwise.
 static void check_same(const run & a, const run & b) {
@@ -380,16 +394,18 @@ static void test_state() {
     for (auto o : all_methods()) {
         llama_context * ctx = new_context(o);
 
-        run want;
         for (llama_pos p = 0; p < 160; p += 80) {
             CHECK(decode_text(ctx, p, p + 50) == 0);
-            want = take_steps(ctx, p + 50, p + 80);
+            take_steps(ctx, p + 50, p + 80);
         }
 
         std::vector<uint8_t> state(llama_state_get_size(ctx));
         CHECK(llama_state_get_data(ctx, state.data(), state.size()) == state.size());
         std::vector<uint8_t> state_seq(llama_state_seq_get_size(ctx, 0));
         CHECK(llama_state_seq_get_data(ctx, state_seq.data(), state_seq.size(), 0) == state_seq.size());
+
+        CHECK(llama_memory_seq_rm(llama_get_memory(ctx), 0, 130, -1));
+        const run want = take_steps_anew(ctx, 130, 160);
 
         // whatever happens to the context meanwhile
         CHECK(llama_memory_seq_rm(llama_get_memory(ctx), 0, 49, -1));
@@ -415,7 +431,7 @@ static void test_state() {
 
                 CHECK(llama_memory_seq_rm(mem, 0, 130, -1) == (n_kept > 0 && !narrow));
                 if (n_kept > 0 && !narrow) {
-                    check_same(take_steps(other, 130, 160), want);
+                    check_same(take_steps_anew(other, 130, 160), want);
                 }
                 CHECK(llama_memory_seq_rm(mem, 0, 50, -1) == (n_kept > 1) || is_swa());
             }
@@ -425,7 +441,7 @@ static void test_state() {
         // back and forth within one context
         CHECK(llama_state_set_data(ctx, state.data(), state.size()) == state.size());
         CHECK(llama_memory_seq_rm(llama_get_memory(ctx), 0, 130, -1));
-        check_same(take_steps(ctx, 130, 160), want);
+        check_same(take_steps_anew(ctx, 130, 160), want);
 
         llama_free(ctx);
     }

@@ -299,7 +299,7 @@ static void test_state() {
         CHECK(llama_state_seq_get_data(ctx, state_seq.data(), state_seq.size(), 0) == state_seq.size());
 
         const auto proceed = [&](llama_context * c) {
-            decode_steps(c, 120, 140);
+            decode_steps_anew(c, 120, 140);
             return get_logits(c);
         };
 

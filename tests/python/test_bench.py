@@ -134,7 +134,6 @@ def test_batches() -> None:
         assert parts[-1][1] == n
         lengths = [end - begin for begin, end in parts]
         assert max(lengths) <= bench_worker.N_BATCH
-        assert min(lengths) > 1 or n == 1  # one token would be a decode step
 
 
 def test_every_method_is_sparse_where_it_is_measured(tiny: str, tmp_path: Path) -> None:

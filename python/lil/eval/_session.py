@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import ctypes
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,17 +19,6 @@ from ._closing import Closing
 Logits = npt.NDArray[np.float32]  # [n_vocab]
 
 
-def chunks(n: int, size: int) -> Iterator[int]:
-    """The lengths of the batches of a prompt of `n` tokens. None is 1, which would be a decode step, unless `n` is."""
-    while n > size:
-        # size 1 leaves no choice
-        length = size - 1 if n == size + 1 and size > 2 else size
-        yield length
-        n -= length
-    if n:
-        yield n
-
-
 class Context(Closing):
     """One sequence of tokens and its cache, under one method. See `Session.context`."""
 
@@ -40,7 +29,7 @@ class Context(Closing):
         params.n_batch = params.n_ubatch = session.n_ubatch
         self.method = method
         self.n_ctx = n_ctx
-        self.n_tokens = 0
+        self._tokens: list[int] = []
         self._n_vocab = session.n_vocab
         self._n_batch = session.n_ubatch
         self._native = make_context(
@@ -52,7 +41,8 @@ class Context(Closing):
             warnings.warn(f"{guess}; run: lil calibrate {session.path}", CalibrationWarning, stacklevel=3)
 
     def eval(self, tokens: Sequence[int]) -> Logits:
-        """Appends tokens; one token is a decode step, more are a part of a prompt.
+        """Appends tokens. One token after such a call is a decode step, since that gave the logits to choose it from; more
+        are a part of a prompt.
 
         Returns:
             The logits after the last one, [n_vocab].
@@ -63,22 +53,22 @@ class Context(Closing):
         """
         if self.n_tokens + len(tokens) > self.n_ctx:
             raise ContextFullError(f"{len(tokens)} tokens after {self.n_tokens} exceed a context of {self.n_ctx}")
-        begin = 0
-        for length in chunks(len(tokens), self._n_batch):
-            self._batch.set_batch(tokens[begin : begin + length], self.n_tokens, False)
+        for begin in range(0, len(tokens), self._n_batch):
+            part = tokens[begin : begin + self._n_batch]
+            self._batch.set_batch(part, self.n_tokens, False)
+            self._batch.batch.logits[len(part) - 1] = begin + len(part) == len(tokens)
             try:
                 self._native.decode(self._batch)
             except RuntimeError as error:
-                raise NativeError(f"{length} tokens after {self.n_tokens}: {error}") from None
-            self.n_tokens += length
-            begin += length
+                raise NativeError(f"{len(part)} tokens after {self.n_tokens}: {error}") from None
+            self._tokens += part
         return np.ctypeslib.as_array(self._native.get_logits_ith(-1), shape=(self._n_vocab,)).copy()
 
     def keep(self, n: int) -> bool:
         """Removes all but the first `n` tokens. False: the cache cannot, and is as it was."""
         if not self._native.kv_cache_seq_rm(0, n, -1):
             return False
-        self.n_tokens = min(n, self.n_tokens)
+        del self._tokens[n:]
         return True
 
     def save(self) -> Any:
@@ -87,18 +77,27 @@ class Context(Closing):
         state = (ctypes.c_uint8 * size)()
         if bindings.llama_state_seq_get_data(self._native.ctx, state, size, 0) != size:
             raise NativeError("the state of a context could not be copied")
-        return state, self.n_tokens
+        return state, list(self._tokens)
 
     def load(self, saved: Any) -> bool:
-        """Takes over what `save` gave. False: this context does not take it, and is empty."""
-        state, n_tokens = saved
+        """Takes over what `save` gave. False: this context does not take it, and is empty.
+
+        The last token is evaluated again, with full attention: the next one is then a decode step, as after `eval`.
+        """
+        state, tokens = saved
         self._native.kv_cache_clear()
+        self._tokens = []
         if not bindings.llama_state_seq_set_data(self._native.ctx, state, len(state), 0):
             self._native.kv_cache_clear()
-            self.n_tokens = 0
             return False
-        self.n_tokens = n_tokens
+        self._tokens = list(tokens)
+        if tokens and self.keep(len(tokens) - 1):
+            self.eval(tokens[-1:])
         return True
+
+    @property
+    def n_tokens(self) -> int:
+        return len(self._tokens)
 
     @property
     def takes_full(self) -> bool:

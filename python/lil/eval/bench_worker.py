@@ -55,13 +55,9 @@ def make_text(n_words: int) -> str:
 
 
 def batches(begin: int, end: int) -> Iterator[tuple[int, int]]:
-    """The batches of a prompt, from and to. None is a single token, which would be a decode step, unless all is one."""
-    while begin < end:
-        to = min(end, begin + N_BATCH)
-        if to == end - 1:
-            to -= 1
-        yield begin, to
-        begin = to
+    """The batches of a prompt, from and to."""
+    for start in range(begin, end, N_BATCH):
+        yield start, min(end, start + N_BATCH)
 
 
 class Engine:
@@ -142,7 +138,10 @@ class Engine:
         tokens, count = (self.api.llama_token * 1)(), ctypes.c_size_t()
         if not self.states.llama_state_seq_load_file(ctx, os.fsencode(state), 0, tokens, 1, ctypes.byref(count)):
             raise RuntimeError(f"{state}: not a state that this context takes; delete the file")
-        self.at[slot] = n
+        # a loaded state does not say that anyone sampled from it: the next token would not be a decode step
+        last = n - 1 if self.remove(ctx, n - 1) else n
+        self.decode_tokens(ctx, last, last + 1)
+        self.at[slot] = last + 1
         return True
 
     def drop(self, slot: str) -> None:

@@ -17,7 +17,7 @@ from .._errors import CalibrationWarning, ConfigError, ContextError, NativeError
 from .._sparse import Method, SparseInfo
 from ..llama_cpp import _internals as internals
 from ._closing import Closing
-from ._session import Logits, Session, chunks
+from ._session import Logits, Session
 
 MAX_PARALLEL = 256  # llama.cpp's LLAMA_MAX_SEQ
 
@@ -136,11 +136,10 @@ class Sequences(Closing):
     def prompt(self, seq: int, tokens: Sequence[int]) -> None:
         """Empties a sequence and gives it a prompt, whose last token's logits are at row 0."""
         self.clear(seq)
-        begin = 0
-        for length in chunks(len(tokens), self._n_batch):
-            self._fill([(seq, token) for token in tokens[begin : begin + length]])
-            begin += length
-            self._decode(last=begin == len(tokens))
+        for begin in range(0, len(tokens), self._n_batch):
+            end = min(begin + self._n_batch, len(tokens))
+            self._fill([(seq, token) for token in tokens[begin:end]])
+            self._decode(last=end == len(tokens))
 
     def step(self, tokens: Sequence[int]) -> None:
         """Appends one token to each of the sequences 0, 1, ...; the logits of sequence i are at row i."""

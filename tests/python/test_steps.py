@@ -1,0 +1,105 @@
+"""What a decode step is, through the doors that users take: prompts are dense however they come, answers are sparse."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import lil
+import numpy as np
+import numpy.typing as npt
+import pytest
+from lil._sparse import Evict
+
+METHODS = [
+    lil.Sink(budget=48),
+    lil.H2O(budget=48),
+    lil.Quest(budget=48),
+    lil.InfLLM(budget=48),
+    lil.RaaS(budget=48),
+    lil.LessIsMore(budget=48, reselect=17),
+]
+QUESTION = "".join(f"The drawer number {i} holds a {word}. " for i, word in enumerate("spoon key coin map pen".split() * 8))
+
+
+def first_logits(llama: lil.Llama, tokens: Sequence[int], n: int = 3) -> npt.NDArray[np.float32]:
+    """The logits that the first token of an answer is chosen from; `n` tokens of it are written."""
+    answer = llama.generate(tokens, temp=0.0)
+    next(answer)
+    row = np.ctypeslib.as_array(llama._ctx.get_logits_ith(-1), shape=(llama.n_vocab(),)).copy()
+    for _ in range(n - 1):
+        next(answer)
+    answer.close()
+    return row
+
+
+def steps(llama: lil.Llama) -> int:
+    info = llama.sparse_info()
+    return info.dense_steps + info.sparse_steps
+
+
+@pytest.mark.parametrize("sparse", METHODS, ids=str)
+def test_prompts_are_dense(make_llama: Callable[..., lil.Llama], sparse: Any) -> None:
+    """The first logits are full attention's bit for bit: at once, the same request again, and where a batch of the
+    prompt ends before its last token. Repeated, an evicting method goes on from what it kept, and is not compared."""
+    llama = make_llama(sparse=sparse, fused_dense=False, n_batch=64)
+    full = make_llama(fused_dense=False, flash_attn=True, n_batch=64)
+    tokens = llama.tokenize(QUESTION.encode())
+    assert len(tokens) > 4 * 64 + 1
+    for n in (200, 200, 4 * 64 + 1, 4 * 64 + 1, 64 + 1):
+        fresh = n == 64 + 1 or steps(llama) == 0
+        if fresh:
+            llama.reset()
+            full.reset()
+        before = steps(llama)
+        ours, theirs = first_logits(llama, tokens[:n]), first_logits(full, tokens[:n])
+        assert np.array_equal(ours, theirs) or (isinstance(sparse, Evict) and not fresh), n
+        assert steps(llama) - before == 2
+        assert llama.sparse_info().dense_steps == 0
+
+
+def test_repeated_requests_have_one_answer(make_llama: Callable[..., lil.Llama]) -> None:
+    llama = make_llama(sparse=lil.Quest(budget=48))
+    ask = [{"role": "user", "content": QUESTION + "Which drawer holds the first map?"}]
+    texts = {
+        llama.create_chat_completion(ask, max_tokens=12, temperature=0.0)["choices"][0]["message"]["content"]
+        for _ in range(3)
+    }
+    assert len(texts) == 1
+
+
+@pytest.mark.parametrize("sparse", ["quest", "h2o"])
+def test_prompts_whose_logits_are_kept(make_llama: Callable[..., lil.Llama], sparse: str) -> None:
+    """logits_all asks for every token's logits; what a prompt is stays the same."""
+    llama = make_llama(sparse=sparse, logits_all=True, n_batch=64)
+    tokens = llama.tokenize(QUESTION.encode())
+    for n in (200, 200, 129):
+        before = steps(llama)
+        first_logits(llama, tokens[:n])
+        assert steps(llama) - before == 2
+    before = steps(llama)
+    llama.reset()
+    llama.eval(tokens[:150])
+    llama.eval(tokens[150:160])
+    assert steps(llama) == before
+    llama.eval([llama.sample(temp=0.0)])
+    assert steps(llama) == before + 1
+
+
+def test_full_attention_counts_alike(make_llama: Callable[..., lil.Llama]) -> None:
+    """Where llama.cpp's attention runs there is no native record; the number of decode steps is the same."""
+    ours = make_llama(sparse=lil.Quest(budget=512))
+    plain = make_llama(fused_dense=False)
+    tokens = plain.tokenize(QUESTION.encode())
+    for model in (ours, plain):
+        first_logits(model, tokens[:100], n=5)
+        first_logits(model, tokens[:100], n=5)
+        state = model.save_state()
+        model.eval([5])
+        model.load_state(state)
+        model.eval([5])
+        model.eval([6])
+        model.n_tokens -= 1
+        model.eval([7])
+        model.eval([])
+    assert steps(ours) == steps(plain) > 8
