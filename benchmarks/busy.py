@@ -112,9 +112,9 @@ def serve(args: argparse.Namespace) -> int:
 class Worker:
     """A process that serves, stopped while it has nothing to do."""
 
-    def __init__(self, runner: str, args: argparse.Namespace) -> None:
+    def __init__(self, runner: str, args: argparse.Namespace, env: dict[str, str] | None = None) -> None:
         command = [sys.executable, __file__, args.model, "--worker", runner, "--threads", str(args.threads)]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
         self.read()
         self.stop()
 

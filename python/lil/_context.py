@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import ctypes
+import warnings
 
 from . import _calibration, _native
 from ._dense import Dense, Probe
-from ._errors import ContextError, NativeError
+from ._errors import ContextError, MethodWarning, NativeError
 from ._sparse import FUSED_DENSE_AUTO, Method, Reselect, Select, SparseInfo
 from .llama_cpp import _internals as internals
 from .llama_cpp import llama_cpp as bindings
@@ -32,13 +33,14 @@ class SparseContext(internals.LlamaContext):
         model: internals.LlamaModel,
         params: bindings.llama_context_params,
         method: Method | None,
-        fused_dense: bool | None = False,
+        fused_dense: bool | None = None,
         flash_attn_free: bool = False,
         verbose: bool = True,
     ) -> None:
         self._method = method
         self._fused_dense = fused_dense
         self._flash_attn_free = flash_attn_free
+        self._warned = False
         super().__init__(model=model, params=params, verbose=verbose)
 
     def _init_from_model(self) -> int:
@@ -56,6 +58,14 @@ class SparseContext(internals.LlamaContext):
         if not context:
             raise ContextError(f"no context for {self._method}: {_native.last_error()}")
         return context
+
+    def decode(self, batch: internals.LlamaBatch) -> None:
+        """Warns where the method meets what it cannot serve well, the first time."""
+        super().decode(batch)
+        text = None if self._warned else _native.lib.lil_sparse_get_warning(self.ctx)
+        if text is not None:
+            self._warned = True
+            warnings.warn(text.decode(), MethodWarning, stacklevel=3)
 
     def info(self) -> SparseInfo | None:
         """None: full attention is llama.cpp's own."""
@@ -112,7 +122,7 @@ def make_context(
     model: internals.LlamaModel,
     params: bindings.llama_context_params,
     method: Method | None,
-    fused_dense: bool | None = False,
+    fused_dense: bool | None = None,
     flash_attn_free: bool = False,
     verbose: bool = True,
 ) -> internals.LlamaContext:

@@ -59,5 +59,10 @@ class CalibrationWarning(UserWarning):
     """A re-selection layer that is a guess, because this model has not been calibrated."""
 
 
+class MethodWarning(UserWarning):
+    """A step that a method cannot serve well: RaaS with a prompt that fills its budget, InfLLM with absolute positions
+    beyond the model's training length."""
+
+
 class MemoryWarning(UserWarning):
     """A context whose cache does not fit into memory once it is full."""

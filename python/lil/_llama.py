@@ -169,7 +169,7 @@ class Llama(bindings.Llama):
         bindings.Llama.__init__,
         sparse=_keyword("sparse"),
         guardian=_keyword("guardian"),
-        fused_dense=_keyword("fused_dense", False),
+        fused_dense=_keyword("fused_dense"),
     )
     def __init__(
         self,
@@ -177,7 +177,7 @@ class Llama(bindings.Llama):
         *,
         sparse: str | Method | None = None,
         guardian: bool | Guardian | None = None,
-        fused_dense: bool | None = False,
+        fused_dense: bool | None = None,
         **kwargs: Any,
     ) -> None:
         self.sparse = resolve_sparse(sparse)

@@ -109,6 +109,7 @@ _PROTOTYPES: dict[str, tuple[object, list[object]]] = {
         [_bindings.llama_model_p_ctypes, _bindings.llama_context_params, SparseParams],
     ),
     "lil_sparse_get_info": (c_bool, [_bindings.llama_context_p_ctypes, POINTER(SparseInfo)]),
+    "lil_sparse_get_warning": (c_char_p, [_bindings.llama_context_p_ctypes]),
     "lil_set_prompt": (None, [_bindings.llama_context_p_ctypes, c_bool]),
     "lil_memory_get_info": (c_bool, [_bindings.llama_context_p_ctypes, POINTER(MemoryInfo)]),
     "lil_sparse_get_slots": (

@@ -68,7 +68,7 @@ class Method:
             ConfigError: The message says what would work.
         """
 
-    def native(self, *, n_ctx: int, fused_dense: bool | None = False) -> SparseParams:
+    def native(self, *, n_ctx: int, fused_dense: bool | None = None) -> SparseParams:
         """The parameters as `lil_sparse_params`, for a context of `n_ctx` positions. What is "auto" is left to the
         native defaults."""
         from ._native import lib
@@ -121,7 +121,7 @@ class Evict(Method):
             f"give more, a smaller budget, a smaller n_ubatch, or None for n_ctx = {n_ctx}"
         )
 
-    def native(self, *, n_ctx: int, fused_dense: bool | None = False) -> SparseParams:
+    def native(self, *, n_ctx: int, fused_dense: bool | None = None) -> SparseParams:
         params = super().native(n_ctx=n_ctx, fused_dense=fused_dense)
         params.capacity = 0 if self.capacity is None or self.capacity >= n_ctx else self.capacity
         params.kept_prompts = self.kept_prompts
@@ -155,7 +155,7 @@ class Select(Method):
         """A copy in which what is "auto" comes from `values`, as far as they go."""
         return replace(self, **{name: values[name] for name in self.uncalibrated if name in values})  # type: ignore[arg-type]
 
-    def native(self, *, n_ctx: int, fused_dense: bool | None = False) -> SparseParams:
+    def native(self, *, n_ctx: int, fused_dense: bool | None = None) -> SparseParams:
         params = super().native(n_ctx=n_ctx, fused_dense=fused_dense)
         params.min_ctx = 0 if self.min_ctx == "auto" else self.min_ctx
         return params
@@ -180,7 +180,7 @@ class Reselect(Select):
         super().__post_init__()
         _check_auto(self, "reselect", least=3, why="layers 0 and 1 are dense, and layer 2 is the first that selects")
 
-    def native(self, *, n_ctx: int, fused_dense: bool | None = False) -> SparseParams:
+    def native(self, *, n_ctx: int, fused_dense: bool | None = None) -> SparseParams:
         params = super().native(n_ctx=n_ctx, fused_dense=fused_dense)
         params.reselect = 0 if self.reselect == "auto" else self.reselect
         return params

@@ -134,7 +134,7 @@ struct lil_sparse_params {
     uint32_t kept_prompts; // ends of the last prompts that are kept per sequence, B - 1 slots each, for going back to them
 };
 
-// The defaults: budget 1024, form AUTO, fused_dense OFF, absolute positions, min_ctx 0, and those of each method's paper:
+// The defaults: budget 1024, form AUTO, fused_dense AUTO, absolute positions, min_ctx 0, and those of each method's paper:
 //   n_sink 4; recent 0, exact prompt scores; first_page false; n_init 4, block 0, n_repr 4; reselect 0;
 //   ratio 0.25 (LessIsMore), 0.5 (RaaS); buffer 128, n_obs 8, lambda 0.1, threshold 0.5; kept_prompts 2 (evict)
 LLAMA_API struct lil_sparse_params lil_sparse_default_params(enum lil_sparse_method method);
@@ -209,6 +209,10 @@ struct lil_sparse_info {
 // Counts since the context was created. False where ctx has no sparse attention and full attention is llama.cpp's; where full
 // attention runs through our op, method is LIL_SPARSE_DENSE.
 LLAMA_API bool lil_sparse_get_info(const struct llama_context * ctx, struct lil_sparse_info * info);
+
+// What the context's log said of a step that the method cannot serve well (RaaS with a prompt beyond its budget, InfLLM with
+// absolute positions beyond the model's training length), the first time. NULL: nothing. Valid as long as ctx.
+LLAMA_API const char * lil_sparse_get_warning(const struct llama_context * ctx);
 
 // The memory of a context's cache, with sparse attention or without. On the CPU memory comes as tokens come: a cache takes it page by page
 // where it is written first, and gives it back after llama_memory_clear(), after a removal of many tokens (256 in a row; the

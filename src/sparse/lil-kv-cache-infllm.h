@@ -80,6 +80,8 @@ private:
     bool is_clipped() const { return params.positions == LIL_POSITIONS_CLIPPED; }
 
     // whether a prompt's step has queries that see tokens at the window's distance
+    std::string check_step(const lil_select_step & step) const override;
+
     bool clips(const lil_select_step & step) const { return is_clipped() && !step.decode && step.n > params.budget; }
 
     // entries for the tokens behind the last block that may be chosen

@@ -272,6 +272,13 @@ void lil_kv_cache_select::apply_ubatch(const slot_info & sinfo, const llama_ubat
             }
         }
 
+        if (step.sparse && warning.empty()) {
+            warning = check_step(step);
+            if (!warning.empty()) {
+                LLAMA_LOG_WARN("%s: %s\n", __func__, warning.c_str());
+            }
+        }
+
         cur.steps.push_back(std::move(step));
     }
 }

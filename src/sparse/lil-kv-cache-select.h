@@ -266,6 +266,9 @@ protected:
     // KV rows that one KV head reads in a sparse step of a layer
     virtual uint32_t n_rows(const lil_select_step & step) const;
 
+    // what is to be said of a sparse step that the method cannot serve well; empty: nothing
+    virtual std::string check_step(const lil_select_step & step) const { GGML_UNUSED(step); return ""; }
+
     // the score of a token, for lil_sparse_get_slots()
     virtual const ggml_tensor * get_score(size_t ikv) const { GGML_UNUSED(ikv); return nullptr; }
 

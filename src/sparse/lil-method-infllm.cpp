@@ -46,6 +46,15 @@ uint32_t lil_kv_cache_infllm::graph_max_nodes() const {
     return lil_kv_cache_select::graph_max_nodes() + layers.size()*n_seq_max*48*n_head_kv(0);
 }
 
+std::string lil_kv_cache_infllm::check_step(const lil_select_step & step) const {
+    if (is_clipped() || step.n <= hparams.n_ctx_train) {
+        return "";
+    }
+
+    return format("InfLLM: %u tokens, and the model was trained on %u: blocks at distances that it has never seen are noise to it. "
+            "Use clipped positions", step.n, hparams.n_ctx_train);
+}
+
 ggml_tensor * lil_kv_cache_infllm::build_list(const layer_graph & lg) {
     const int64_t n_steps = lg.steps.size();
 

@@ -37,6 +37,17 @@ protected:
         return (n - 1)*lil_seq_index::PAGE + step.n - pages.back();
     }
 
+    std::string check_step(const lil_select_step & step) const override {
+        const uint32_t n_prompt = step.n - std::min(step.n, step.now);
+
+        if (n_prompt < params.budget) {
+            return "";
+        }
+
+        return format("RaaS: the prompt has %u tokens and the budget is %u: a prompt's pages stay, so nothing of the answer but its last page is read. "
+                "Use a budget well above the prompt, or Quest", n_prompt, params.budget);
+    }
+
     std::vector<ggml_tensor *> get_cell_tensors(size_t ikv) const override { return { stamp[ikv] }; }
 
     const ggml_tensor * get_score(size_t ikv) const override { return stamp[ikv]; }

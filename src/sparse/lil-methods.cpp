@@ -27,7 +27,7 @@ lil_sparse_params lil_sparse_default_params(lil_sparse_method method) {
     res.positions     = LIL_POSITIONS_ABSOLUTE;
     res.prompt_scores = LIL_PROMPT_SCORES_EXACT;
     res.form          = LIL_FORM_AUTO;
-    res.fused_dense   = LIL_FUSED_DENSE_OFF;
+    res.fused_dense   = LIL_FUSED_DENSE_AUTO;
     res.n_init        = 4;
     res.n_repr        = 4;
     res.ratio         = method == LIL_SPARSE_RAAS ? 0.5f : 0.25f;

@@ -425,6 +425,12 @@ bool lil_sparse_get_info(const llama_context * ctx, lil_sparse_info * info) {
     return true;
 }
 
+const char * lil_sparse_get_warning(const llama_context * ctx) {
+    const auto * kv = ctx ? get_sparse(llama_get_memory(ctx)) : nullptr;
+
+    return kv ? kv->get_warning() : nullptr;
+}
+
 void lil_set_prompt(llama_context * ctx, bool prompt) {
     if (auto * kv = ctx ? get_sparse(llama_get_memory(ctx)) : nullptr) {
         kv->set_prompt(prompt);

@@ -7,6 +7,7 @@
 #include "llama-graph.h"
 #include "llama-kv-cache.h"
 
+#include <string>
 #include <vector>
 
 // A cache with a sparse method: its hooks into the graph, see lil-hooks.h, and what lil.h asks it.
@@ -44,6 +45,9 @@ struct lil_sparse {
     // see lil_set_prompt()
     void set_prompt(bool value) { record.set_prompt(value); }
 
+    // see lil_sparse_get_warning()
+    const char * get_warning() const { return warning.empty() ? nullptr : warning.c_str(); }
+
     // The computation of the ubatch failed half-way. Returns the sequences that cannot be kept.
     virtual std::vector<llama_seq_id> fail_ubatch() = 0;
 
@@ -63,6 +67,8 @@ struct lil_sparse {
 
 protected:
     lil_steps record;
+
+    std::string warning; // said once
 };
 
 // records the message for lil_last_error() and throws it

@@ -70,7 +70,7 @@ static void test_values() {
 
     // what old programs say
     lil_sparse_params s = lil_sparse_default_params(LIL_SPARSE_QUEST);
-    CHECK(s.fused_dense == LIL_FUSED_DENSE_OFF);
+    CHECK(s.fused_dense == LIL_FUSED_DENSE_AUTO);
     s.fused_dense = true;
     CHECK(s.fused_dense == LIL_FUSED_DENSE_ON);
     s.fused_dense = false;

@@ -278,7 +278,7 @@ static void check_fresh(llama_context * ctx, const options & o, llama_seq_id seq
     llama_context * fresh = new_context(o);
     CHECK(llama_state_seq_set_data(fresh, state.data(), state.size(), seq_id) == state.size());
 
-    for (int i = 0; i < 4; ++i) {
+    for (int i = 0; i < 3; ++i) {
         const llama_pos p = llama_memory_seq_pos_max(llama_get_memory(ctx), seq_id) + 1;
 
         lil_set_prompt(ctx, i == 0); // as in the other one, which knows no steps

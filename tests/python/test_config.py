@@ -27,6 +27,7 @@ from lil import (
 )
 from lil._dense import Dense, Probe
 from lil._resolve import METHODS, resolve_guardian, resolve_sparse
+from lil._sparse import FUSED_DENSE_AUTO
 from lil._server import server_keywords
 from lil._sparse import Evict, Method, Select, smallest_budget
 
@@ -229,7 +230,7 @@ def test_native_params_of_select() -> None:
     params = InfLLM(budget=512, n_init=8, block=32, n_repr=2, positions="clipped").native(n_ctx=4096)
     assert (params.method, params.n_init, params.block, params.n_repr, params.positions) == (4, 8, 32, 2, 2)
     params = TidalDecode(reselect=13).native(n_ctx=4096)
-    assert (params.method, params.reselect, params.min_ctx, params.fused_dense) == (5, 13, 0, 0)
+    assert (params.method, params.reselect, params.min_ctx, params.fused_dense) == (5, 13, 0, FUSED_DENSE_AUTO)
     params = LessIsMore(budget=128, n_sink=2, ratio=0.5, min_ctx="auto").native(n_ctx=4096)
     assert (params.method, params.n_sink, params.ratio, params.reselect, params.min_ctx) == (6, 2, 0.5, 0, 0)
     assert RaaS(ratio=0.75).native(n_ctx=4096).ratio == 0.75

@@ -178,13 +178,13 @@ def test_never_cuts_a_character(shared_llama: lil.Llama) -> None:
 def test_function_call_carries_the_keys(shared_llama: lil.Llama) -> None:
     tool = {
         "type": "function",
-        "function": {"name": "say", "parameters": {"type": "object", "properties": {"word": {"type": "string"}}}},
+        "function": {"name": "say", "parameters": {"type": "object", "properties": {"word": {"enum": ["hello"]}}}},
     }
     kwargs: dict[str, Any] = {
         "messages": [{"role": "user", "content": "Say hello."}],
         "tools": [tool],
         "tool_choice": {"type": "function", "function": {"name": "say"}},
-        "max_tokens": 40,
+        "max_tokens": 60,
         "temperature": 0,
         "guardian": True,
     }

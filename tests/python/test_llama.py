@@ -193,9 +193,13 @@ def test_threads_take_turns(make_llama: Callable[..., lil.Llama]) -> None:
 
 
 def test_info_of_full_attention(make_llama: Callable[..., lil.Llama]) -> None:
-    llama = make_llama(n_ctx=1024)
+    for fused_dense, method, form in ((False, None, None), (None, "dense", "fused")):
+        check_full_info(make_llama(n_ctx=1024, fused_dense=fused_dense), method, form)
+
+
+def check_full_info(llama: lil.Llama, method: str | None, form: str | None) -> None:
     info = llama.sparse_info()
-    assert (info.method, info.budget, info.form) == (None, None, None)
+    assert (info.method, info.budget, info.form) == (method, None, form)
     assert info.kv_bytes == 1024 * 30 * 3 * (64 + 64) * 2  # tokens, layers, KV heads, K and V, F16
     llama.eval(llama.tokenize(PROMPT.encode()))
     llama.eval([5])
@@ -226,14 +230,17 @@ def test_bounded_memory_and_counts(make_llama: Callable[..., lil.Llama], sparse:
 @pytest.mark.parametrize("sparse", [Sink(budget=512), H2O(budget=512)], ids=str)
 def test_within_the_budget_it_is_full_attention(make_llama: Callable[..., lil.Llama], sparse: Any) -> None:
     full = make_llama(logits_all=True, flash_attn=True, fused_dense=False)
-    ours = make_llama(logits_all=True, sparse=sparse)
+    ours = make_llama(logits_all=True, sparse=sparse, fused_dense=False)
+    op = make_llama(logits_all=True, sparse=sparse)
     tokens = full.tokenize(PROMPT.encode())
-    for llama in (full, ours):
+    for llama in (full, ours, op):
         llama.eval(tokens)
         for token in tokens[:8]:
             llama.eval([token])
     assert np.abs(full._scores - ours._scores).max() < 0.05
-    assert ours.sparse_info().sparse_steps == 0
+    assert ours.sparse_info().sparse_steps == op.sparse_info().sparse_steps == 0
+    assert op.sparse_info().fused_dense
+    assert np.median(np.abs(full._scores - op._scores)[len(tokens) : op.n_tokens]) < 0.15  # other rounding
 
 
 @pytest.mark.parametrize("sparse", METHODS, ids=str)
@@ -567,7 +574,8 @@ MAKES: dict[str, dict[str, Any]] = {
     "infllm": {"sparse": lil.InfLLM(budget=64)},
     "quest": {"sparse": lil.Quest(budget=32)},
     "full": {"flash_attn": True},
-    "full, no FlashAttention": {},
+    "full, no FlashAttention": {"flash_attn": False},
+    "full, as it comes": {},
     "full, Q8_0": {"flash_attn": True, "type_k": 8, "type_v": 8},
 }
 # what goes into what, besides itself
@@ -576,6 +584,8 @@ EXCHANGED = {
     ("full", "quest"),
     ("full, no FlashAttention", "full"),  # values that lie transposed are turned
     ("full, no FlashAttention", "quest"),
+    *((name, "full, as it comes") for name in ("quest", "full", "full, no FlashAttention")),
+    *(("full, as it comes", name) for name in ("quest", "full", "full, no FlashAttention")),
 }
 
 

@@ -193,7 +193,7 @@ def test_chunked_prompt_equals_reference(
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize(
     ("kv", "limit", "gap", "alike"),
-    [("f32", 0.05, 0.002, 0.99), ("bf16", 0.05, 0.01, 0.98), ("q8_0", 0.1, 0.01, 0.98), ("q4_0", 0.5, 0.02, 0.97)],
+    [("f32", 0.05, 0.002, 0.99), ("bf16", 0.05, 0.01, 0.98), ("q8_0", 0.1, 0.01, 0.98), ("q4_0", 0.5, 0.02, 0.96)],
 )
 @pytest.mark.parametrize("policy", [JudgedTOVA(budget=48), JudgedRKV(budget=48, buffer=12)], ids=str)
 def test_kv_types_equal_reference(

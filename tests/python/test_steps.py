@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -103,3 +105,26 @@ def test_full_attention_counts_alike(make_llama: Callable[..., lil.Llama]) -> No
         model.eval([7])
         model.eval([])
     assert steps(ours) == steps(plain) > 8
+
+
+def test_what_a_method_cannot_serve(make_llama: Callable[..., lil.Llama]) -> None:
+    """A warning at the first such step, and only there."""
+    short = {"kv_overrides": {"llama.context_length": 128}}
+    cases: list[tuple[Any, dict[str, Any], int, str | None]] = [
+        (lil.RaaS(budget=64), {}, 64, r"the prompt has 64 tokens and the budget is 64.*Quest"),
+        (lil.RaaS(budget=64), {}, 63, None),
+        (lil.InfLLM(budget=64), short, 128, r"129 tokens, and the model was trained on 128.*clipped"),
+        (lil.InfLLM(budget=64, positions="clipped"), short, 128, None),
+        (lil.Quest(budget=64), short, 128, None),
+    ]
+    for sparse, keywords, n_prompt, text in cases:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            llama = make_llama(sparse=sparse, **keywords)
+            llama.eval(llama.tokenize(QUESTION.encode())[:n_prompt])
+            assert not [w for w in caught if w.category is lil.MethodWarning]
+            for _ in range(4):
+                llama.eval([llama.sample(temp=0.0)])
+            found = [str(w.message) for w in caught if w.category is lil.MethodWarning]
+        assert len(found) == (text is not None)
+        assert text is None or re.search(text, found[0])

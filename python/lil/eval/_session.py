@@ -166,7 +166,7 @@ class Session(Closing):
         opens = bindings.llama_vocab_get_add_bos(self.llama._model.vocab)
         return int(bool(opens and tokens) and tokens[0] == self.llama.token_bos())
 
-    def context(self, method: Method | None, *, n_ctx: int, fused_dense: bool | None = False) -> Context:
+    def context(self, method: Method | None, *, n_ctx: int, fused_dense: bool | None = None) -> Context:
         """A new context; close it.
 
         Args:

@@ -13,7 +13,7 @@ Answers one JSON value a line: first the number of the text's tokens, then one f
     {"do": "peak", "slot": NAME}                        most bytes of memory that this process ever held, after one more
                                                         part of a prompt and some steps; null: the system does not say
 
-`options` are {"sparse": [class, {parameters}], "fused_dense": bool} for lil, {"flash_attn": bool} for stock, otherwise
+`options` are {"sparse": [class, {parameters}], "fused_dense": bool or None} for lil, {"flash_attn": bool} for stock, otherwise
 {}. They, `slot`, `room` and `back` may be left out. A failure ends the process; the last line of standard error says why.
 
 Filling is cheap. The text is cut into pieces that are evaluated as sequences of their own, each at its place, and
@@ -250,7 +250,7 @@ class Lil(Stock):
         return method.budget if isinstance(method, self.sparse.Evict) else 0
 
     def new_context(self, n_ctx: int, n_seq_max: int, options: dict[str, Any]) -> Any:
-        method, fused_dense = self.method(options), options.get("fused_dense", False)
+        method, fused_dense = self.method(options), options.get("fused_dense")
         if method is None and fused_dense is False:
             return super().new_context(n_ctx, n_seq_max, options)
         params = self.params(n_ctx, n_seq_max)
