@@ -1,11 +1,13 @@
-// The attention of a decode step alone, on any backend that has our ops: full FlashAttention next to Quest's, InfLLM's and H2O's
-// ops, and what they read next to a large copy. The layers are of a model's shape, with random keys and values.
+// The attention of a decode step alone, on any backend that has our ops: full FlashAttention next to Quest's, InfLLM's
+// and H2O's ops, and what they read next to a large copy. The layers are of a model's shape, with random keys and
+// values.
 //
 //   bench_attention [--device NAME] [--threads N] [--type f16|q8_0|q4_0] [--heads N] [--heads-kv N] [--head-size N]
 //                   [--budget N] [--contexts N,N,...] [--rounds N]
 //
-// Everything takes its turn in each round, after two rounds that do not count; medians, and the lowest and highest ratio of a
-// round. It is built with the C tests (`make test-c`), and in build folders of one's own as they are (tests/c/CMakeLists.txt).
+// Everything takes its turn in each round, after two rounds that do not count; medians, and the lowest and highest
+// ratio of a round. It is built with the C tests (`make test-c`), and in build folders of one's own as they are
+// (tests/c/CMakeLists.txt).
 
 #include "lil-ops.h"
 
@@ -120,14 +122,17 @@ struct graph {
         return kv.back();
     }
 
-    ggml_tensor * op(ggml_custom_op_t fun, void * layer, std::vector<ggml_tensor *> src, ggml_type type, int64_t ne0, int64_t ne1 = 1, int64_t ne2 = 1) {
-        ggml_tensor * res = ggml_custom_4d(ctx, type, ne0, ne1, ne2, 1, src.data(), (int) src.size(), fun, GGML_N_TASKS_MAX, layer);
+    ggml_tensor * op(ggml_custom_op_t fun, void * layer, std::vector<ggml_tensor *> src, ggml_type type, int64_t ne0,
+            int64_t ne1 = 1, int64_t ne2 = 1) {
+        ggml_tensor * res =
+                ggml_custom_4d(ctx, type, ne0, ne1, ne2, 1, src.data(), (int) src.size(), fun, GGML_N_TASKS_MAX, layer);
         ggml_build_forward_expand(gf, res);
         return res;
     }
 
     void op_inplace(ggml_custom_op_t fun, void * layer, ggml_tensor * dst, std::vector<ggml_tensor *> src) {
-        ggml_build_forward_expand(gf, ggml_custom_inplace(ctx, dst, src.data(), (int) src.size(), fun, GGML_N_TASKS_MAX, layer));
+        ggml_build_forward_expand(
+                gf, ggml_custom_inplace(ctx, dst, src.data(), (int) src.size(), fun, GGML_N_TASKS_MAX, layer));
     }
 
     // llama.cpp's attention over n_kv cells
@@ -137,7 +142,8 @@ struct graph {
                 ggml_row_size(t->type, opt.head_size), t->nb[1], t->nb[2], 0), 0, 2, 1, 3);
         };
 
-        ggml_tensor * cur = ggml_flash_attn_ext(ctx, ggml_permute(ctx, q, 0, 2, 1, 3), view(k), view(v), mask, 0.1f, 0.0f, 0.0f);
+        ggml_tensor * cur =
+                ggml_flash_attn_ext(ctx, ggml_permute(ctx, q, 0, 2, 1, 3), view(k), view(v), mask, 0.1f, 0.0f, 0.0f);
         ggml_prec_set_acc(cur, GGML_PREC_F32);
         ggml_build_forward_expand(gf, cur);
     }
@@ -152,7 +158,8 @@ struct graph {
 
         for (int i = 0; i < ggml_graph_n_nodes(gf); ++i) {
             if (!ggml_backend_supports_op(backend, ggml_graph_node(gf, i))) {
-                fprintf(stderr, "%s: %s cannot compute %s\n", name.c_str(), ggml_backend_name(backend), ggml_op_desc(ggml_graph_node(gf, i)));
+                fprintf(stderr, "%s: %s cannot compute %s\n", name.c_str(), ggml_backend_name(backend),
+                        ggml_op_desc(ggml_graph_node(gf, i)));
                 exit(1);
             }
         }
@@ -168,7 +175,8 @@ struct graph {
                     memcpy(chunk.data() + i, &x, 8);
                 }
                 const size_t n_block = ggml_type_size(t->type);
-                for (size_t i = 0; i < chunk.size(); i += n_block) { // F16, and the scales of blocks: in [0.5, 1), of any sign
+                // F16, and the scales of blocks: in [0.5, 1), of any sign
+                for (size_t i = 0; i < chunk.size(); i += n_block) {
                     chunk[i + 1] = (chunk[i + 1] & 0x83) | 0x38;
                 }
                 ggml_backend_tensor_set(t, chunk.data(), i0*t->nb[1], chunk.size());
@@ -246,7 +254,8 @@ static void add_list(graph & g, int64_t n) {
     for (int64_t il = 0; il < g.n_layer; ++il) {
         ggml_tensor * k    = g.cache(n);
         ggml_tensor * v    = g.cache(n);
-        ggml_tensor * work = g.op(ops->attn, &g.select[il], { q, k, v, list, steps }, GGML_TYPE_F32, ops->attn_n_work(opt.head_size, opt.heads, n, 1, false));
+        ggml_tensor * work = g.op(ops->attn, &g.select[il], { q, k, v, list, steps }, GGML_TYPE_F32,
+                ops->attn_n_work(opt.head_size, opt.heads, n, 1, false));
         g.op(ops->attn_join, &g.select[il], { work, list }, GGML_TYPE_F32, opt.head_size, opt.heads);
     }
     g.n_bytes = 2.0*n*row_size();
@@ -270,13 +279,17 @@ static void add_quest(graph & g, int64_t n) {
     for (int64_t il = 0; il < g.n_layer; ++il) {
         ggml_tensor * k      = g.cache(n);
         ggml_tensor * v      = g.cache(n);
-        ggml_tensor * bounds = g.input(type_kv == GGML_TYPE_F16 ? GGML_TYPE_F16 : GGML_TYPE_F32, 2*opt.head_size, opt.heads_kv, n_pages, 1);
+        ggml_tensor * bounds = g.input(
+                type_kv == GGML_TYPE_F16 ? GGML_TYPE_F16 : GGML_TYPE_F32, 2*opt.head_size, opt.heads_kv, n_pages, 1);
 
         auto * layer = &g.select[il];
 
-        ggml_tensor * scores = g.op(ops->page_scores, layer, { q, bounds, steps, k, dirty },      GGML_TYPE_F32, n_pages, opt.heads_kv);
-        ggml_tensor * list   = g.op(ops->page_select, layer, { scores, steps, cells, pages },     GGML_TYPE_I32, 1 + opt.budget, opt.heads_kv);
-        ggml_tensor * work   = g.op(ops->attn,        layer, { q, k, v, list, steps },            GGML_TYPE_F32, ops->attn_n_work(opt.head_size, opt.heads, opt.budget, 1, false));
+        ggml_tensor * scores =
+                g.op(ops->page_scores, layer, { q, bounds, steps, k, dirty }, GGML_TYPE_F32, n_pages, opt.heads_kv);
+        ggml_tensor * list   = g.op(
+                ops->page_select, layer, { scores, steps, cells, pages }, GGML_TYPE_I32, 1 + opt.budget, opt.heads_kv);
+        ggml_tensor * work   = g.op(ops->attn,        layer, { q, k, v, list, steps },            GGML_TYPE_F32,
+                ops->attn_n_work(opt.head_size, opt.heads, opt.budget, 1, false));
         g.op(ops->attn_join, layer, { work, list }, GGML_TYPE_F32, opt.head_size, opt.heads);
 
         all_bounds.push_back(bounds);
@@ -388,9 +401,11 @@ static void print(const graph & g, const graph & base, const graph * copy) {
         lo = std::min(lo, base.us[i]/g.us[i]);
         hi = std::max(hi, base.us[i]/g.us[i]);
     }
-    printf("  %-24s %10.1f us  %7.2f x faster (%.2f .. %.2f)", g.name.c_str(), median(g.us), median(base.us)/median(g.us), lo, hi);
+    printf("  %-24s %10.1f us  %7.2f x faster (%.2f .. %.2f)", g.name.c_str(), median(g.us),
+            median(base.us)/median(g.us), lo, hi);
     if (copy) {
-        printf("  %6.1f MB, %3.0f %% of a copy's bandwidth", g.n_bytes/1e6, 100.0*(g.n_bytes/median(g.us))/(copy->n_bytes/median(copy->us)));
+        printf("  %6.1f MB, %3.0f %% of a copy's bandwidth", g.n_bytes/1e6,
+                100.0*(g.n_bytes/median(g.us))/(copy->n_bytes/median(copy->us)));
     }
     printf("\n");
     fflush(stdout);
@@ -423,8 +438,9 @@ static void bench(int64_t n) {
         }
     }
 
-    printf("%lld tokens, a layer of %lld x %lld, %lld heads, %s, budget %lld, %lld layers in turn\n", (long long) n, (long long) opt.heads_kv, (long long) opt.head_size,
-        (long long) opt.heads, ggml_type_name(type_kv), (long long) opt.budget, (long long) n_layer);
+    printf("%lld tokens, a layer of %lld x %lld, %lld heads, %s, budget %lld, %lld layers in turn\n", (long long) n,
+            (long long) opt.heads_kv, (long long) opt.head_size, (long long) opt.heads, ggml_type_name(type_kv),
+            (long long) opt.budget, (long long) n_layer);
     for (size_t i = 1; i < all.size(); ++i) {
         print(*all[i], *all[1], all[0].get());
     }
@@ -450,8 +466,14 @@ static void parse(int argc, char ** argv) {
         }
         const std::string value = argv[i + 1];
 
-        const struct { const char * name; int64_t * to; } numbers[] = {
-            { "--heads", &opt.heads }, { "--heads-kv", &opt.heads_kv }, { "--head-size", &opt.head_size }, { "--budget", &opt.budget },
+        const struct {
+            const char * name;
+            int64_t    * to;
+        } numbers[] = {
+            { "--heads", &opt.heads },
+            { "--heads-kv", &opt.heads_kv },
+            { "--head-size", &opt.head_size },
+            { "--budget", &opt.budget },
         };
 
         bool known = true;
@@ -466,7 +488,8 @@ static void parse(int argc, char ** argv) {
         } else if (name == "--contexts") {
             opt.contexts.clear();
             for (size_t p = 0; p <= value.size(); p = std::min(value.find(',', p), value.size()) + 1) {
-                opt.contexts.push_back(to_number("--contexts", value.substr(p, std::min(value.find(',', p), value.size()) - p)));
+                opt.contexts.push_back(
+                        to_number("--contexts", value.substr(p, std::min(value.find(',', p), value.size()) - p)));
             }
         } else {
             known = false;
@@ -478,18 +501,25 @@ static void parse(int argc, char ** argv) {
             }
         }
         if (!known) {
-            fprintf(stderr, "bench_attention: no option %s; there are --device, --threads, --type, --heads, --heads-kv, --head-size, --budget, --contexts, --rounds\n", argv[i]);
+            fprintf(stderr,
+                    "bench_attention: no option %s; there are --device, --threads, --type, --heads, --heads-kv, "
+                    "--head-size, --budget, --contexts, --rounds\n",
+                    argv[i]);
             exit(2);
         }
     }
 
-    type_kv = opt.type == "f16" ? GGML_TYPE_F16 : opt.type == "q8_0" ? GGML_TYPE_Q8_0 : opt.type == "q4_0" ? GGML_TYPE_Q4_0 : GGML_TYPE_COUNT;
+    type_kv = opt.type == "f16" ? GGML_TYPE_F16
+            : opt.type == "q8_0" ? GGML_TYPE_Q8_0
+            : opt.type == "q4_0" ? GGML_TYPE_Q4_0
+                                 : GGML_TYPE_COUNT;
     if (type_kv == GGML_TYPE_COUNT) {
         fprintf(stderr, "bench_attention: --type %s: f16, q8_0 or q4_0\n", opt.type.c_str());
         exit(2);
     }
     if (opt.heads%opt.heads_kv != 0 || opt.head_size%32 != 0 || opt.budget%PAGE != 0) {
-        fprintf(stderr, "bench_attention: --heads is a multiple of --heads-kv, --head-size of 32, --budget of %d\n", PAGE);
+        fprintf(stderr, "bench_attention: --heads is a multiple of --heads-kv, --head-size of 32, --budget of %d\n",
+                PAGE);
         exit(2);
     }
     for (int64_t n : opt.contexts) {
@@ -505,7 +535,8 @@ int main(int argc, char ** argv) {
 
     ggml_backend_load_all();
 
-    ggml_backend_dev_t dev = opt.device.empty() ? ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_GPU) : ggml_backend_dev_by_name(opt.device.c_str());
+    ggml_backend_dev_t dev = opt.device.empty() ? ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_GPU)
+                                                : ggml_backend_dev_by_name(opt.device.c_str());
     if (!dev && opt.device.empty()) {
         dev = ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
     }
@@ -531,7 +562,8 @@ int main(int argc, char ** argv) {
     backend = ggml_backend_dev_init(dev, nullptr);
     CHECK(backend);
 
-    const auto set_n_threads = (ggml_backend_set_n_threads_t) ggml_backend_reg_get_proc_address(reg, "ggml_backend_set_n_threads");
+    const auto set_n_threads =
+            (ggml_backend_set_n_threads_t) ggml_backend_reg_get_proc_address(reg, "ggml_backend_set_n_threads");
     if (set_n_threads) {
         set_n_threads(backend, opt.threads);
     }

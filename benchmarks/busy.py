@@ -2,8 +2,8 @@
 
     python benchmarks/busy.py MODEL.gguf [--threads 2] [--rounds 3] [--seconds 2] [--methods none,h2o,quest]
 
-Needs stock `llama-cpp-python` of the pinned version beside `lil-cpp`, and a POSIX system. Every runner is a process of its
-own and is stopped while others have their turn. In each round every scenario is played with every runner in turn:
+Needs stock `llama-cpp-python` of the pinned version beside `lil-cpp`, and a POSIX system. Every runner is a process of
+its own and is stopped while others have their turn. In each round every scenario is played with every runner in turn:
 
     idle            nothing else runs
     1 busy          one other process computes

@@ -2,8 +2,8 @@
 
     python benchmarks/eval_parallel.py MODEL.gguf [--methods full,h2o,quest] [--budget 128] [--parallel 8] [--threads 2]
 
-Everything counts: prompts, places that wait for the last answers, judging. The two take turns, in every round over other problems; only
-ratios mean anything, and the range of the single rounds' ratios stands beside each.
+Everything counts: prompts, places that wait for the last answers, judging. The two take turns, in every round over
+other problems; only ratios mean anything, and the range of the single rounds' ratios stands beside each.
 """
 
 from __future__ import annotations
@@ -27,8 +27,10 @@ NAMES = ("Ada", "Ben", "Chen", "Dara", "Eli", "Fatou", "Goran", "Hana")
 def problem(i: int) -> Problem:
     name, boxes, each, price = NAMES[i % len(NAMES)], 3 + i % 7, 12 + i % 11, 2 + i % 5
     question = (
-        f"{name} packs {boxes} boxes with {each} candles each. {i % 3 + 1} candles of every box break on the way to the market. "
-        f"{name} sells all the others for ${price} each, and pays $15 for the stall. How many dollars does {name} take home?"
+        f"{name} packs {boxes} boxes with {each} candles each. {i % 3 + 1} candles of every box break on the way to "
+        f"the market. "
+        f"{name} sells all the others for ${price} each, and pays $15 for the stall. How many dollars does {name} "
+        f"take home?"
     )
     return Problem(str(i), question, str(boxes * (each - i % 3 - 1) * price - 15))
 
@@ -39,7 +41,9 @@ def main() -> None:
     parser.add_argument("--methods", default="full,h2o,quest")
     parser.add_argument("--budget", type=int, default=128)
     parser.add_argument("--parallel", type=int, default=8)
-    parser.add_argument("--problems", type=int, default=16, help="of a round with several at once; 2 of them, one at a time")
+    parser.add_argument(
+        "--problems", type=int, default=16, help="of a round with several at once; 2 of them, one at a time"
+    )
     parser.add_argument("--tokens", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)

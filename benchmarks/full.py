@@ -1,12 +1,14 @@
-"""Full attention with `fused_dense=None` against stock llama-cpp-python's, and ik-llama-cpp-python's where it is installed.
+"""Full attention with `fused_dense=None` against stock llama-cpp-python's, and ik-llama-cpp-python's where it is
+installed.
 
     python benchmarks/full.py MODEL.gguf [--contexts 1024,4096,16384] [--prompts 512,4096] [--threads 2] [--rounds 6]
                               [--ik PYTHON]
 
-Stock runs with FlashAttention off, which is how it comes, and on. Needs stock `llama-cpp-python` of the pinned version beside
-`lil-cpp`; --ik names a Python that has `ik-llama-cpp-python`. Every runner is a process of its own, and they take turns, a few
-steps each, so that a machine that slows down slows all of them; prompts have a fresh process each, because where memory comes to
-lie makes some percent of their time. Only ratios of medians mean anything; the range of the rounds' ratios stands beside each.
+Stock runs with FlashAttention off, which is how it comes, and on. Needs stock `llama-cpp-python` of the pinned version
+beside `lil-cpp`; --ik names a Python that has `ik-llama-cpp-python`. Every runner is a process of its own, and they
+take turns, a few steps each, so that a machine that slows down slows all of them; prompts have a fresh process each,
+because where memory comes to lie makes some percent of their time. Only ratios of medians mean anything; the range of
+the rounds' ratios stands beside each.
 """
 
 from __future__ import annotations
@@ -51,7 +53,9 @@ def measure_decode(
     task = progress.add_task(f"filling {name_of(context)}", total=len(runners))
     for name in runners:
         kind, options = RUNNERS[name]
-        workers[name] = Worker(kind, args.model, threads=args.threads, python=args.ik if kind == "ik" else sys.executable)
+        workers[name] = Worker(
+            kind, args.model, threads=args.threads, python=args.ik if kind == "ik" else sys.executable
+        )
         own = name.replace(" ", "-") if name != "ours" else "stock,-FlashAttention-on"  # of one form, and exchangeable
         workers[name]("fill", n=context, state=str(states / f"{own}-{context}"), options=options)
         workers[name]("decode", n=2)
@@ -67,7 +71,12 @@ def measure_decode(
     for worker in workers.values():
         worker.close()
 
-    add_rows(ratios, f"decode at {name_of(context)}", times, f"<= {TARGETS[context]:.2f}" if context in TARGETS else "<= 1.02")
+    add_rows(
+        ratios,
+        f"decode at {name_of(context)}",
+        times,
+        f"<= {TARGETS[context]:.2f}" if context in TARGETS else "<= 1.02",
+    )
 
 
 def measure_prompts(args: argparse.Namespace, n: int, runners: list[str], ratios: Ratios, progress: Progress) -> None:

@@ -2,8 +2,8 @@
 
     python benchmarks/guardian.py [--tokens 131072] [--every 250] [--text FILE]
 
-The text counts 4 bytes a token, about what a BPE vocabulary makes of English. Without --text it is generated: words by a
-fixed random walk, which compresses like prose.
+The text counts 4 bytes a token, about what a BPE vocabulary makes of English. Without --text it is generated: words by
+a fixed random walk, which compresses like prose.
 """
 
 from __future__ import annotations
@@ -56,7 +56,15 @@ def main() -> int:
         data = args.text.read_bytes()
         texts[args.text.name] = (data * (n // len(data) + 1))[:n]
 
-    table = Table("text", "us per token", "bytes of memory per byte", "check: LZ77 us", "check: zlib us", "zlib / LZ77, last check", "zlib / LZ77, all checks")
+    table = Table(
+        "text",
+        "us per token",
+        "bytes of memory per byte",
+        "check: LZ77 us",
+        "check: zlib us",
+        "zlib / LZ77, last check",
+        "zlib / LZ77, all checks",
+    )
     step = args.every * BYTES_PER_TOKEN
 
     for name, text in texts.items():

@@ -1,12 +1,13 @@
-"""What a context really takes: resident memory by method and length of the context, and what it costs that memory comes as
-tokens come.
+"""What a context really takes: resident memory by method and length of the context, and what it costs that memory comes
+as tokens come.
 
     python benchmarks/memory.py MODEL.gguf [--threads 2] [--rounds 5] [--base PYTHON]
 
-The resident memory of a process (Linux) is read after a chat of 500 tokens, and after prompts and the decode steps behind
-them, every case in a process of its own. Then the times of a prompt and of decode steps beside another runtime, in turn: stock
-`llama-cpp-python` of the pinned version, which takes all of a cache's memory when the context is made, or with --base the
-`lil` that PYTHON imports, such as an earlier one. Every prompt follows a `clear`, so ours takes each page anew.
+The resident memory of a process (Linux) is read after a chat of 500 tokens, and after prompts and the decode steps
+behind them, every case in a process of its own. Then the times of a prompt and of decode steps beside another runtime,
+in turn: stock `llama-cpp-python` of the pinned version, which takes all of a cache's memory when the context is made,
+or with --base the `lil` that PYTHON imports, such as an earlier one. Every prompt follows a `clear`, so ours takes each
+page anew.
 """
 
 from __future__ import annotations
@@ -97,8 +98,21 @@ class Worker:
 class Remote:
     """A worker in a process of its own."""
 
-    def __init__(self, args: argparse.Namespace, method: str, n_ctx: int, *, package: str = "lil", python: str = sys.executable) -> None:
-        command = [python, __file__, args.model, "--worker", "--package", package, "--method", method, "--n-ctx", str(n_ctx)]
+    def __init__(
+        self, args: argparse.Namespace, method: str, n_ctx: int, *, package: str = "lil", python: str = sys.executable
+    ) -> None:
+        command = [
+            python,
+            __file__,
+            args.model,
+            "--worker",
+            "--package",
+            package,
+            "--method",
+            method,
+            "--n-ctx",
+            str(n_ctx),
+        ]
         command += ["--threads", str(args.threads), "--budget", str(args.budget)]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
@@ -120,7 +134,11 @@ class Remote:
 def measure_memory(args: argparse.Namespace, tick: Callable[[str], None]) -> list[dict[str, Any]]:
     """Every case in a process of its own: prompt tokens, then decode steps, then all of it removed."""
     cases = [("full", 1024, 400, 100), ("full", args.context, 400, 100)]
-    cases += [("H2O", args.context, 1100, 8), ("H2O", args.context, args.prompt, 8), ("H2O, capacity 2048", args.context, args.prompt, 8)]
+    cases += [
+        ("H2O", args.context, 1100, 8),
+        ("H2O", args.context, args.prompt, 8),
+        ("H2O, capacity 2048", args.context, args.prompt, 8),
+    ]
     cases += [(name, args.context, args.prompt, 8) for name in ("full", "Sink", "Quest", "InfLLM", "LessIsMore")]
     rows = []
     for method, n_ctx, n_prompt, n_steps in cases:
@@ -130,7 +148,15 @@ def measure_memory(args: argparse.Namespace, tick: Callable[[str], None]) -> lis
         run("prompt", n_prompt)
         prompt = run("memory")
         run("decode", n_steps)
-        row = {"method": method, "n_ctx": n_ctx, "prompt": n_prompt, "steps": n_steps, "fresh": fresh, "full": prompt, "after": run("memory")}
+        row = {
+            "method": method,
+            "n_ctx": n_ctx,
+            "prompt": n_prompt,
+            "steps": n_steps,
+            "fresh": fresh,
+            "full": prompt,
+            "after": run("memory"),
+        }
         run("clear")
         rows.append(row | {"cleared": run("memory")})
         run.close()
@@ -209,13 +235,18 @@ def main() -> int:
                 *(f"{row[key]['rss'] / MIB:.0f}" for key in ("fresh", "full", "after", "cleared")),
                 f"{after['kv_resident'] / MIB:.1f}", f"{after['kv_bytes'] / MIB:.0f}",
             )  # fmt: skip
-        console.print("resident memory, MiB, of the process (fresh, after the prompt, after the steps, cleared) and of its cache after the steps")
+        console.print(
+            "resident memory, MiB, of the process (fresh, after the prompt, after the steps, cleared) and of its "
+            "cache after the steps"
+        )
         console.print(table)
         rss = [row["after"]["rss"] for row in rows]
         k, long = args.context // 1024, args.prompt // 1024
         ratios.add_exact(f"after a chat of 500 tokens: n_ctx {k}k / 1k", rss[1] / rss[0], "<= 1.05")
         ratios.add_exact(f"H2O at {k}k: after a prompt of {long}k / of 1.1k", rss[3] / rss[2], "<= 1.10")
-        ratios.add_exact(f"H2O at {k}k after a prompt of {long}k: without / with capacity=2048", rss[3] / rss[4], "<= 1.10")
+        ratios.add_exact(
+            f"H2O at {k}k after a prompt of {long}k: without / with capacity=2048", rss[3] / rss[4], "<= 1.10"
+        )
     if args.only != "memory":
         measure_times(args, ratios, tick)
 

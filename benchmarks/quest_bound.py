@@ -212,7 +212,8 @@ def main() -> int:
 
     table = Table(
         "budget", "bound", "own head's bound", "true maximum", "bound, > 50 %", "softmax mass: bound", "true maximum",
-        title=f"pages chosen of the {len(sights)} that hold the next digit, {len(prompt.tokens)} tokens, key {prompt.key}",
+        title=f"pages chosen of the {len(sights)} that hold the next digit, {len(prompt.tokens)} tokens, "
+        f"key {prompt.key}",
     )  # fmt: skip
     strong = [s for s in sights if s.share > 0.5]
     mean = np.mean(kept, axis=0)

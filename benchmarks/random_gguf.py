@@ -2,8 +2,8 @@
 
     python benchmarks/random_gguf.py OUT.gguf [--shape llama-8b] [--type q8_0] [--layers N] [--n-ctx 131072]
 
-For `lil bench` where a large model is wanted and none can be had. Tensors are written one after the other, so memory holds one. Needs
-the package gguf.
+For `lil bench` where a large model is wanted and none can be had. Tensors are written one after the other, so memory
+holds one. Needs the package gguf.
 """
 
 from __future__ import annotations

@@ -2,10 +2,10 @@
 
     python benchmarks/runtime.py MODEL.gguf [--context 16384] [--budget 1024] [--threads 2] [--rounds 5]
 
-Needs stock `llama-cpp-python` of the pinned version beside `lil-cpp`. The measurements take turns, so that a machine that
-slows down slows all of them: decoding in one process, a few steps each; prompts in a process each, because of several
-models in one process the first to be loaded lies better in memory (by up to 6 % here). Only ratios of medians mean anything;
-the range of the single rounds' ratios stands beside each.
+Needs stock `llama-cpp-python` of the pinned version beside `lil-cpp`. The measurements take turns, so that a machine
+that slows down slows all of them: decoding in one process, a few steps each; prompts in a process each, because of
+several models in one process the first to be loaded lies better in memory (by up to 6 % here). Only ratios of medians
+mean anything; the range of the single rounds' ratios stands beside each.
 """
 
 from __future__ import annotations
@@ -71,7 +71,12 @@ def stock_kv_bytes(runner: Runner, n_ctx: int) -> int:
 
 
 def make_runner(name: str, model: str, n_ctx: int, threads: int, budget: int) -> Runner:
-    options = {"stock": {}, "none": {}, "sink": {"sparse": lil.Sink(budget=budget)}, "h2o": {"sparse": lil.H2O(budget=budget)}}[name]
+    options = {
+        "stock": {},
+        "none": {},
+        "sink": {"sparse": lil.Sink(budget=budget)},
+        "h2o": {"sparse": lil.H2O(budget=budget)},
+    }[name]
     return Runner(name, llama_cpp if name == "stock" else lil, model, n_ctx, threads, **options)
 
 
@@ -160,11 +165,25 @@ def main() -> int:
 
         # memory
         for kind in (lil.Sink, lil.H2O):
-            small = Runner("small", lil, args.model, 32768, args.threads, sparse=kind(budget=args.budget, capacity=2048, kept_prompts=0))
+            small = Runner(
+                "small",
+                lil,
+                args.model,
+                32768,
+                args.threads,
+                sparse=kind(budget=args.budget, capacity=2048, kept_prompts=0),
+            )
             full = stock_kv_bytes(small, 32768)
-            ratios.add_exact(f"KV memory, n_ctx 32768: stock / {kind.__name__}, capacity 2048", full / small.llm.sparse_info().kv_bytes, ">= 15")
+            ratios.add_exact(
+                f"KV memory, n_ctx 32768: stock / {kind.__name__}, capacity 2048",
+                full / small.llm.sparse_info().kv_bytes,
+                ">= 15",
+            )
 
-    console.print(f"{Path(args.model).name}, budget {args.budget}, {args.threads} threads, {args.rounds} rounds of {args.steps} steps")
+    console.print(
+        f"{Path(args.model).name}, budget {args.budget}, {args.threads} threads, {args.rounds} rounds of "
+        f"{args.steps} steps"
+    )
     console.print(ratios.table())
     if args.json:
         args.json.write_text(json.dumps(ratios.rows, indent=1))

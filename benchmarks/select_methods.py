@@ -1,10 +1,12 @@
 """The select methods against stock llama-cpp-python, and ik-llama-cpp-python where it is installed: decode and prompts.
 
-    python benchmarks/select_methods.py MODEL.gguf [--contexts 16384,32768] [--budget 1024] [--threads 2] [--rounds 5] [--ik PYTHON]
+    python benchmarks/select_methods.py MODEL.gguf [--contexts 16384,32768] [--budget 1024] [--threads 2] [--rounds 5]
+                                        [--ik PYTHON]
 
-Needs stock `llama-cpp-python` of the pinned version beside `lil-cpp`. --ik names a Python that has `ik-llama-cpp-python`. Every
-runner is a process of its own, and they take turns, a few steps each, so that a machine that slows down slows all of them. Only
-ratios of medians mean anything; the range of the single rounds' ratios stands beside each.
+Needs stock `llama-cpp-python` of the pinned version beside `lil-cpp`. --ik names a Python that has
+`ik-llama-cpp-python`. Every runner is a process of its own, and they take turns, a few steps each, so that a machine
+that slows down slows all of them. Only ratios of medians mean anything; the range of the single rounds' ratios stands
+beside each.
 """
 
 from __future__ import annotations
@@ -49,7 +51,10 @@ def target(table: dict[int, dict[str, float]], context: int, name: str, sign: st
 
 def measure_decode(args: argparse.Namespace, context: int, ratios: Ratios, progress: Progress, states: Path) -> None:
     runs = methods(args.budget, args.reselect)
-    workers = {"stock 1k": Worker("stock", args.model, threads=args.threads), "stock": Worker("stock", args.model, threads=args.threads)}
+    workers = {
+        "stock 1k": Worker("stock", args.model, threads=args.threads),
+        "stock": Worker("stock", args.model, threads=args.threads),
+    }
     workers |= {name: Worker("lil", args.model, threads=args.threads) for name in runs}
     if args.ik:
         workers["ik"] = Worker("ik", args.model, threads=args.threads, python=args.ik)
@@ -58,7 +63,8 @@ def measure_decode(args: argparse.Namespace, context: int, ratios: Ratios, progr
     task = progress.add_task(f"filling {k}", total=len(workers))
     for name, worker in workers.items():
         n = 1024 if name == "stock 1k" else context
-        # what a method keeps beside keys and values is in its state, and ik's are another format; the others' are stock's
+        # what a method keeps beside keys and values is in its state, and ik's are another format; the others' are
+        # stock's
         own = name if name in ("InfLLM", "ik") else "stock"
         worker("fill", n=n, state=str(states / f"{own}-{n}"), options=runs.get(name, {}))
         worker("decode", n=2)  # the first step computes page metadata
@@ -75,11 +81,23 @@ def measure_decode(args: argparse.Namespace, context: int, ratios: Ratios, progr
         worker.close()
 
     for name in runs:
-        ratios.add(f"decode: {name} at {k} / stock at 1k", times[name], times["stock 1k"], target(TARGETS_1K, context, name, "<="))
+        ratios.add(
+            f"decode: {name} at {k} / stock at 1k",
+            times[name],
+            times["stock 1k"],
+            target(TARGETS_1K, context, name, "<="),
+        )
     for name in runs:
-        ratios.add(f"decode: stock at {k} / {name} at {k}", times["stock"], times[name], target(TARGETS_STOCK, context, name, ">="))
+        ratios.add(
+            f"decode: stock at {k} / {name} at {k}",
+            times["stock"],
+            times[name],
+            target(TARGETS_STOCK, context, name, ">="),
+        )
     if args.ik:
-        ratios.add(f"decode: ik at {k} / Quest at {k}", times["ik"], times["Quest"], f">= {TARGETS_IK.get(context, 0):.1f}")
+        ratios.add(
+            f"decode: ik at {k} / Quest at {k}", times["ik"], times["Quest"], f">= {TARGETS_IK.get(context, 0):.1f}"
+        )
         ratios.add(f"decode: stock at {k} / ik at {k}", times["stock"], times["ik"], "")
 
 
@@ -124,7 +142,10 @@ def main() -> int:
         if args.prompt_rounds:
             measure_prompts(args, ratios, progress)
 
-    console.print(f"{Path(args.model).name}, budget {args.budget}, {args.threads} threads, {args.rounds} rounds of {args.steps} steps")
+    console.print(
+        f"{Path(args.model).name}, budget {args.budget}, {args.threads} threads, {args.rounds} rounds of "
+        f"{args.steps} steps"
+    )
     console.print(ratios.table())
     if args.json:
         args.json.write_text(json.dumps(ratios.rows, indent=1))

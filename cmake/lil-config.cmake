@@ -1,6 +1,7 @@
 # find_package(lil): the headers and libraries of an installed lil-cpp wheel, for C and C++ programs.
 #
-#   cmake -Dlil_ROOT="$(python -c 'import importlib.util as u; print(u.find_spec("lil").submodule_search_locations[0])')"
+#   cmake -Dlil_ROOT="$(python -c 'import importlib.util as u;
+# print(u.find_spec("lil").submodule_search_locations[0])')"
 #
 #   find_package(lil REQUIRED)
 #   target_link_libraries(program PRIVATE lil::llama)

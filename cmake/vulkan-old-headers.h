@@ -1,7 +1,8 @@
 #pragma once
 
-// Put before ggml-vulkan.cpp. It names the types of VK_EXT_layer_settings, which Vulkan's headers have from 1.3.272 on, even
-// where it does not use them. Debian 12's are older. The layout is the C API's, so that the loader may walk the chain.
+// Put before ggml-vulkan.cpp. It names the types of VK_EXT_layer_settings, which Vulkan's headers have from 1.3.272 on,
+// even where it does not use them. Debian 12's are older. The layout is the C API's, so that the loader may walk the
+// chain.
 
 #include <vulkan/vulkan_core.h>
 

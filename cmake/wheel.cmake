@@ -61,7 +61,8 @@ endforeach()
 # headers
 #
 
-install(DIRECTORY "${LIL_LLAMA_CPP}/include/" "${LIL_LLAMA_CPP}/ggml/include/" "${CMAKE_CURRENT_SOURCE_DIR}/src/include/"
+install(DIRECTORY "${LIL_LLAMA_CPP}/include/" "${LIL_LLAMA_CPP}/ggml/include/"
+    "${CMAKE_CURRENT_SOURCE_DIR}/src/include/"
     DESTINATION include COMPONENT lil FILES_MATCHING PATTERN "*.h")
 if(TARGET mtmd)
     install(FILES "${LIL_LLAMA_CPP}/tools/mtmd/mtmd.h" "${LIL_LLAMA_CPP}/tools/mtmd/mtmd-helper.h"

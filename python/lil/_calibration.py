@@ -2,7 +2,7 @@
 
 Two files of one structure, the user's first:
 
-    platformdirs' cache folder/lil-cpp/calibration.json     written by `lil calibrate`; LIL_CALIBRATION names another file
+    platformdirs' cache folder/lil-cpp/calibration.json     by `lil calibrate`; LIL_CALIBRATION names another file
     lil/calibration.json                                    ships with the package; re-selection layers only
 
     {"version": 1,
@@ -41,7 +41,8 @@ ENV = "LIL_CALIBRATION"
 
 # What file names and names of models say of types and quantisation.
 _QUANTISATION = re.compile(
-    r"\b(i?q\d+(_[a-z0-9]+)*|bf16|f16|f32|fp(8|16|32)|int[48]|w\d+a\d+|[2-8]-?bit|mxfp4|nvfp4|awq|gptq|bnb|imat(rix)?|i1|gguf|ggml)\b"
+    r"\b(i?q\d+(_[a-z0-9]+)*|bf16|f16|f32|fp(8|16|32)|int[48]|w\d+a\d+|[2-8]-?bit|"
+    r"mxfp4|nvfp4|awq|gptq|bnb|imat(rix)?|i1|gguf|ggml)\b"
 )
 
 

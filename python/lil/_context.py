@@ -140,9 +140,7 @@ def make_context(
     if method is None and fused_dense:
         method = Dense()
     if method is None and fused_dense is None:
-        return SparseContext(
-            model=model, params=params, method=None, flash_attn_free=flash_attn_free, verbose=verbose
-        )
+        return SparseContext(model=model, params=params, method=None, flash_attn_free=flash_attn_free, verbose=verbose)
     if method is None:
         return internals.LlamaContext(model=model, params=params, verbose=verbose)
     method.check_context(n_ctx=params.n_ctx, n_ubatch=params.n_ubatch)
@@ -172,7 +170,8 @@ def memory_lack(context: internals.LlamaContext) -> str | None:
         return None
     return (
         f"n_ctx={context.n_ctx()}: the KV cache takes {memory.kv_bytes / 2**20:.0f} MiB once it is full, and "
-        f"{memory.available / 2**20:.0f} MiB of memory are left; use a smaller n_ctx, a quantised cache (type_k, type_v), or "
+        f"{memory.available / 2**20:.0f} MiB of memory are left; use a smaller n_ctx, a quantised cache (type_k, "
+        f"type_v), or "
         "an evicting method with capacity="
     )
 

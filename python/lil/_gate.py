@@ -24,7 +24,8 @@ class Gate:
 
     A *turn* is one call. Turns nest: what a call calls in its own thread is part of it. A *request* is one turn, or,
     for a stream, one turn for each chunk. A stream owns the model from its first turn until it is released, whichever
-    threads take its turns; every other request is then refused at once. Reading turns pass a stream, between two chunks of it.
+    threads take its turns; every other request is then refused at once. Reading turns pass a stream, between two chunks
+    of it.
 
     A thread that closes waits for the turn in progress, whose next nested one raises. Closing from within a turn takes
     effect when the turn ends.

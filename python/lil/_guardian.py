@@ -14,7 +14,8 @@ class Guardian:
     """Early stop for a model that has nothing new to say, https://arxiv.org/abs/2601.03043.
 
     Rule: follow the LZ77-compressed size of the text, prompt included. If it grew by less than `threshold` bytes over
-    the last `every` generated tokens, for `patience` checks in a row, act. It reads nothing of the model but its tokens.
+    the last `every` generated tokens, for `patience` checks in a row, act. It reads nothing of the model but its
+    tokens.
 
     Args:
         every: Generated tokens between two checks.

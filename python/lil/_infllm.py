@@ -49,7 +49,8 @@ class InfLLM(Select):
         check_choice("InfLLM", "positions", self.positions, tuple(_POSITIONS))
         if self.positions == "clipped" and self.min_ctx != "auto" and self.min_ctx > self.budget:
             raise ConfigError(
-                f'InfLLM: min_ctx={self.min_ctx} with positions="clipped" must be at most budget={self.budget}: what is '
+                f'InfLLM: min_ctx={self.min_ctx} with positions="clipped" must be at most budget={self.budget}: '
+                "what is "
                 "longer is seen at clipped distances, in every step"
             )
         if self.positions == "clipped" and self.form == "fused":

@@ -101,7 +101,8 @@ def _with_keywords(stock: Callable[..., Any], **added: inspect.Parameter) -> Cal
     def decorate(method: Callable[..., Any]) -> Callable[..., Any]:
         signature = inspect.signature(stock)
         parameters = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
-        method.__signature__ = signature.replace(parameters=[*parameters, *added.values()])  # type: ignore[attr-defined]
+        parameters += added.values()
+        method.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
         return method
 
     return decorate
@@ -144,8 +145,8 @@ class Llama(bindings.Llama):
     A keyword that nobody knows is ignored with a warning.
 
     Calls from several threads wait for each other. A stream owns the model from its first chunk, on whatever threads
-    its chunks are fetched, until it is exhausted, closed or collected; other requests meanwhile raise `BusyError` at once
-    (tokenizing, `save_state` and the like do not). `close()` may come at any time: a generation in progress raises
+    its chunks are fetched, until it is exhausted, closed or collected; other requests meanwhile raise `BusyError` at
+    once (tokenizing, `save_state` and the like do not). `close()` may come at any time: a generation in progress raises
     `ClosedError`.
 
     Raises:

@@ -153,7 +153,8 @@ class Select(Method):
 
     def calibrated(self, values: Mapping[str, int]) -> Self:
         """A copy in which what is "auto" comes from `values`, as far as they go."""
-        return replace(self, **{name: values[name] for name in self.uncalibrated if name in values})  # type: ignore[arg-type]
+        known = {name: values[name] for name in self.uncalibrated if name in values}
+        return replace(self, **known)  # type: ignore[arg-type]
 
     def native(self, *, n_ctx: int, fused_dense: bool | None = None) -> SparseParams:
         params = super().native(n_ctx=n_ctx, fused_dense=fused_dense)
@@ -220,10 +221,10 @@ class SparseInfo:
         reselect: TidalDecode and LessIsMore: the re-selection layer in use. None with other methods.
         n_layer: Layers that the method acts on.
         form: "fused" or "portable".
-        fused_dense: Whether decode steps that attend to everything, or to all that an evicting method holds, run through
-            the fused op.
-        backend: Where these layers' keys and values live and their steps run, such as "CPU" or "CUDA0"; "CUDA0+CPU" where
-            layers differ.
+        fused_dense: Whether decode steps that attend to everything, or to all that an evicting method holds, run
+            through the fused op.
+        backend: Where these layers' keys and values live and their steps run, such as "CPU" or "CUDA0"; "CUDA0+CPU"
+            where layers differ.
         kv_bytes: Bytes allocated for the cache of those layers. With full attention computed from the model's
             dimensions, and None where they do not tell (sliding windows, recurrent layers).
         kv_resident: Bytes of memory that the cache takes now. On the CPU it grows with the tokens, and shrinks after a

@@ -20,10 +20,12 @@ bool lil_guardian_backend_init(llama_sampler * smpl, ggml_backend_buffer_type_t 
     ggml_tensor  * y   = ggml_add(ctx, x, x);
 
     const bool res = ggml_backend_dev_supports_op(dev, x) && ggml_backend_dev_supports_op(dev, y) &&
-            ggml_backend_dev_supports_op(dev, ggml_mul(ctx, x, x)) && ggml_backend_dev_supports_op(dev, ggml_cast(ctx, y, GGML_TYPE_I32));
+            ggml_backend_dev_supports_op(dev, ggml_mul(ctx, x, x)) &&
+            ggml_backend_dev_supports_op(dev, ggml_cast(ctx, y, GGML_TYPE_I32));
 
     if (!res) {
-        LLAMA_LOG_ERROR("guardian: %s cannot replace a token: sample on the CPU, without llama_set_sampler()\n", ggml_backend_dev_name(dev));
+        LLAMA_LOG_ERROR("guardian: %s cannot replace a token: sample on the CPU, without llama_set_sampler()\n",
+                ggml_backend_dev_name(dev));
     }
 
     ggml_free(ctx);
@@ -40,7 +42,8 @@ void lil_guardian_backend_apply(llama_sampler * smpl, ggml_context * ctx, ggml_c
         return;
     }
     if (data->sampled == nullptr) {
-        LLAMA_LOG_ERROR("guardian: on a backend it must stand after the sampler that picks the token: it will not act\n");
+        LLAMA_LOG_ERROR(
+                "guardian: on a backend it must stand after the sampler that picks the token: it will not act\n");
         return;
     }
 

@@ -35,7 +35,8 @@ static bool lil_guardian_is_partial(const std::string & text) {
         const unsigned char c = (unsigned char) text[text.size() - i];
 
         if ((c & 0xc0) != 0x80) {
-            return (c >= 0xf0 && c < 0xf8 && i < 4) || (c >= 0xe0 && c < 0xf0 && i < 3) || (c >= 0xc2 && c < 0xe0 && i < 2);
+            return (c >= 0xf0 && c < 0xf8 && i < 4) || (c >= 0xe0 && c < 0xf0 && i < 3) ||
+                    (c >= 0xc2 && c < 0xe0 && i < 2);
         }
     }
 

@@ -60,7 +60,8 @@ bool lil_guardian_has_token(const llama_vocab * vocab, llama_token token);
 // back to the state before the first token and the prompt
 void lil_guardian_clear(lil_guardian & g);
 
-// A generated token: feeds its text, checks where one is due, and moves an action on. Where memory runs out, to STATE_OFF.
+// A generated token: feeds its text, checks where one is due, and moves an action on. Where memory runs out, to
+// STATE_OFF.
 void lil_guardian_add(lil_guardian & g, llama_token token);
 
 // The token that takes the place of the one picked now, or i tokens later if nothing else is said by then;

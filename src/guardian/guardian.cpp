@@ -191,7 +191,8 @@ static bool lil_guardian_check_params(const llama_vocab * vocab, const lil_guard
         return false;
     }
     if (action == LIL_GUARDIAN_CLOSE_THINK && params.think_end != nullptr && params.think_end[0] == '\0') {
-        lil_set_last_error("guardian: think_end is empty, it must be the text that ends thinking, or NULL for </think>");
+        lil_set_last_error(
+                "guardian: think_end is empty, it must be the text that ends thinking, or NULL for </think>");
         return false;
     }
 
@@ -226,7 +227,8 @@ llama_sampler * lil_sampler_init_guardian(const llama_vocab * vocab, lil_guardia
 
         g->vocab            = vocab;
         g->params           = params;
-        g->think_end        = params.think_end != nullptr && params.think_end[0] != '\0' ? params.think_end : "</think>";
+        const bool given    = params.think_end != nullptr && params.think_end[0] != '\0';
+        g->think_end        = given ? params.think_end : "</think>";
         g->params.think_end = nullptr; // the caller's
         g->eog              = lil_guardian_find_eog(vocab);
 
@@ -240,8 +242,10 @@ llama_sampler * lil_sampler_init_guardian(const llama_vocab * vocab, lil_guardia
             lil_set_last_error("guardian: the vocabulary has no end-of-generation token to force; "
                     "LIL_GUARDIAN_FLAG needs none");
         } else if (params.action == LIL_GUARDIAN_CLOSE_THINK && g->think_tokens.empty()) {
-            lil_set_last_error("guardian: think_end \"%s\" gives no tokens in this vocabulary; pass the text that ends the "
-                    "model's thinking", g->think_end.c_str());
+            lil_set_last_error(
+                    "guardian: think_end \"%s\" gives no tokens in this vocabulary; pass the text that ends the "
+                    "model's thinking",
+                    g->think_end.c_str());
         } else if ((g->lz = lil_lz77_init()) == nullptr) {
             lil_set_last_error("guardian: out of memory");
         } else {

@@ -12,17 +12,17 @@
 
 // The text is kept as a suffix automaton: its states are the classes of substrings that end at the same places, an edge
 // appends a byte, and the link of a state leads to the longest suffix that is in another class, that is, ends at more
-// places. So the link of the whole text's state leads to the longest suffix that occurred earlier, and one compare of its
-// length with the open phrase's tells whether the phrase goes on. No match is ever searched for.
+// places. So the link of the whole text's state leads to the longest suffix that occurred earlier, and one compare of
+// its length with the open phrase's tells whether the phrase goes on. No match is ever searched for.
 //
 // What makes it small:
 //
-// - The state of the prefix of p bytes has the number p. Its length is p, and it has an edge with the byte T[p] to the state
-//   p + 1, so neither is stored. That edge never changes: the only edges that do are those to a state that is more
-//   than one byte longer.
+// - The state of the prefix of p bytes has the number p. Its length is p, and it has an edge with the byte T[p] to the
+//   state p + 1, so neither is stored. That edge never changes: the only edges that do are those to a state that is
+//   more than one byte longer.
 // - The other states, the clones, keep one edge inline. Most have no more.
-// - What is left goes into one hash table. A text of n bytes has at most states + n - 2 edges, the above take one for each
-//   state but the last, so at most n are in the table.
+// - What is left goes into one hash table. A text of n bytes has at most states + n - 2 edges, the above take one for
+//   each state but the last, so at most n are in the table.
 //
 // The bytes on the edges of a state form a ring (next), through which a clone finds the edges to copy. A filter of
 // 16 bits answers most questions for edges that do not exist without a look into the table.
@@ -98,7 +98,8 @@ static uint64_t lz77_cost(uint32_t len) {
 // Edges
 //
 
-// The order of the entries is that of the hashes, whatever the capacity: growing the table reads and writes it in sequence.
+// The order of the entries is that of the hashes, whatever the capacity: growing the table reads and writes it in
+// sequence.
 static uint32_t lz77_slot(uint32_t state, uint8_t byte, uint32_t cap) {
     const uint64_t key  = ((uint64_t) state << 8) | byte;
     const uint64_t hash = (key*0x9e3779b97f4a7c15u) >> 32;

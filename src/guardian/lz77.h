@@ -6,9 +6,9 @@
 // Definition
 //
 //   The window is the whole text. A phrase that starts at position i (counted from 0) is the longest T[i..j] that also
-//   occurs at an earlier start k < i; the two may overlap. Where the byte T[i] never occurred before, the phrase is that
-//   byte alone, a literal. Phrases follow each other without a gap. The last phrase is open: the next bytes may extend it.
-//   Nothing is approximated: feeding bytes in pieces of any size gives the factorisation of the whole text.
+//   occurs at an earlier start k < i; the two may overlap. Where the byte T[i] never occurred before, the phrase is
+//   that byte alone, a literal. Phrases follow each other without a gap. The last phrase is open: the next bytes may
+//   extend it. Nothing is approximated: feeding bytes in pieces of any size gives the factorisation of the whole text.
 //
 // Compressed size
 //
@@ -16,11 +16,11 @@
 //   match of m bytes        min(8*m, 18 + min(m, 256)/10) bits
 //
 //   A match thus costs about what deflate takes for a length and a distance, never more than its bytes as they are, and
-//   more if it is long, up to 43.6 bits. The open phrase counts as if it ended here. The size never shrinks as bytes are
-//   added, is at most that of the text, and is exact: every machine computes the same.
+//   more if it is long, up to 43.6 bits. The open phrase counts as if it ended here. The size never shrinks as bytes
+//   are added, is at most that of the text, and is exact: every machine computes the same.
 //
-//   The numbers are chosen such that a threshold means about the same as one on zlib's size (but a window of 32 KB does not
-//   limit it). What 1000 bytes add in a text of some 10s of KB, on average:
+//   The numbers are chosen such that a threshold means about the same as one on zlib's size (but a window of 32 KB does
+//   not limit it). What 1000 bytes add in a text of some 10s of KB, on average:
 //
 //       English prose                                 430 .. 490     zlib 410 .. 440
 //       a verbatim loop of any period, from pass 2 on   0 .. 7       zlib   0 .. 21, but 420 for a period of 40 KB
@@ -42,8 +42,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-// How the functions are exported: nothing by default; as llama.h does it where that was included first. A build that puts
-// this file into a shared library defines LIL_API.
+// How the functions are exported: nothing by default; as llama.h does it where that was included first. A build that
+// puts this file into a shared library defines LIL_API.
 #ifndef LIL_API
 #    ifdef LLAMA_API
 #        define LIL_API LLAMA_API
@@ -73,8 +73,8 @@ LIL_API void lil_lz77_reset(struct lil_lz77 * lz);
 // Appends n bytes. data may be NULL where n is 0. Every allocation happens before the first byte is appended, hence:
 //   true   the n bytes are part of the text
 //   false  out of memory, or the text would exceed 2^31 - 1 bytes; the text is as before and lz stays usable
-// Amortised O(1) a byte. A single byte may cost more: one that ends a long repetition adds an edge per suffix, and one that
-// makes the tables grow copies them.
+// Amortised O(1) a byte. A single byte may cost more: one that ends a long repetition adds an edge per suffix, and one
+// that makes the tables grow copies them.
 LIL_API bool lil_lz77_feed(struct lil_lz77 * lz, const void * data, size_t n);
 
 // The compressed size of the text so far in bytes, as defined above; 0 for the empty text. O(1).

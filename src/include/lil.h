@@ -10,8 +10,8 @@
 //   Guardian           lil_sampler_init_guardian(), a llama_sampler for the end of a sampler chain
 //   LZ77               lil_lz77_*, the incremental compressor under Guardian
 //
-// Errors: a function that returns a pointer returns NULL, one that returns bool returns false. lil_last_error() then says
-// what was wrong and what would work.
+// Errors: a function that returns a pointer returns NULL, one that returns bool returns false. lil_last_error() then
+// says what was wrong and what would work.
 
 #include "llama.h"
 
@@ -26,23 +26,24 @@ extern "C" {
 // The message of the last call of this thread that failed. Never NULL; valid until the thread's next lil_* call.
 LLAMA_API const char * lil_last_error(void);
 
-// Threads that compute best here, for llama_context_params::n_threads and n_threads_batch: one for each physical core that the
-// process may run on (the affinity mask; performance cores only, where there are two kinds), and not more than the CPU quota
-// of its container (cgroup v1 and v2, rounded). At least 1. Reads some files of /proc and /sys.
+// Threads that compute best here, for llama_context_params::n_threads and n_threads_batch: one for each physical core
+// that the process may run on (the affinity mask; performance cores only, where there are two kinds), and not more than
+// the CPU quota of its container (cgroup v1 and v2, rounded). At least 1. Reads some files of /proc and /sys.
 //
-// Contexts without a thread pool of their own (llama_attach_threadpool()) use fewer than they were given while other programs
-// keep the cores busy and fewer are faster. Results do not depend on it.
+// Contexts without a thread pool of their own (llama_attach_threadpool()) use fewer than they were given while other
+// programs keep the cores busy and fewer are faster. Results do not depend on it.
 LLAMA_API int32_t lil_n_threads(void);
 
 //
 // Sparse attention
 //
-// Notation: B budget, T tokens so far of a sequence, G query heads per KV head. A method changes what a decode step (one
-// new token of a sequence) attends to; prompts are processed with full causal attention. While T <= B a step is dense.
+// Notation: B budget, T tokens so far of a sequence, G query heads per KV head. A method changes what a decode step
+// (one new token of a sequence) attends to; prompts are processed with full causal attention. While T <= B a step is
+// dense.
 //
 // Two families:
-//   evict   tokens outside the budget are gone, and the cache is bounded: it holds `capacity` slots per layer and sequence
-//           instead of n_ctx, which then only limits positions
+//   evict   tokens outside the budget are gone, and the cache is bounded: it holds `capacity` slots per layer and
+//           sequence instead of n_ctx, which then only limits positions
 //   select  everything is kept, and each step reads a part. The cache is llama.cpp's own, with all it can do
 //
 
@@ -51,9 +52,12 @@ enum lil_sparse_method {
 
     // evict
     LIL_SPARSE_SINK       = 1, // StreamingLLM, arXiv 2309.17453: the first n_sink tokens and the last B - n_sink
-    LIL_SPARSE_H2O        = 2, // arXiv 2306.14048: the last `recent` tokens and those with the most accumulated attention
-    LIL_SPARSE_TOVA       = 7, // arXiv 2401.06104: the tokens that the last query attended to most, one set for all heads
-    LIL_SPARSE_RKV        = 8, // arXiv 2505.24133: tokens that are attended to and do not repeat others, cut every `buffer`
+    // arXiv 2306.14048: the last `recent` tokens and those with the most accumulated attention
+    LIL_SPARSE_H2O        = 2,
+    // arXiv 2401.06104: the tokens that the last query attended to most, one set for all heads
+    LIL_SPARSE_TOVA       = 7,
+    // arXiv 2505.24133: tokens that are attended to and do not repeat others, cut every `buffer`
+    LIL_SPARSE_RKV        = 8,
 
     // select
     LIL_SPARSE_QUEST      = 3, // arXiv 2406.10774: pages of 16 by a bound on q.k
@@ -85,19 +89,21 @@ enum lil_form {
     LIL_FORM_FUSED    = 2, // an error where a layer's backend has no fused form
 };
 
-// Whether decode steps that attend to everything run through our own op, which reads each key and value once for all query
-// heads of its group. Its result equals llama.cpp's within rounding. false and true are OFF and ON.
+// Whether decode steps that attend to everything run through our own op, which reads each key and value once for all
+// query heads of its group. Its result equals llama.cpp's within rounding. false and true are OFF and ON.
 enum lil_fused_dense {
     LIL_FUSED_DENSE_OFF  = 0, // llama.cpp's attention, bit for bit
     LIL_FUSED_DENSE_ON   = 1, // an error where the model, the context or a layer's backend cannot have it
-    LIL_FUSED_DENSE_AUTO = 2, // where it is known to be faster: on the CPU. llama.cpp's attention elsewhere, never an error
+    // where it is known to be faster: on the CPU. llama.cpp's attention elsewhere, never an error
+    LIL_FUSED_DENSE_AUTO = 2,
 };
 
 struct lil_sparse_params {
     enum lil_sparse_method method;
 
     uint32_t budget;   // B: tokens that one KV head of one layer attends to in a decode step, the current one included
-    uint32_t capacity; // evict: slots per layer and sequence, rounded up to 256; 0: n_ctx. Otherwise at least budget + n_ubatch
+    // evict: slots per layer and sequence, rounded up to 256; 0: n_ctx. Otherwise at least budget + n_ubatch
+    uint32_t capacity;
 
     uint32_t n_sink;   // Sink, LessIsMore: first tokens that are always kept
     uint32_t recent;   // H2O: last tokens that are always kept, the current one included; 0: budget/2
@@ -109,8 +115,9 @@ struct lil_sparse_params {
     // Every method. The evict family has it over the slots that it holds, with and without evictions
     int32_t  fused_dense; // enum lil_fused_dense
 
-    // Method NONE: flash_attn_type is DISABLED by default rather than by choice, as in llama-cpp-python. Where fused_dense
-    // takes the context, FlashAttention is on all the same, and states are written as without it: V transposed
+    // Method NONE: flash_attn_type is DISABLED by default rather than by choice, as in llama-cpp-python. Where
+    // fused_dense takes the context, FlashAttention is on all the same, and states are written as without it: V
+    // transposed
     bool     flash_attn_free;
 
     // select
@@ -122,7 +129,8 @@ struct lil_sparse_params {
     uint32_t n_repr;      // InfLLM: representative keys per block
     uint32_t reselect;    // TidalDecode, LessIsMore: the re-selection layer c, counted among the full-attention layers,
                           // 2 < c < L; 0: floor(0.55*L + 0.5)
-    float    ratio;       // LessIsMore: share of the budget for the last tokens. RaaS: share of the pages that a step stamps
+    // LessIsMore: share of the budget for the last tokens. RaaS: share of the pages that a step stamps
+    float    ratio;
 
     // R-KV
     uint32_t buffer;      // decode steps between two cuts: a cut leaves budget - buffer
@@ -131,40 +139,43 @@ struct lil_sparse_params {
     float    threshold;   // cosine similarity above which a key repeats another
 
     // evict
-    uint32_t kept_prompts; // ends of the last prompts that are kept per sequence, B - 1 slots each, for going back to them
+    // ends of the last prompts that are kept per sequence, B - 1 slots each, for going back to them
+    uint32_t kept_prompts;
 };
 
-// The defaults: budget 1024, form AUTO, fused_dense AUTO, absolute positions, min_ctx 0, and those of each method's paper:
+// The defaults: budget 1024, form AUTO, fused_dense AUTO, absolute positions, min_ctx 0, and those of each method's
+// paper:
 //   n_sink 4; recent 0, exact prompt scores; first_page false; n_init 4, block 0, n_repr 4; reselect 0;
 //   ratio 0.25 (LessIsMore), 0.5 (RaaS); buffer 128, n_obs 8, lambda 0.1, threshold 0.5; kept_prompts 2 (evict)
 LLAMA_API struct lil_sparse_params lil_sparse_default_params(enum lil_sparse_method method);
 
 // llama_init_from_model() with sparse attention.
 //
-// With LIL_SPARSE_NONE it is llama_init_from_model() with fused_dense: AUTO takes the op where the model, the context and
-// the backend let it, FlashAttention (flash_attn_type AUTO or ENABLED) among the conditions, and is llama_init_from_model()
-// otherwise; ON is an error there; OFF is llama_init_from_model(). Batches that the op does not cover (prompts, drafts,
-// sequences that share a batch in unequal parts) take llama.cpp's attention. States and those of llama_init_from_model()'s
-// contexts can be exchanged.
+// With LIL_SPARSE_NONE it is llama_init_from_model() with fused_dense: AUTO takes the op where the model, the context
+// and the backend let it, FlashAttention (flash_attn_type AUTO or ENABLED) among the conditions, and is
+// llama_init_from_model() otherwise; ON is an error there; OFF is llama_init_from_model(). Batches that the op does not
+// cover (prompts, drafts, sequences that share a batch in unequal parts) take llama.cpp's attention. States and those
+// of llama_init_from_model()'s contexts can be exchanged.
 //
-// FlashAttention is needed by the methods: cparams.flash_attn_type AUTO is taken as ENABLED, DISABLED is an error. The evict family needs
-// kv_unified = false where there are several sequences (n_seq_max > 1): every sequence has slots of its own.
+// FlashAttention is needed by the methods: cparams.flash_attn_type AUTO is taken as ENABLED, DISABLED is an error. The
+// evict family needs kv_unified = false where there are several sequences (n_seq_max > 1): every sequence has slots of
+// its own.
 //
 // Returns NULL where the parameters are out of range or cannot work together, where the model's architecture is not
 // covered (no ordinary KV cache: MLA, recurrent, hybrid, encoder-only), and where llama_init_from_model() would.
 //
-// A token is a decode step if its own logits and its predecessor's were asked for: someone sampled it from those. Everything
-// else is a part of a prompt, for which attention is full: also its last token where that comes alone, because the rest is
-// in the cache or a batch ended before it. The record goes by position: removals shorten it, a loaded state has none, and
-// what is not known is a prompt's. A host that asks for the logits of prompts says so, see lil_set_prompt(). Several steps of
-// a sequence in one batch are computed one after another.
+// A token is a decode step if its own logits and its predecessor's were asked for: someone sampled it from those.
+// Everything else is a part of a prompt, for which attention is full: also its last token where that comes alone,
+// because the rest is in the cache or a batch ended before it. The record goes by position: removals shorten it, a
+// loaded state has none, and what is not known is a prompt's. A host that asks for the logits of prompts says so, see
+// lil_set_prompt(). Several steps of a sequence in one batch are computed one after another.
 //
 // The calls of an evicting cache keep llama.h's contract and answer truthfully:
 //   llama_memory_seq_rm       removes a whole sequence, a tail, or nothing. After an eviction a tail [p0, end) goes if
-//                               every head holds all of it, and at least min(p0, B) - floor(B/16) slots remain (R-KV: B is
-//                               what a cut leaves, budget - buffer), or
-//                               p0 is the end of one of the last kept_prompts prompts, or at most max(1, floor(B/16)) tokens
-//                               before it: the cut cache as it was there comes back, at the cost of a copy.
+//                               every head holds all of it, and at least min(p0, B) - floor(B/16) slots remain (R-KV: B
+//                               is what a cut leaves, budget - buffer), or p0 is the end of one of the last
+//                               kept_prompts prompts, or at most max(1, floor(B/16)) tokens before it: the cut cache as
+//                               it was there comes back, at the cost of a copy.
 //                             Otherwise it returns false and leaves the cache as it was: evaluate anew. In a model with
 //                             sliding windows both halves must be able to, or it is false
 //   llama_memory_seq_pos_min  the first position from which on any tail goes; ends of prompts are not told this way
@@ -176,9 +187,10 @@ LLAMA_API struct llama_context * lil_init_from_model(
     struct llama_context_params  cparams,
        struct lil_sparse_params  sparse);
 
-// Whether the tokens of the batches that come are a prompt's, whatever logits they ask for. For hosts that want the logits of a
-// whole prompt: set it before, and take it back before the first token that was sampled. Their logits count as asked for
-// all the same: what is sampled from the last ones is a decode step. Nothing in a context without sparse attention.
+// Whether the tokens of the batches that come are a prompt's, whatever logits they ask for. For hosts that want the
+// logits of a whole prompt: set it before, and take it back before the first token that was sampled. Their logits count
+// as asked for all the same: what is sampled from the last ones is a decode step. Nothing in a context without sparse
+// attention.
 LLAMA_API void lil_set_prompt(struct llama_context * ctx, bool prompt);
 
 struct lil_sparse_info {
@@ -191,14 +203,15 @@ struct lil_sparse_info {
     bool     fused;     // whether the fused form runs
     bool     fused_dense; // whether decode steps that attend to everything run through the op, see enum lil_fused_dense
 
-    uint64_t kv_bytes;  // bytes allocated for those layers: keys, values, scores, positions, page metadata, kept ends of prompts,
-                        // all sequences
+    uint64_t kv_bytes;  // bytes allocated for those layers: keys, values, scores, positions, page metadata, kept ends
+                        // of prompts, all sequences
     uint64_t n_dense;   // decode steps (tokens) that attended to everything
     uint64_t n_sparse;  // decode steps that attended to a part
     uint64_t n_rows;    // KV rows that decode steps attended to: tokens x KV heads x layers
     uint64_t n_evicted; // tokens evicted, per KV head and layer
 
-    const char * backend; // where these layers' keys and values live and their steps run: "CPU", "CUDA0+CUDA1"; valid as long as ctx
+    const char * backend; // where these layers' keys and values live and their steps run: "CPU", "CUDA0+CUDA1"; valid
+                          // as long as ctx
 
     uint64_t kv_resident; // of kv_bytes, what takes memory now, see lil_memory_info
 
@@ -206,19 +219,20 @@ struct lil_sparse_info {
     uint64_t n_restored; // evict: removals that brought one back
 };
 
-// Counts since the context was created. False where ctx has no sparse attention and full attention is llama.cpp's; where full
-// attention runs through our op, method is LIL_SPARSE_DENSE.
+// Counts since the context was created. False where ctx has no sparse attention and full attention is llama.cpp's;
+// where full attention runs through our op, method is LIL_SPARSE_DENSE.
 LLAMA_API bool lil_sparse_get_info(const struct llama_context * ctx, struct lil_sparse_info * info);
 
-// What the context's log said of a step that the method cannot serve well (RaaS with a prompt beyond its budget, InfLLM with
-// absolute positions beyond the model's training length), the first time. NULL: nothing. Valid as long as ctx.
+// What the context's log said of a step that the method cannot serve well (RaaS with a prompt beyond its budget, InfLLM
+// with absolute positions beyond the model's training length), the first time. NULL: nothing. Valid as long as ctx.
 LLAMA_API const char * lil_sparse_get_warning(const struct llama_context * ctx);
 
-// The memory of a context's cache, with sparse attention or without. On the CPU memory comes as tokens come: a cache takes it page by page
-// where it is written first, and gives it back after llama_memory_clear(), after a removal of many tokens (256 in a row; the
-// state of a shorter text that is loaded, a copy of one, is such a removal too), and where an evicting method cuts a prompt.
-// What is given back is taken anew by the tokens that come next. So a context may be made that does not fit once it is full:
-// then llama_init_from_model() and lil_init_from_model() warn in the log. On other devices all is taken at once.
+// The memory of a context's cache, with sparse attention or without. On the CPU memory comes as tokens come: a cache
+// takes it page by page where it is written first, and gives it back after llama_memory_clear(), after a removal of
+// many tokens (256 in a row; the state of a shorter text that is loaded, a copy of one, is such a removal too), and
+// where an evicting method cuts a prompt. What is given back is taken anew by the tokens that come next. So a context
+// may be made that does not fit once it is full: then llama_init_from_model() and lil_init_from_model() warn in the
+// log. On other devices all is taken at once.
 struct lil_memory_info {
     uint64_t kv_bytes;    // bytes allocated: keys, values and what is kept beside them, all layers and sequences
     uint64_t kv_resident; // of these, what takes memory now, as far as the system tells
@@ -228,8 +242,8 @@ struct lil_memory_info {
 // Takes a millisecond or so for each GiB of kv_bytes. False where ctx has no cache.
 LLAMA_API bool lil_memory_get_info(const struct llama_context * ctx, struct lil_memory_info * info);
 
-// What one KV head of one layer holds (evict) or attended to in the last decode step (select), for tests and for looking
-// at a method. Writes up to n entries of
+// What one KV head of one layer holds (evict) or attended to in the last decode step (select), for tests and for
+// looking at a method. Writes up to n entries of
 //   pos    [n]  the position of each token, in no order
 //   score  [n]  its accumulated score (H2O, InfLLM), 0 otherwise; may be NULL
 // and returns how many tokens there are, or -1 on error. il counts the model's layers. Waits for a decode in progress.
@@ -245,7 +259,8 @@ LLAMA_API int32_t lil_sparse_get_slots(
 // LIL_SPARSE_PROBE: what re-selection layers are worth. Each decode step, with full attention, takes the sets that
 // TidalDecode and LessIsMore (budget, n_sink, ratio) would take at every layer, and sums the share of the later layers'
 // softmax mass that they hold. Layers are counted among the full-attention layers, L of them.
-//   mass [L*L]  [c*L + l]: mean share of layer l's mass in the set of layer c, over decode steps with T > B and heads; 0
+//   mass [L*L]  [c*L + l]: mean share of layer l's mass in the set of layer c, over decode steps with T > B and heads;
+//   0
 //               where l <= c
 // Returns L, or -1 on error: ctx is no probe, method is not TIDAL or LESSISMORE, n < L*L.
 LLAMA_API int32_t lil_probe_get(struct llama_context * ctx, enum lil_sparse_method method, float * mass, int32_t n);
@@ -300,13 +315,13 @@ struct lil_guardian_params {
 // The defaults: every 250, threshold 20, patience 1, STOP.
 LLAMA_API struct lil_guardian_params lil_guardian_default_params(void);
 
-// Add it at the end of a chain, after the sampler that picks the token: it replaces that token where it acts. Bytes of a
-// UTF-8 character that has begun are let through first. clone and reset work as for any sampler. NULL: a parameter out
-// of range, or a vocabulary without an end-of-generation token (STOP, CLOSE_THINK).
+// Add it at the end of a chain, after the sampler that picks the token: it replaces that token where it acts. Bytes of
+// a UTF-8 character that has begun are let through first. clone and reset work as for any sampler. NULL: a parameter
+// out of range, or a vocabulary without an end-of-generation token (STOP, CLOSE_THINK).
 //
-// Works in chains that sample on a backend (llama_set_sampler()) too. There it must stand after the sampler that picks the
-// token; elsewhere, and on a device that cannot replace a token, it does not act, and says so in the log. Of several outputs
-// of a sequence in one batch, all see what was accepted before it.
+// Works in chains that sample on a backend (llama_set_sampler()) too. There it must stand after the sampler that picks
+// the token; elsewhere, and on a device that cannot replace a token, it does not act, and says so in the log. Of
+// several outputs of a sequence in one batch, all see what was accepted before it.
 LLAMA_API struct llama_sampler * lil_sampler_init_guardian(
         const struct llama_vocab * vocab,
         struct lil_guardian_params  params);

@@ -26,9 +26,13 @@ static void warn_if_too_large(ggml_backend_buffer_t buffer) {
     }
 
     if (available != UINT64_MAX && buffer->size + others > available) {
-        LLAMA_LOG_WARN("%s: a KV cache of %.0f MiB is made, and %.0f MiB of memory are left, of which other caches may take %.0f: "
-                "it does not fit once it is full, and the lack will show then. A smaller n_ctx would, a quantised cache (type_k, "
-                "type_v), or an evicting method with a capacity\n", __func__, buffer->size/1024.0/1024.0, available/1024.0/1024.0, others/1024.0/1024.0);
+        LLAMA_LOG_WARN(
+                "%s: a KV cache of %.0f MiB is made, and %.0f MiB of memory are left, of which other caches may "
+                "take %.0f: "
+                "it does not fit once it is full, and the lack will show then. A smaller n_ctx would, a quantised "
+                "cache (type_k, "
+                "type_v), or an evicting method with a capacity\n",
+                __func__, buffer->size/1024.0/1024.0, available/1024.0/1024.0, others/1024.0/1024.0);
     }
 
     live.insert(buffer);
@@ -129,5 +133,6 @@ void lil_discard(const ggml_tensor * t, size_t offset, size_t n) {
 }
 
 size_t lil_get_resident(ggml_backend_buffer_t buffer) {
-    return lil_is_kv_buffer(buffer) ? lil_os_resident(buffer->context, buffer->size) : ggml_backend_buffer_get_size(buffer);
+    return lil_is_kv_buffer(buffer) ? lil_os_resident(buffer->context, buffer->size)
+                                    : ggml_backend_buffer_get_size(buffer);
 }

@@ -85,7 +85,8 @@ static std::vector<layout> get_layouts(const llama_kv_cache & kv) {
     for (const auto & layer : kv_access::get_layers(kv)) {
         res.push_back(layout::cells_in_rows(layer.k));
         if (layer.v) {
-            res.push_back(kv_access::get_v_trans(kv) ? layout::cells_in_columns(layer.v, kv.get_size()) : layout::cells_in_rows(layer.v));
+            res.push_back(kv_access::get_v_trans(kv) ? layout::cells_in_columns(layer.v, kv.get_size())
+                                                     : layout::cells_in_rows(layer.v));
         }
     }
 
@@ -182,7 +183,8 @@ bool lil_copy_streams(llama_kv_cache & kv, const llama_kv_cache::stream_copy_inf
         for (const auto & l : layouts) {
             l.for_each_part(sc_info.ssrc[i], 0, n, [&](size_t offset, size_t n_bytes) {
                 const char * src = (const char *) l.t->data + offset;
-                memcpy((char *) l.t->data + offset - sc_info.ssrc[i]*l.t->nb[2] + sc_info.sdst[i]*l.t->nb[2], src, n_bytes);
+                memcpy((char *) l.t->data + offset - sc_info.ssrc[i]*l.t->nb[2] + sc_info.sdst[i]*l.t->nb[2], src,
+                        n_bytes);
             });
         }
     }

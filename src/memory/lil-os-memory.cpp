@@ -58,7 +58,8 @@ void lil_os_unmap(void * p, size_t n) {
     VirtualFree(p, 0, MEM_RELEASE);
 }
 
-// A page that is decommitted and committed again is a new one. (MEM_RESET keeps a page's place and may keep what it holds.)
+// A page that is decommitted and committed again is a new one. (MEM_RESET keeps a page's place and may keep what it
+// holds.)
 static bool discard_pages(void * p, size_t n) {
     if (!VirtualFree(p, n, MEM_DECOMMIT)) {
         return false;
@@ -72,7 +73,8 @@ static bool discard_pages(void * p, size_t n) {
         Sleep(10);
     }
 
-    fprintf(stderr, "lil: the system has no memory left for %llu bytes of the KV cache, which had them before\n", (unsigned long long) n);
+    fprintf(stderr, "lil: the system has no memory left for %llu bytes of the KV cache, which had them before\n",
+            (unsigned long long) n);
     abort();
 }
 
@@ -127,8 +129,9 @@ static bool discard_pages(void * p, size_t n) {
 
 #    if defined(__linux__)
 
-// Of a page that was read and never written, only the page table knows that it is the one page of zeros which all share. (Where
-// this process has forked, and the other half has not started another program, written pages are shared as well, and not counted.)
+// Of a page that was read and never written, only the page table knows that it is the one page of zeros which all
+// share. (Where this process has forked, and the other half has not started another program, written pages are shared
+// as well, and not counted.)
 static bool resident_by_pagemap(void * p, size_t n, size_t & res) {
     const int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
     if (fd < 0) {
@@ -141,7 +144,8 @@ static bool resident_by_pagemap(void * p, size_t n, size_t & res) {
     for (size_t i = 0; i < n && ok; i += entries.size()) {
         const size_t n_read = std::min(entries.size(), n - i)*sizeof(uint64_t);
 
-        ok = pread(fd, entries.data(), n_read, (off_t) (((uintptr_t) p/page_size() + i)*sizeof(uint64_t))) == (ssize_t) n_read;
+        ok = pread(fd, entries.data(), n_read, (off_t) (((uintptr_t) p/page_size() + i)*sizeof(uint64_t))) ==
+                (ssize_t) n_read;
 
         for (size_t j = 0; ok && j < n_read/sizeof(uint64_t); ++j) {
             res += (entries[j] >> 63 & 1) && (entries[j] >> 56 & 1); // present, and mapped here only
@@ -245,7 +249,8 @@ static bool read_file(const std::string & path, std::string & text) {
 static uint64_t find_number(const std::string & text, const char * name, uint64_t otherwise) {
     const size_t n = strlen(name);
 
-    for (size_t i = 0; i < text.size(); i = text.find('\n', i) == std::string::npos ? text.size() : text.find('\n', i) + 1) {
+    for (size_t i = 0; i < text.size();
+            i = text.find('\n', i) == std::string::npos ? text.size() : text.find('\n', i) + 1) {
         if (text.compare(i, n, name) == 0) {
             return strtoull(text.c_str() + i + n, nullptr, 10);
         }
@@ -258,7 +263,9 @@ static uint64_t find_number(const std::string & text, const char * name, uint64_
 static uint64_t read_number(const std::string & path, uint64_t otherwise) {
     std::string text;
 
-    return read_file(path, text) && !text.empty() && text[0] >= '0' && text[0] <= '9' ? strtoull(text.c_str(), nullptr, 10) : otherwise;
+    return read_file(path, text) && !text.empty() && text[0] >= '0' && text[0] <= '9'
+            ? strtoull(text.c_str(), nullptr, 10)
+            : otherwise;
 }
 
 // what a cgroup leaves of its limit
@@ -301,8 +308,8 @@ uint64_t lil_os_available(const char * root_dir) {
         }
     }
 
-    // lines "number:controllers:path", controllers empty for version 2. In a container the path may be the host's: what is
-    // there of it counts, up to the root
+    // lines "number:controllers:path", controllers empty for version 2. In a container the path may be the host's: what
+    // is there of it counts, up to the root
     if (!read_file(root + "/proc/self/cgroup", text)) {
         return res;
     }

@@ -3,9 +3,10 @@
 // The fused ops: what a backend must compute for a method beyond ggml's own ops. They enter a graph as GGML_OP_CUSTOM.
 // One file per op in each backend's folder, under the same names.
 //
-// A backend hands out one table of them, struct lil_ops at the end of this file. A node is told by its function, which is one
-// of the table of the backend that its layer's keys and values live on. On the CPU that function does the work. On a GPU it is
-// a name only: the backend's dispatcher looks it up and launches kernels, and called on a CPU it aborts with a message.
+// A backend hands out one table of them, struct lil_ops at the end of this file. A node is told by its function, which
+// is one of the table of the backend that its layer's keys and values live on. On the CPU that function does the work.
+// On a GPU it is a name only: the backend's dispatcher looks it up and launches kernels, and called on a CPU it aborts
+// with a message.
 //
 // Tensors of a layer (strides as given; the dimension 0 of each is contiguous):
 //   K, V       [n_embd_head*n_head_kv, capacity, n_stream]  any type of a KV cache
@@ -58,13 +59,17 @@ struct lil_h2o_layer {
 // Tensors of a graph:
 //   q      F32 [n_embd_head, n_head, n_steps]        (prompts: [n_embd_head, n_head, n_new*n_steps])
 //   steps  I32 [LIL_SEL_COUNT, n_steps]
-//   list   I32 [1 + n_max, n_head_kv or 1, n_steps]  how many cells, then the cells, by ascending position; the last one is
+//   list   I32 [1 + n_max, n_head_kv or 1, n_steps]  how many cells, then the cells, by ascending position; the last
+//          one is
 //                                                    the current token's. With one head: every KV head reads the same
-//   cells  I32 [1 + n_max, 1, n_steps]               the list of all tokens that a step sees; an index into it is a rank
-//   pages  I32 [n_pages_max + 1, n_steps]            the rank of the first token of each page, and behind the last page T
+//   cells  I32 [1 + n_max, 1, n_steps]               the list of all tokens that a step sees; an index into it is a
+//          rank
+//   pages  I32 [n_pages_max + 1, n_steps]            the rank of the first token of each page, and behind the last page
+//          T
 //   dirty  I32 [LIL_DIRTY_HEAD + n, n_dirty]         pages (blocks) whose metadata are to be computed
 // Tensors of a layer:
-//   bounds F16 or F32 [2*n_embd_head, n_head_kv, n_pages_max, n_tables]  per channel the keys' maximum, then their minimum
+//   bounds F16 or F32 [2*n_embd_head, n_head_kv, n_pages_max, n_tables]  per channel the keys' maximum, then their
+//   minimum
 //   repr   F32 [n_embd_head*n_head_kv, n_blocks_max, n_tables]           the sum of each block's representative keys
 //   score  F32 [n_cells, n_head_kv, n_stream]                            InfLLM: attention received in the window
 //   stamp  F32 [n_cells, n_head_kv, n_stream]                            RaaS: time stamps of the tokens
@@ -112,8 +117,9 @@ struct lil_select_layer {
     int32_t n_part;     // InfLLM: partial sums of infllm_score_prompt, at least 1
 };
 
-// The CPU's work of lil_ops::attn: [n_embd_head_v + 2, n_head, n_chunk, n_steps] partial results (the sum of exp(x - max)*v,
-// max, the sum of exp(x - max)), then, where kq is asked for, the logits x [n_max, n_head, n_steps]: scaled and capped.
+// The CPU's work of lil_ops::attn: [n_embd_head_v + 2, n_head, n_chunk, n_steps] partial results (the sum of exp(x -
+// max)*v, max, the sum of exp(x - max)), then, where kq is asked for, the logits x [n_max, n_head, n_steps]: scaled and
+// capped.
 static inline int64_t lil_attn_n_chunk(int64_t n_max) {
     return (n_max + LIL_ATTN_CHUNK - 1)/LIL_ATTN_CHUNK;
 }
@@ -137,45 +143,45 @@ struct lil_ops_shape {
 };
 
 // The ops of a backend. Null: the backend has no kernel for that op, and methods that need it have no fused form there.
-// userdata is a pointer to the layer's constants, lil_h2o_layer or lil_select_layer; a GPU's dispatcher reads it on the host.
-// All run with any number of threads and hold no state.
+// userdata is a pointer to the layer's constants, lil_h2o_layer or lil_select_layer; a GPU's dispatcher reads it on the
+// host. All run with any number of threads and hold no state.
 struct lil_ops {
     const char * name; // of the backend
 
     // whether `part` of h2o_score_prompt and infllm_score_prompt may have more than one part
     bool has_parts;
 
-    // attn's work: floats in all, and where the logits begin, which are [n_max, n_head, n_steps] everywhere. The partial
-    // results before them are the backend's own matter
+    // attn's work: floats in all, and where the logits begin, which are [n_max, n_head, n_steps] everywhere. The
+    // partial results before them are the backend's own matter
     int64_t (*attn_n_work)   (int64_t n_embd_v, int64_t n_head, int64_t n_max, int64_t n_steps, bool kq);
     int64_t (*attn_kq_offset)(int64_t n_embd_v, int64_t n_head, int64_t n_max, int64_t n_steps);
 
     // what of a layer the ops cannot compute, null where there is nothing. A null function: they take every layer
     const char * (*check)(const struct lil_ops_shape * shape);
 
-    // Whether attn over all tokens of a decode step is known to be faster than ggml's own attention of that shape. Null: not
-    // known of any
+    // Whether attn over all tokens of a decode step is known to be faster than ggml's own attention of that shape.
+    // Null: not known of any
     bool (*attn_wins)(const struct lil_ops_shape * shape);
 
-    // Before a step: drops LIL_STEP_EVICT tokens of each KV head, those with the lowest scores among the unprotected (of
-    // equal ones the older first), and moves the last tokens into the holes. shared: the same ones in every head.
+    // Before a step: drops LIL_STEP_EVICT tokens of each KV head, those with the lowest scores among the unprotected
+    // (of equal ones the older first), and moves the last tokens into the holes. shared: the same ones in every head.
     //   dst = pos (in place), src = { pos, K, V, score, steps }
     ggml_custom_op_t h2o_evict;
 
-    // The last query of each step: sets the new slots' positions, score 0, and adds to every score that query's attention
-    // (softmax over the slots used, summed over the query heads of the group). last: every score begins at 0. Otherwise for
-    // decode steps.
+    // The last query of each step: sets the new slots' positions, score 0, and adds to every score that query's
+    // attention (softmax over the slots used, summed over the query heads of the group). last: every score begins at 0.
+    // Otherwise for decode steps.
     //   dst = score (in place), src = { score, q, K, pos, steps }; q F32 [n_embd_head, n_head, n_steps]
     ggml_custom_op_t h2o_score;
 
     // The same for prompts of LIL_STEP_NEW tokens, in two ops: the attention summed over the queries, then added.
-    //   dst = part F32 [n_kv, n_head_kv, n_part, n_steps], src = { q, K, steps }; q F32 [n_embd_head, n_head, n_new*n_steps]
-    //   dst = score (in place), src = { score, part, pos, steps }
+    //   dst = part F32 [n_kv, n_head_kv, n_part, n_steps], src = { q, K, steps }; q F32 [n_embd_head, n_head,
+    //   n_new*n_steps] dst = score (in place), src = { score, part, pos, steps }
     ggml_custom_op_t h2o_score_prompt;
     ggml_custom_op_t h2o_score_add;
 
-    // The LIL_STEP_WIN last prompt queries, kept in win [n_embd_head*n_head, LIL_H2O_WINDOW, n_stream], position p in row
-    // p % LIL_H2O_WINDOW: adds their attention over the slots used to the scores.
+    // The LIL_STEP_WIN last prompt queries, kept in win [n_embd_head*n_head, LIL_H2O_WINDOW, n_stream], position p in
+    // row p % LIL_H2O_WINDOW: adds their attention over the slots used to the scores.
     //   dst = score (in place), src = { score, win, K, pos, steps }
     ggml_custom_op_t h2o_score_window;
 
@@ -193,29 +199,32 @@ struct lil_ops {
     //   dst = bounds (in place), src = { bounds, K, dirty }
     ggml_custom_op_t page_bounds;
 
-    // Upper bounds on q.k: sum_i max(q_i*m_i, q_i*M_i), the maximum over the group, for pages [0, LIL_SEL_PAGES). With dirty, of
-    // whose pages each lies in the table of one step alone: the work of page_bounds is done first, in the same launch.
-    //   dst = F32 [n_pages_max, n_head_kv, n_steps], src = { q, bounds, steps } or { q, bounds (written too), steps, K, dirty }
+    // Upper bounds on q.k: sum_i max(q_i*m_i, q_i*M_i), the maximum over the group, for pages [0, LIL_SEL_PAGES). With
+    // dirty, of whose pages each lies in the table of one step alone: the work of page_bounds is done first, in the
+    // same launch.
+    //   dst = F32 [n_pages_max, n_head_kv, n_steps], src = { q, bounds, steps } or { q, bounds (written too), steps, K,
+    //   dirty }
     ggml_custom_op_t page_scores;
 
     // Quest: the tokens of the current page and of the best n_pages - 1 others. A dense step: all.
     //   dst = list I32 [1 + n_max, n_head_kv, n_steps], src = { scores, steps, cells, pages }
     ggml_custom_op_t page_select;
 
-    // TidalDecode, per KV head: the current token and the budget - 1 others with the largest logit (the maximum over the
-    // group). LessIsMore, all heads alike: the first n_sink, the last n_recent, and the best of those between, ranked by
-    // every query head, merged rank by rank. A dense step: all.
+    // TidalDecode, per KV head: the current token and the budget - 1 others with the largest logit (the maximum over
+    // the group). LessIsMore, all heads alike: the first n_sink, the last n_recent, and the best of those between,
+    // ranked by every query head, merged rank by rank. A dense step: all.
     //   dst = list I32 [1 + n_max, n_head_kv (tidal) or 1, n_steps], src = { work with kq over cells, steps, cells }
     ggml_custom_op_t tidal_select;
     ggml_custom_op_t lessismore_select;
 
-    // InfLLM: the probabilities of a step, summed over the group, are added to the scores of the tokens in the window: the
-    // last n_recent of the list. The current token's score begins at 0.
+    // InfLLM: the probabilities of a step, summed over the group, are added to the scores of the tokens in the window:
+    // the last n_recent of the list. The current token's score begins at 0.
     //   dst = score (in place), src = { score, work with kq over list, list, steps }
     ggml_custom_op_t infllm_score;
 
-    // The same for prompts of LIL_SEL_NEW tokens, in two ops. Query i of the new ones, of rank r = T - NEW + i, sees ranks
-    // [0, r]; what it gives to ranks (r - n_recent, r] counts. part begins at rank max(0, T - NEW - n_recent + 1).
+    // The same for prompts of LIL_SEL_NEW tokens, in two ops. Query i of the new ones, of rank r = T - NEW + i, sees
+    // ranks [0, r]; what it gives to ranks (r - n_recent, r] counts. part begins at rank max(0, T - NEW - n_recent +
+    // 1).
     //   dst = part F32 [n_recent + n_new, n_head_kv, n_part, n_steps], src = { q, K, cells, steps }
     //   dst = score (in place), src = { score, part, cells, steps }
     ggml_custom_op_t infllm_score_prompt;
@@ -225,19 +234,21 @@ struct lil_ops {
     //   dst = repr (in place), src = { repr, K, score, dirty }
     ggml_custom_op_t block_repr;
 
-    // Sum over all query heads and representatives of q.k, for blocks [0, LIL_SEL_PAGES). With dirty, as in page_scores: the
-    // work of block_repr is done first.
-    //   dst = F32 [n_blocks_max, n_steps], src = { q, repr, steps } or { q, repr (written too), steps, K, score, dirty }
+    // Sum over all query heads and representatives of q.k, for blocks [0, LIL_SEL_PAGES). With dirty, as in
+    // page_scores: the work of block_repr is done first.
+    //   dst = F32 [n_blocks_max, n_steps], src = { q, repr, steps } or { q, repr (written too), steps, K, score, dirty
+    //   }
     ggml_custom_op_t block_scores;
 
-    // InfLLM: the first n_sink tokens, the best n_pages blocks (block b is the ranks from n_sink + b*block on), the tokens
-    // from rank n_sink + LIL_SEL_PAGES*block on: those in no block that may be chosen. A dense step: all.
+    // InfLLM: the first n_sink tokens, the best n_pages blocks (block b is the ranks from n_sink + b*block on), the
+    // tokens from rank n_sink + LIL_SEL_PAGES*block on: those in no block that may be chosen. A dense step: all.
     //   dst = list I32 [1 + n_max, 1, n_steps], src = { scores, steps, cells }
     ggml_custom_op_t block_select;
 
-    // RaaS. A page's stamp is the highest of its tokens'. The n_pages pages with the highest (stamp, page) are alive, the
-    // current one among them (all are in a dense step). stamp: the current token's stamp is LIL_SEL_NOW, and of the alive
-    // pages the ceil(ratio*n) best by score get LIL_SEL_NOW where theirs is lower. select: the tokens of the alive pages.
+    // RaaS. A page's stamp is the highest of its tokens'. The n_pages pages with the highest (stamp, page) are alive,
+    // the current one among them (all are in a dense step). stamp: the current token's stamp is LIL_SEL_NOW, and of the
+    // alive pages the ceil(ratio*n) best by score get LIL_SEL_NOW where theirs is lower. select: the tokens of the
+    // alive pages.
     //   dst = stamp (in place), src = { stamp, scores, steps, cells, pages }
     //   dst = list I32 [1 + n_max, n_head_kv, n_steps], src = { stamp, steps, cells, pages }
     ggml_custom_op_t raas_stamp;
@@ -251,8 +262,9 @@ struct lil_ops {
     //   dst = score (in place), src = { score, pos, steps }
     ggml_custom_op_t new_slots;
 
-    // R-KV, for steps that evict: every score is lambda*I - (1 - lambda)*R over the slots used, see lil-method-rkv.cpp. The
-    // last LIL_STEP_WIN queries are kept in ring [n_embd_head*n_head, n_ring, n_stream], position p in row p % n_ring.
+    // R-KV, for steps that evict: every score is lambda*I - (1 - lambda)*R over the slots used, see lil-method-rkv.cpp.
+    // The last LIL_STEP_WIN queries are kept in ring [n_embd_head*n_head, n_ring, n_stream], position p in row p %
+    // n_ring.
     //   dst = score (in place), src = { score, ring, K, pos, steps }
     ggml_custom_op_t rkv_score;
 };

@@ -55,9 +55,10 @@ llama_kv_cache * lil_new_kv_cache(
     const llama_memory_i::layer_reuse_cb  & reuse,
     const llama_memory_i::layer_share_cb  & share);
 
-// Stands around a change of a memory's cells that a user asks for: what many tokens that it removed had taken goes back to the
-// system. (Not inside of the caches, which also remove cells for trial and put them back.) Where it ends with an exception, a state
-// that was refused half-way, the sequence goes: the halves of a model with sliding windows must not hold different texts.
+// Stands around a change of a memory's cells that a user asks for: what many tokens that it removed had taken goes back
+// to the system. (Not inside of the caches, which also remove cells for trial and put them back.) Where it ends with an
+// exception, a state that was refused half-way, the sequence goes: the halves of a model with sliding windows must not
+// hold different texts.
 class lil_removal {
 public:
     explicit lil_removal(llama_memory_i * memory, llama_seq_id seq_id = -1);
@@ -77,7 +78,8 @@ bool lil_copy_streams(llama_kv_cache & kv, const llama_kv_cache::stream_copy_inf
 // the computation of a ubatch is over
 void lil_ubatch_done(llama_kv_cache & kv);
 
-// In a model with sliding windows: whether the two halves can both do this removal. The full-attention half says the rest itself.
+// In a model with sliding windows: whether the two halves can both do this removal. The full-attention half says the
+// rest itself.
 bool lil_can_seq_rm(
             llama_kv_cache & base,
       const llama_kv_cache & swa,
@@ -98,7 +100,8 @@ uint32_t lil_graph_max_nodes(llama_memory_i * memory);
 // lil_sparse_params::flash_attn_free. Declared in llama-kv-cache.h too.
 bool lil_state_v_trans();
 
-// V of the cells [first, second) of each range, or of sinfo's first n_cells: transposed in the state, rows in the tensor
+// V of the cells [first, second) of each range, or of sinfo's first n_cells: transposed in the state, rows in the
+// tensor
 void lil_state_write_v(
                                            llama_io_write_i & io,
                                           const ggml_tensor * v,

@@ -8,10 +8,10 @@
 #include <limits>
 #include <stdexcept>
 
-// The ends of the last prompts. What is evicted while an answer is written is gone; a host that goes back behind it (the same
-// request again, a last message that was edited, a template that leaves out earlier thinking) would find a hollow cache, or
-// have to evaluate everything anew. So the cut cache is kept as it is at the first token of an answer, in tensors beside the
-// cache: B - 1 slots at most, and one copy of them on the device per prompt.
+// The ends of the last prompts. What is evicted while an answer is written is gone; a host that goes back behind it
+// (the same request again, a last message that was edited, a template that leaves out earlier thinking) would find a
+// hollow cache, or have to evaluate everything anew. So the cut cache is kept as it is at the first token of an answer,
+// in tensors beside the cache: B - 1 slots at most, and one copy of them on the device per prompt.
 //
 // The copy is part of the graph of that step, between its eviction and its new token: exact, and without waiting.
 
@@ -94,7 +94,8 @@ void lil_kv_cache_evict::build_keep(const llm_graph_context & g, size_t ikv) con
             const int64_t ne1 = kt.layout == KEPT_ROWS  ? step.base() : kt.t->ne[1];
 
             ggml_tensor * src = ggml_view_2d(ctx0, kt.t,    ne0, ne1, kt.t   ->nb[1], step.strm*kt.t->nb[2]);
-            ggml_tensor * dst = ggml_view_2d(ctx0, kt.kept, ne0, ne1, kt.kept->nb[1], kept_offset(kt, step.strm, step.i_kept));
+            ggml_tensor * dst =
+                    ggml_view_2d(ctx0, kt.kept, ne0, ne1, kt.kept->nb[1], kept_offset(kt, step.strm, step.i_kept));
 
             ggml_build_forward_expand(g.gf, ggml_cpy(ctx0, src, dst));
         }
@@ -145,7 +146,8 @@ bool lil_kv_cache_evict::can_serve(const lil_evict_kept & e, llama_pos p0) const
     }
 
     // hosts evaluate the last token again, whatever the budget
-    return e.st.pos_next - p0 <= (llama_pos) std::max(1u, params.budget/16) && p0 - e.st.pos_first > (llama_pos) params.n_sink;
+    return e.st.pos_next - p0 <= (llama_pos) std::max(1u, params.budget/16) &&
+            p0 - e.st.pos_first > (llama_pos) params.n_sink;
 }
 
 const lil_evict_kept * lil_kv_cache_evict::find_kept(uint32_t strm, llama_pos p0) const {
@@ -178,7 +180,8 @@ void lil_kv_cache_evict::keep(lil_evict_step & step) {
     e.end          = e.st.pos_next;
 
     // those that the new one can stand for
-    list.erase(std::remove_if(list.begin(), list.end(), [&](const auto & old) { return can_serve(e, old.end); }), list.end());
+    list.erase(std::remove_if(list.begin(), list.end(), [&](const auto & old) { return can_serve(e, old.end); }),
+            list.end());
 
     if (list.size() == n_kept_max) {
         list.erase(list.begin());
@@ -274,7 +277,8 @@ bool lil_kv_cache_evict::can_rm_swa(const llama_kv_cache & swa, llama_seq_id seq
     return true;
 }
 
-bool lil_can_seq_rm(llama_kv_cache & base, const llama_kv_cache & swa, llama_seq_id seq_id, llama_pos p0, llama_pos p1) {
+bool lil_can_seq_rm(
+        llama_kv_cache & base, const llama_kv_cache & swa, llama_seq_id seq_id, llama_pos p0, llama_pos p1) {
     const auto * kv = dynamic_cast<const lil_kv_cache_evict *>(&base);
 
     return !kv || kv->can_rm_swa(swa, seq_id, p0, p1);

@@ -13,8 +13,9 @@
 //   header                            method and shapes, for refusing what does not fit
 //   per stream (all, or one sequence's)
 //     counts
-//     per layer: K rows, V rows [n_used], side tensors (per slot: [n_used] of each KV head; others whole), each with its size
-//     how many ends of prompts are kept, and per end: counts, how much of it is left, and with their size in sum: the same per layer
+//     per layer: K rows, V rows [n_used], side tensors (per slot: [n_used] of each KV head; others whole), each with
+//     its size how many ends of prompts are kept, and per end: counts, how much of it is left, and with their size in
+//     sum: the same per layer
 //
 // All numbers in the machine's byte order, as the rest of llama.cpp's state.
 
@@ -78,7 +79,8 @@ static state_header make_header(const lil_sparse_params & p, const llama_kv_cach
     return h;
 }
 
-void lil_kv_cache_evict::for_each_part(uint32_t strm, uint32_t n_used, const std::function<void(ggml_tensor *, size_t, uint64_t)> & f) const {
+void lil_kv_cache_evict::for_each_part(
+        uint32_t strm, uint32_t n_used, const std::function<void(ggml_tensor *, size_t, uint64_t)> & f) const {
     for (size_t ikv = 0; ikv < layers.size(); ++ikv) {
         for (ggml_tensor * t : { layers[ikv].k, layers[ikv].v }) {
             f(t, strm*t->nb[2], n_used*t->nb[1]);
@@ -183,7 +185,8 @@ void lil_kv_cache_evict::state_read(llama_io_read_i & io, llama_seq_id seq_id, l
     state_header want = make_header(params, *this, seq_id == -1 ? n_stream : 1);
 
     if (memcmp(&h, &want, sizeof(h)) != 0) {
-        throw std::runtime_error("the state was saved with another method, budget, KV type or model than this context's");
+        throw std::runtime_error(
+                "the state was saved with another method, budget, KV type or model than this context's");
     }
 
     if (seq_id == -1) {
@@ -244,7 +247,8 @@ lil_evict_stream lil_kv_cache_evict::read_counts(llama_io_read_i & io, uint32_t 
 
     std::set<llama_pos> rest(st.slot_pos.begin() + (has_slot_pos ? n_sink : 0), st.slot_pos.end());
 
-    bool ok = !has_slot_pos || (rest.size() == st.n_used - n_sink && st.n_used - n_sink == uint32_t(st.pos_next - p_rest));
+    bool ok = !has_slot_pos ||
+            (rest.size() == st.n_used - n_sink && st.n_used - n_sink == uint32_t(st.pos_next - p_rest));
     for (const llama_pos p : rest) {
         ok = ok && p >= p_rest && p < st.pos_next;
     }
@@ -252,7 +256,8 @@ lil_evict_stream lil_kv_cache_evict::read_counts(llama_io_read_i & io, uint32_t 
         ok = ok && st.slot_pos[i] == st.pos_first + (llama_pos) i;
     }
     if (!ok) {
-        lil_throw("the state is damaged: its slots do not hold the first %u tokens and those from position %d on", n_sink, p_rest);
+        lil_throw("the state is damaged: its slots do not hold the first %u tokens and those from position %d on",
+                n_sink, p_rest);
     }
 
     return st;
@@ -299,7 +304,8 @@ void lil_kv_cache_evict::state_read_stream(llama_io_read_i & io, uint32_t strm) 
     set_cells(strm);
 }
 
-std::vector<lil_evict_kept> lil_kv_cache_evict::state_read_kept(llama_io_read_i & io, uint32_t strm, const lil_evict_stream & st) {
+std::vector<lil_evict_kept> lil_kv_cache_evict::state_read_kept(
+        llama_io_read_i & io, uint32_t strm, const lil_evict_stream & st) {
     std::vector<lil_evict_kept> res;
 
     uint32_t n;
@@ -311,9 +317,11 @@ std::vector<lil_evict_kept> lil_kv_cache_evict::state_read_kept(llama_io_read_i 
         io.read(&e.end, sizeof(e.end));
 
         const bool ok = e.st.n_used > 0 && e.st.n_used < params.budget && e.st.pos_first == st.pos_first &&
-            e.end <= std::min(e.st.pos_next, st.pos_next) && can_serve(e, e.end) && (res.empty() || res.back().end < e.end);
+                e.end <= std::min(e.st.pos_next, st.pos_next) && can_serve(e, e.end) &&
+                (res.empty() || res.back().end < e.end);
         if (!ok) {
-            lil_throw("the state is damaged: an end of a prompt at %d of a sequence at [%d, %d)", e.end, st.pos_first, st.pos_next);
+            lil_throw("the state is damaged: an end of a prompt at %d of a sequence at [%d, %d)", e.end, st.pos_first,
+                    st.pos_next);
         }
 
         if (n - i > n_kept_max) { // a context that keeps fewer takes the last ones

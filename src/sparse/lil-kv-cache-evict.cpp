@@ -58,7 +58,8 @@ void lil_kv_cache_evict::alloc_side() {
     side.alloc(ctxs_bufs);
 }
 
-void lil_kv_cache_evict::move_row(ggml_tensor * t, uint32_t strm, uint32_t src, uint32_t dst, size_t offs, size_t n_bytes) const {
+void lil_kv_cache_evict::move_row(
+        ggml_tensor * t, uint32_t strm, uint32_t src, uint32_t dst, size_t offs, size_t n_bytes) const {
     std::vector<uint8_t> row(n_bytes);
 
     ggml_backend_tensor_get(t, row.data(), strm*t->nb[2] + src*t->nb[1] + offs, n_bytes);
@@ -81,7 +82,8 @@ std::vector<lil_batch_piece> lil_kv_cache_evict::begin_batch(const llama_batch &
     return record.cut(batch, n_ubatch, n_stream > 1);
 }
 
-bool lil_kv_cache_evict::plan(const lil_evict_stream & st, uint32_t strm, bool decode, const llama_pos * pos, uint32_t n_new, lil_evict_step & step) const {
+bool lil_kv_cache_evict::plan(const lil_evict_stream & st, uint32_t strm, bool decode, const llama_pos * pos,
+        uint32_t n_new, lil_evict_step & step) const {
     step.strm      = strm;
     step.decode    = decode;
     step.n_before  = st.n_used;
@@ -128,7 +130,8 @@ lil_kv_cache_evict::slot_info_vec_t lil_kv_cache_evict::prepare(const std::vecto
 
             lil_evict_step step;
             if (!plan(st, strm, decode, ubatch.pos + s*n_tokens, n_tokens, step)) {
-                LLAMA_LOG_ERROR("%s: sequence %d: no room for %u tokens from position %d on (n_ctx = %u, capacity = %u)\n",
+                LLAMA_LOG_ERROR(
+                        "%s: sequence %d: no room for %u tokens from position %d on (n_ctx = %u, capacity = %u)\n",
                         __func__, ubatch.seq_id_unq[s], n_tokens, step.pos, n_ctx, params.capacity);
                 return {};
             }
@@ -238,10 +241,12 @@ std::vector<lil_evict_step> lil_kv_cache_evict::get_steps(const llm_graph_contex
         step.strm      = s;
         step.n_new     = std::max<uint32_t>(1, g.ubatch.n_tokens/n_stream);
         step.decode    = step.n_new == 1;
-        step.n_before  = step.decode ? std::min(params.budget, params.capacity) : params.capacity - std::min(step.n_new, params.capacity);
+        step.n_before  = step.decode ? std::min(params.budget, params.capacity)
+                                    : params.capacity - std::min(step.n_new, params.capacity);
         step.n_evict   = step.decode ? std::max(step.n_before, n_left(true) + 1) - n_left(true) : 0;
 
-        // of a prompt's part the one that evicts as much as it brings, so that a device which cannot is known at construction
+        // of a prompt's part the one that evicts as much as it brings, so that a device which cannot is known at
+        // construction
         if (!step.decode && (uint64_t) n_left(false) + 2*step.n_new <= params.capacity) {
             step.n_before = n_left(false) + step.n_new;
             step.n_evict  = step.n_new;
@@ -301,7 +306,8 @@ void lil_kv_cache_evict::set_cells(uint32_t strm) {
 std::pair<uint32_t, uint32_t> lil_kv_cache_evict::get_streams(llama_seq_id seq_id) const {
     GGML_ASSERT(seq_id == -1 || (seq_id >= 0 && (size_t) seq_id < seq_to_stream.size()));
 
-    return seq_id == -1 ? std::make_pair(0u, n_stream) : std::make_pair(seq_to_stream[seq_id], seq_to_stream[seq_id] + 1);
+    return seq_id == -1 ? std::make_pair(0u, n_stream)
+                        : std::make_pair(seq_to_stream[seq_id], seq_to_stream[seq_id] + 1);
 }
 
 // Tokens were evicted for the tail that goes: what is left must not be much less than the method would hold there.
@@ -413,7 +419,9 @@ void lil_kv_cache_evict::seq_cp(llama_seq_id seq_id_src, llama_seq_id seq_id_dst
     const auto & src = streams[s0];
 
     if ((p0 > 0 && p0 > src.pos_first) || (p1 >= 0 && p1 < src.pos_next && !can_rm(s0, p1, src.pos_next))) {
-        LLAMA_LOG_ERROR("%s: positions [%d, %d) of sequence %d cannot be copied: only a whole sequence, or one less a tail that is held whole\n",
+        LLAMA_LOG_ERROR(
+                "%s: positions [%d, %d) of sequence %d cannot be copied: only a whole sequence, or one less a tail "
+                "that is held whole\n",
                 __func__, p0, p1, seq_id_src);
         return;
     }
@@ -452,12 +460,16 @@ void lil_kv_cache_evict::seq_keep(llama_seq_id seq_id) {
 }
 
 void lil_kv_cache_evict::seq_add(llama_seq_id seq_id, llama_pos p0, llama_pos p1, llama_pos shift) {
-    LLAMA_LOG_ERROR("%s: seq_id = %d, [%d, %d) by %d: a bounded cache cannot shift positions (llama_memory_can_shift() is false); nothing was changed\n",
+    LLAMA_LOG_ERROR(
+            "%s: seq_id = %d, [%d, %d) by %d: a bounded cache cannot shift positions (llama_memory_can_shift() is "
+            "false); nothing was changed\n",
             __func__, seq_id, p0, p1, shift);
 }
 
 void lil_kv_cache_evict::seq_div(llama_seq_id seq_id, llama_pos p0, llama_pos p1, int d) {
-    LLAMA_LOG_ERROR("%s: seq_id = %d, [%d, %d) by %d: a bounded cache cannot divide positions (llama_memory_can_shift() is false); nothing was changed\n",
+    LLAMA_LOG_ERROR(
+            "%s: seq_id = %d, [%d, %d) by %d: a bounded cache cannot divide positions (llama_memory_can_shift() is "
+            "false); nothing was changed\n",
             __func__, seq_id, p0, p1, d);
 }
 
@@ -676,10 +688,12 @@ ggml_tensor * lil_kv_cache_evict::build_slots(const llm_graph_context & g, ggml_
     const int64_t n_work   = ops[ikv].attn_n_work(n_embd_v, n_head, inp->list->ne[0] - 1, n_steps, false);
 
     ggml_tensor * srcs[] = { q, layers[ikv].k, layers[ikv].v, inp->list, inp->steps };
-    ggml_tensor * work   = ggml_custom_4d(g.ctx0, GGML_TYPE_F32, n_work, 1, 1, 1, srcs, 5, ops[ikv].attn, GGML_N_TASKS_MAX, &layer);
+    ggml_tensor * work   =
+            ggml_custom_4d(g.ctx0, GGML_TYPE_F32, n_work, 1, 1, 1, srcs, 5, ops[ikv].attn, GGML_N_TASKS_MAX, &layer);
 
     ggml_tensor * join[] = { work, inp->list };
-    ggml_tensor * cur    = ggml_custom_4d(g.ctx0, GGML_TYPE_F32, n_embd_v, n_head, n_steps, 1, join, 2, ops[ikv].attn_join, GGML_N_TASKS_MAX, &layer);
+    ggml_tensor * cur    = ggml_custom_4d(
+            g.ctx0, GGML_TYPE_F32, n_embd_v, n_head, n_steps, 1, join, 2, ops[ikv].attn_join, GGML_N_TASKS_MAX, &layer);
     ggml_build_forward_expand(g.gf, cur);
 
     return ggml_reshape_2d(g.ctx0, cur, n_embd_v*n_head, n_steps);

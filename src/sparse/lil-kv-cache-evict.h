@@ -30,7 +30,8 @@ struct lil_evict_stream {
     llama_pos pos_next  = 0; // position of the next token
     llama_pos pos_whole = 0; // every head holds every token from this position on
 
-    // the last queries, kept beside the cache: those whose scores are not counted yet (H2O, window), or the last ones (R-KV)
+    // the last queries, kept beside the cache: those whose scores are not counted yet (H2O, window), or the last ones
+    // (R-KV)
     uint32_t  n_win     = 0;
 
     bool in_prompt = false; // the last tokens that came are a prompt's
@@ -76,8 +77,8 @@ private:
     const lil_kv_cache_evict * kv;
 };
 
-// The end of a prompt that a removal can go back to: the sequence as it was cut for the first token of the answer. Its rows lie
-// beside the cache.
+// The end of a prompt that a removal can go back to: the sequence as it was cut for the first token of the answer. Its
+// rows lie beside the cache.
 struct lil_evict_kept {
     lil_evict_stream st;         // as the rows are
     llama_pos        end    = 0; // what removals have left of it: the tokens before this position
@@ -106,7 +107,7 @@ public:
     bool seq_rm  (llama_seq_id seq_id,                              llama_pos p0, llama_pos p1) override;
     void seq_cp  (llama_seq_id seq_id_src, llama_seq_id seq_id_dst, llama_pos p0, llama_pos p1) override;
     void seq_keep(llama_seq_id seq_id)                                                          override;
-    void seq_add (llama_seq_id seq_id,                              llama_pos p0, llama_pos p1, llama_pos shift) override;
+    void seq_add (llama_seq_id seq_id, llama_pos p0, llama_pos p1, llama_pos shift)             override;
     void seq_div (llama_seq_id seq_id,                              llama_pos p0, llama_pos p1, int d) override;
 
     llama_pos seq_pos_min(llama_seq_id seq_id) const override;
@@ -132,7 +133,8 @@ public:
     void get_info(lil_sparse_info & info) const;
 
     // see lil_sparse_get_slots()
-    virtual int32_t get_slots(llama_seq_id seq_id, int32_t il, int32_t i_head_kv, llama_pos * pos, float * score, int32_t n) const = 0;
+    virtual int32_t get_slots(
+            llama_seq_id seq_id, int32_t il, int32_t i_head_kv, llama_pos * pos, float * score, int32_t n) const = 0;
 
     // whether every layer of the cache has passed through build_attn()
     bool is_built() const { return built.size() == layers.size(); }
@@ -150,8 +152,8 @@ public:
 
     std::vector<ggml_tensor *> get_cell_side() const override;
 
-    // In a model with sliding windows: whether swa, the cache of those layers, still holds what the first token behind such a
-    // removal sees.
+    // In a model with sliding windows: whether swa, the cache of those layers, still holds what the first token behind
+    // such a removal sees.
     bool can_rm_swa(const llama_kv_cache & swa, llama_seq_id seq_id, llama_pos p0, llama_pos p1) const;
 
 protected:
@@ -171,7 +173,8 @@ protected:
     struct side_tensor {
         ggml_tensor * t;
         bool          per_slot; // [capacity, n_head_kv, n_stream]; otherwise the stream's part is saved whole
-        bool          changes = true; // false: a sequence's part stays the same, or is not needed at the end of a prompt
+        // false: a sequence's part stays the same, or is not needed at the end of a prompt
+        bool          changes = true;
     };
 
     const lil_sparse_params params;
@@ -219,8 +222,8 @@ protected:
     // the most queries that are kept
     virtual uint32_t n_win_max() const { return 0; }
 
-    // Drops the tokens from position p0 on, and keeps slots [0, n_used) in use. Where a head does not hold all of them, which
-    // only the end of a prompt may ask for, others go in their place: every head holds the same number.
+    // Drops the tokens from position p0 on, and keeps slots [0, n_used) in use. Where a head does not hold all of them,
+    // which only the end of a prompt may ask for, others go in their place: every head holds the same number.
     virtual void remove_tail(uint32_t strm, llama_pos p0) = 0;
 
     // tensors beside layer ikv's keys and values
@@ -283,7 +286,8 @@ private:
     lil_side_tensors side;
 
     // false: the tokens do not fit, or their positions are beyond n_ctx
-    bool plan(const lil_evict_stream & st, uint32_t strm, bool decode, const llama_pos * pos, uint32_t n_new, lil_evict_step & step) const;
+    bool plan(const lil_evict_stream & st, uint32_t strm, bool decode, const llama_pos * pos, uint32_t n_new,
+            lil_evict_step & step) const;
 
     // streams [s0, s1) of a sequence, or of all
     std::pair<uint32_t, uint32_t> get_streams(llama_seq_id seq_id) const;
@@ -345,7 +349,8 @@ private:
     std::vector<lil_evict_kept> state_read_kept(llama_io_read_i & io, uint32_t strm, const lil_evict_stream & st);
 
     // the parts of a stream's tensors that hold its tokens: f(tensor, offset, bytes)
-    void for_each_part(uint32_t strm, uint32_t n_used, const std::function<void(ggml_tensor *, size_t, uint64_t)> & f) const;
+    void for_each_part(
+            uint32_t strm, uint32_t n_used, const std::function<void(ggml_tensor *, size_t, uint64_t)> & f) const;
 
     void state_write_stream(llama_io_write_i & io, uint32_t strm) const;
     void state_read_stream (llama_io_read_i  & io, uint32_t strm);

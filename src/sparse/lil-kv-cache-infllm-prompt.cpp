@@ -4,10 +4,12 @@
 #include <algorithm>
 #include <cmath>
 
-// InfLLM's prompts and dense steps, in ggml's own ops: the scores of the window's tokens, and attention with clipped positions
+// InfLLM's prompts and dense steps, in ggml's own ops: the scores of the window's tokens, and attention with clipped
+// positions
 
 ggml_tensor * lil_kv_cache_infllm::build_prompt(const layer_graph & lg) {
-    if (!clips(lg.steps[0]) && !std::any_of(lg.steps.begin(), lg.steps.end(), [&](const auto & step) { return clips(step); })) {
+    if (!clips(lg.steps[0]) &&
+            !std::any_of(lg.steps.begin(), lg.steps.end(), [&](const auto & step) { return clips(step); })) {
         return lil_kv_cache_select::build_prompt(lg);
     }
 
@@ -29,7 +31,8 @@ ggml_tensor * lil_kv_cache_infllm::build_prompt_step(const layer_graph & lg, siz
         return ggml_view_3d(lg.ctx, t, t->ne[0], t->ne[1], t->ne[2], t->nb[1], t->nb[2], s*t->nb[3]);
     };
 
-    return lg.g.build_attn_mha(step_q(lg, i), stream(lg.k), stream(lg.v), nullptr, step_mask(lg, i), nullptr, nullptr, 0, lg.kq_scale, lg.il);
+    return lg.g.build_attn_mha(step_q(lg, i), stream(lg.k), stream(lg.v), nullptr, step_mask(lg, i), nullptr, nullptr,
+            0, lg.kq_scale, lg.il);
 }
 
 ggml_tensor * lil_kv_cache_infllm::build_prompt_clipped(const layer_graph & lg, size_t i) const {
@@ -51,7 +54,8 @@ ggml_tensor * lil_kv_cache_infllm::build_prompt_clipped(const layer_graph & lg, 
     ggml_tensor * k = keys(lg, step_k(lg, i));
 
     // [n_embd_v, n_head_kv, n_kv]
-    ggml_tensor * v_all = ggml_view_3d(ctx, lg.v, lg.v->ne[0], lg.v->ne[1], n_kv, lg.v->nb[1], lg.v->nb[2], (lg.k->ne[3] > 1 ? i : 0)*lg.v->nb[3]);
+    ggml_tensor * v_all = ggml_view_3d(ctx, lg.v, lg.v->ne[0], lg.v->ne[1], n_kv, lg.v->nb[1], lg.v->nb[2],
+            (lg.k->ne[3] > 1 ? i : 0)*lg.v->nb[3]);
     v_all = ggml_cast(ctx, v_all, GGML_TYPE_F32);
 
     ggml_tensor * res = nullptr;
@@ -98,11 +102,14 @@ ggml_tensor * lil_kv_cache_infllm::input_q_turn(const layer_graph & lg) const {
 }
 
 // the probabilities of KV head h's queries [n_kv, n_new, n_group]; k: the layer's keys(), k_far: those at position 0
-ggml_tensor * lil_kv_cache_infllm::build_probs(const layer_graph & lg, size_t i, int64_t h, ggml_tensor * k, ggml_tensor * k_far) const {
+ggml_tensor * lil_kv_cache_infllm::build_probs(
+        const layer_graph & lg, size_t i, int64_t h, ggml_tensor * k, ggml_tensor * k_far) const {
     auto * ctx = lg.ctx;
 
     const auto head = [&](ggml_tensor * q) { // [n_embd, n_new, n_group]
-        return ggml_permute(ctx, ggml_view_3d(ctx, q, q->ne[0], lg.n_group(), q->ne[2], q->nb[1], q->nb[2], h*lg.n_group()*q->nb[1]), 0, 2, 1, 3);
+        return ggml_permute(ctx,
+                ggml_view_3d(ctx, q, q->ne[0], lg.n_group(), q->ne[2], q->nb[1], q->nb[2], h*lg.n_group()*q->nb[1]),
+                0, 2, 1, 3);
     };
     const auto logits = [&](ggml_tensor * k, ggml_tensor * q) {
         ggml_tensor * kq = ggml_mul_mat(ctx, ggml_view_2d(ctx, k, k->ne[0], k->ne[1], k->nb[1], h*k->nb[2]), head(q));
@@ -119,13 +126,16 @@ ggml_tensor * lil_kv_cache_infllm::build_probs(const layer_graph & lg, size_t i,
 
         const int64_t n_kv = lg.n_kv;
 
-        ggml_tensor * is_far = part(lg, input<float>(lg, "infllm_far", n_kv, lg.steps[i].n_new, [this, n_kv](float * dst, const lil_select_step & s) {
-            for (uint32_t r = s.n - s.n_new; r < s.n; ++r, dst += n_kv) {
-                for (uint32_t j = 0; r >= params.budget && j + shape.window <= r; ++j) {
-                    dst[s.index->cell(j)] = 1.0f;
-                }
-            }
-        }), i);
+        ggml_tensor * is_far = part(lg,
+                input<float>(lg, "infllm_far", n_kv, lg.steps[i].n_new,
+                        [this, n_kv](float * dst, const lil_select_step & s) {
+                            for (uint32_t r = s.n - s.n_new; r < s.n; ++r, dst += n_kv) {
+                                for (uint32_t j = 0; r >= params.budget && j + shape.window <= r; ++j) {
+                                    dst[s.index->cell(j)] = 1.0f;
+                                }
+                            }
+                        }),
+                i);
 
         kq = ggml_add(ctx, kq, ggml_mul(ctx, ggml_sub(ctx, far, kq), is_far));
     }
@@ -144,25 +154,30 @@ void lil_kv_cache_infllm::build_score(const layer_graph & lg, size_t i, int64_t 
     const int64_t n_kv  = lg.n_kv;
     const int64_t n_new = lg.steps[i].n_new;
 
-    ggml_tensor * window = part(lg, input<float>(lg, "infllm_window", n_kv, n_new, [this, n_kv](float * dst, const lil_select_step & s) {
-        for (uint32_t r = s.n - s.n_new; r < s.n; ++r, dst += n_kv) {
-            for (uint32_t j = r + 1 > shape.window ? r + 1 - shape.window : 0; j <= r; ++j) {
-                dst[s.index->cell(j)] = 1.0f;
-            }
-        }
-    }), i);
+    ggml_tensor * window = part(lg,
+            input<float>(lg, "infllm_window", n_kv, n_new,
+                    [this, n_kv](float * dst, const lil_select_step & s) {
+                        for (uint32_t r = s.n - s.n_new; r < s.n; ++r, dst += n_kv) {
+                            for (uint32_t j = r + 1 > shape.window ? r + 1 - shape.window : 0; j <= r; ++j) {
+                                dst[s.index->cell(j)] = 1.0f;
+                            }
+                        }
+                    }),
+            i);
 
-    ggml_tensor * keep = part(lg, input<float>(lg, "infllm_old", n_kv, 1, [n_kv](float * dst, const lil_select_step & s) {
-        std::fill_n(dst, n_kv, 1.0f);
-        for (uint32_t r = s.n - s.n_new; r < s.n; ++r) {
-            dst[s.index->cell(r)] = 0.0f;
-        }
-    }), i);
+    ggml_tensor * keep = part(lg,
+            input<float>(lg, "infllm_old", n_kv, 1,
+                    [n_kv](float * dst, const lil_select_step & s) {
+                        std::fill_n(dst, n_kv, 1.0f);
+                        for (uint32_t r = s.n - s.n_new; r < s.n; ++r) { dst[s.index->cell(r)] = 0.0f; }
+                    }),
+            i);
 
     ggml_tensor * sum = ggml_reshape_2d(ctx, ggml_mul(ctx, probs, window), n_kv, n_new*lg.n_group());
     sum = ggml_reshape_1d(ctx, ggml_sum_rows(ctx, ggml_cont(ctx, ggml_transpose(ctx, sum))), n_kv);
 
-    ggml_tensor * dst = ggml_view_1d(ctx, score[lg.ikv], n_kv, lg.steps[i].strm*score[lg.ikv]->nb[2] + h*score[lg.ikv]->nb[1]);
+    ggml_tensor * dst =
+            ggml_view_1d(ctx, score[lg.ikv], n_kv, lg.steps[i].strm*score[lg.ikv]->nb[2] + h*score[lg.ikv]->nb[1]);
 
     lg.expand(ggml_cpy(ctx, ggml_add(ctx, ggml_mul(ctx, dst, ggml_reshape_1d(ctx, keep, n_kv)), sum), dst));
 }

@@ -4,12 +4,12 @@
 
 #include <functional>
 
-// InfLLM (arXiv 2402.04617), scaled to a budget: the first n_init tokens, a local window of w, and the best of the blocks
-// between. A block is ranked by its representatives: per KV head the keys with the most attention from the queries that saw
-// them in the window. All heads of a layer share the blocks. No layer is dense.
+// InfLLM (arXiv 2402.04617), scaled to a budget: the first n_init tokens, a local window of w, and the best of the
+// blocks between. A block is ranked by its representatives: per KV head the keys with the most attention from the
+// queries that saw them in the window. All heads of a layer share the blocks. No layer is dense.
 //
-// positions = clipped: once a query has more than B tokens, it sees those outside the window at the window's distance: its
-// own key position moves to w, theirs to 0. For that keys are turned back, which the portable form does.
+// positions = clipped: once a query has more than B tokens, it sees those outside the window at the window's distance:
+// its own key position moves to w, theirs to 0. For that keys are turned back, which the portable form does.
 
 // how a budget is spent
 struct lil_infllm_shape {
@@ -69,7 +69,8 @@ private:
     const lil_infllm_shape shape;
 
     std::vector<ggml_tensor *> score; // F32 [n_cells, n_head_kv, n_stream]
-    std::vector<ggml_tensor *> repr;  // F32 [n_embd_k_gqa, n_blocks_max, n_tables] the sum of each block's representatives
+    // F32 [n_embd_k_gqa, n_blocks_max, n_tables] the sum of each block's representatives
+    std::vector<ggml_tensor *> repr;
 
     uint32_t n_blocks(uint32_t n) const {
         const uint32_t n_other = shape.window + params.n_init;

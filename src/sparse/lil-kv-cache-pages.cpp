@@ -24,7 +24,8 @@ ggml_tensor * lil_kv_cache_pages::build_scores(const layer_graph & lg) const {
         srcs.insert(srcs.end(), { layers[lg.ikv].k, dirty });
     }
 
-    return custom(lg, GGML_TYPE_F32, n_pages_graph(lg.steps), lg.n_head_kv, lg.steps.size(), 1, srcs, ops[lg.ikv].page_scores);
+    return custom(lg, GGML_TYPE_F32, n_pages_graph(lg.steps), lg.n_head_kv, lg.steps.size(), 1, srcs,
+            ops[lg.ikv].page_scores);
 }
 
 void lil_kv_cache_pages::build_pages(const layer_graph & lg) {
@@ -78,7 +79,8 @@ void lil_kv_cache_pages::build_pages(const layer_graph & lg) {
         }
 
         const auto pool = [&](ggml_tensor * t) {
-            return ggml_pool_2d(lg.ctx, t, GGML_OP_POOL_MAX, 1, page_size(), 1, page_size(), 0.0f, 0.0f); // [n_embd, n, n_head_kv]
+            // [n_embd, n, n_head_kv]
+            return ggml_pool_2d(lg.ctx, t, GGML_OP_POOL_MAX, 1, page_size(), 1, page_size(), 0.0f, 0.0f);
         };
 
         ggml_tensor * rows = ggml_concat(lg.ctx, pool(keys), ggml_neg(lg.ctx, pool(ggml_neg(lg.ctx, keys))), 0);
@@ -87,7 +89,8 @@ void lil_kv_cache_pages::build_pages(const layer_graph & lg) {
         ggml_tensor * dst = ggml_view_2d(lg.ctx, b, b->ne[0], b->ne[1]*b->ne[2], b->nb[1], step.table*b->nb[3]);
         ggml_tensor * ids = cells_to_rows(lg, ggml_reshape_2d(lg.ctx, inp->tensors.at(dest), n, 1));
 
-        lg.expand(ggml_set_rows(lg.ctx, dst, ggml_reshape_2d(lg.ctx, rows, b->ne[0], n*lg.n_head_kv), ggml_reshape_1d(lg.ctx, ids, n*lg.n_head_kv)));
+        lg.expand(ggml_set_rows(lg.ctx, dst, ggml_reshape_2d(lg.ctx, rows, b->ne[0], n*lg.n_head_kv),
+                ggml_reshape_1d(lg.ctx, ids, n*lg.n_head_kv)));
     }
 }
 
@@ -102,7 +105,8 @@ ggml_tensor * lil_kv_cache_pages::build_scores(const layer_graph & lg, size_t i)
 
     // sum_i max(q_i*m_i, q_i*M_i) = max(q, 0).M + min(q, 0).m
     ggml_tensor * q  = ggml_reshape_3d(lg.ctx, step_q(lg, i), lg.n_embd_k, lg.n_group(), lg.n_head_kv);
-    ggml_tensor * qq = ggml_concat(lg.ctx, ggml_relu(lg.ctx, q), ggml_neg(lg.ctx, ggml_relu(lg.ctx, ggml_neg(lg.ctx, q))), 0);
+    ggml_tensor * qq =
+            ggml_concat(lg.ctx, ggml_relu(lg.ctx, q), ggml_neg(lg.ctx, ggml_relu(lg.ctx, ggml_neg(lg.ctx, q))), 0);
 
     ggml_tensor * s = ggml_mul_mat(lg.ctx, rows, qq); // [P, n_group, n_head_kv]
     ggml_prec_set_acc(s, GGML_PREC_F32);
@@ -111,17 +115,18 @@ ggml_tensor * lil_kv_cache_pages::build_scores(const layer_graph & lg, size_t i)
 }
 
 ggml_tensor * lil_kv_cache_pages::page_cells(const layer_graph & lg, size_t i) const {
-    ggml_tensor * t = input<float>(lg, "page_cells", lil_seq_index::PAGE, n_pages_graph(lg.steps), [](float * dst, const lil_select_step & step) {
-        const auto & idx = *step.index;
+    ggml_tensor * t = input<float>(lg, "page_cells", lil_seq_index::PAGE, n_pages_graph(lg.steps),
+            [](float * dst, const lil_select_step & step) {
+                const auto & idx = *step.index;
 
-        for (uint32_t p = 0; p < idx.get_pages().size(); ++p) {
-            const uint32_t r0 = idx.get_pages()[p];
+                for (uint32_t p = 0; p < idx.get_pages().size(); ++p) {
+                    const uint32_t r0 = idx.get_pages()[p];
 
-            for (int32_t j = 0; j < lil_seq_index::PAGE; ++j) {
-                dst[p*lil_seq_index::PAGE + j] = idx.cell(r0 + j < idx.page_end(p) ? r0 + j : idx.size() - 1);
-            }
-        }
-    });
+                    for (int32_t j = 0; j < lil_seq_index::PAGE; ++j) {
+                        dst[p*lil_seq_index::PAGE + j] = idx.cell(r0 + j < idx.page_end(p) ? r0 + j : idx.size() - 1);
+                    }
+                }
+            });
 
     return part(lg, t, i);
 }
@@ -129,14 +134,15 @@ ggml_tensor * lil_kv_cache_pages::page_cells(const layer_graph & lg, size_t i) c
 ggml_tensor * lil_kv_cache_pages::page_mask(const layer_graph & lg, size_t i) const {
     const int64_t P = n_pages_graph(lg.steps);
 
-    ggml_tensor * t = input<float>(lg, "page_mask", lil_seq_index::PAGE, P, [P](float * dst, const lil_select_step & step) {
-        const auto & idx = *step.index;
+    ggml_tensor * t =
+            input<float>(lg, "page_mask", lil_seq_index::PAGE, P, [P](float * dst, const lil_select_step & step) {
+                const auto & idx = *step.index;
 
-        std::fill_n(dst, lil_seq_index::PAGE*P, -INFINITY);
-        for (uint32_t p = 0; p < idx.get_pages().size(); ++p) {
-            std::fill_n(dst + p*lil_seq_index::PAGE, idx.page_end(p) - idx.get_pages()[p], 0.0f);
-        }
-    });
+                std::fill_n(dst, lil_seq_index::PAGE*P, -INFINITY);
+                for (uint32_t p = 0; p < idx.get_pages().size(); ++p) {
+                    std::fill_n(dst + p*lil_seq_index::PAGE, idx.page_end(p) - idx.get_pages()[p], 0.0f);
+                }
+            });
 
     return part(lg, t, i);
 }

@@ -2,8 +2,8 @@
 
 #include "lil-kv-cache-select.h"
 
-// Layers 0 and 1 are dense. Layer 2 and the re-selection layer c attend fully and choose tokens by q.k; the layers after
-// each attend to those (TidalDecode, LessIsMore). Layers are counted among the full-attention layers.
+// Layers 0 and 1 are dense. Layer 2 and the re-selection layer c attend fully and choose tokens by q.k; the layers
+// after each attend to those (TidalDecode, LessIsMore). Layers are counted among the full-attention layers.
 class lil_kv_cache_reselect : public lil_kv_cache_select {
 public:
     explicit lil_kv_cache_reselect(const args & a);
@@ -18,7 +18,8 @@ protected:
     // fused: the list of the tokens chosen, from the logits over all
     virtual ggml_tensor * build_select(const layer_graph & lg, ggml_tensor * work) = 0;
 
-    // portable: the cells chosen by step i, F32 [budget, n_head_kv] or [budget, 1], from q.k of all cells [n_kv, n_group, n_head_kv]
+    // portable: the cells chosen by step i, F32 [budget, n_head_kv] or [budget, 1], from q.k of all cells [n_kv,
+    // n_group, n_head_kv]
     virtual ggml_tensor * build_select(const layer_graph & lg, ggml_tensor * kq, size_t i) = 0;
 
     void build_after(const layer_graph & lg, ggml_tensor * work, ggml_tensor * list) override;
@@ -28,6 +29,8 @@ protected:
 
     lil_select_rows build_rows(const layer_graph & lg, size_t i) override;
 
-    // portable: numbers for each cell, F32 [n_kv]: `otherwise` for cells that are not the sequence's, value(rank) for the others
-    ggml_tensor * cell_bias(const layer_graph & lg, const char * name, size_t i, float otherwise, std::function<float(uint32_t rank, uint32_t n)> value) const;
+    // portable: numbers for each cell, F32 [n_kv]: `otherwise` for cells that are not the sequence's, value(rank) for
+    // the others
+    ggml_tensor * cell_bias(const layer_graph & lg, const char * name, size_t i, float otherwise,
+            std::function<float(uint32_t rank, uint32_t n)> value) const;
 };

@@ -35,7 +35,8 @@ lil_kv_cache_scored::lil_kv_cache_scored(const args & a, uint32_t n_ring, bool r
     }
 }
 
-int32_t lil_kv_cache_scored::get_slots(llama_seq_id seq_id, int32_t il, int32_t i_head_kv, llama_pos * p, float * s, int32_t n) const {
+int32_t lil_kv_cache_scored::get_slots(
+        llama_seq_id seq_id, int32_t il, int32_t i_head_kv, llama_pos * p, float * s, int32_t n) const {
     synchronize();
 
     const uint32_t strm   = seq_to_stream[seq_id];
@@ -138,12 +139,13 @@ void lil_kv_cache_scored::remove_tail(uint32_t strm, llama_pos p0) {
             for (uint32_t i = 0; i < n_used; ++i) {
                 order[h].push_back(i);
             }
-            std::nth_element(order[h].begin(), order[h].begin() + (n_used - n_after), order[h].end(), [&](uint32_t a, uint32_t b) {
-                const bool tail_a = p[a] >= (float) p0;
-                const bool tail_b = p[b] >= (float) p0;
+            std::nth_element(order[h].begin(), order[h].begin() + (n_used - n_after), order[h].end(),
+                    [&](uint32_t a, uint32_t b) {
+                        const bool tail_a = p[a] >= (float) p0;
+                        const bool tail_b = p[b] >= (float) p0;
 
-                return tail_a != tail_b ? tail_a : rank[a] != rank[b] ? rank[a] < rank[b] : p[a] < p[b];
-            });
+                        return tail_a != tail_b ? tail_a : rank[a] != rank[b] ? rank[a] < rank[b] : p[a] < p[b];
+                    });
         }
 
         for (uint32_t h = 0; h < n_head; ++h) {
@@ -186,7 +188,8 @@ void lil_kv_cache_scored::remove_tail(uint32_t strm, llama_pos p0) {
 // graph
 //
 
-const lil_graph_input_scored * lil_kv_cache_scored::get_input(const llm_graph_context & g, const llama_kv_cache_context * mctx) {
+const lil_graph_input_scored * lil_kv_cache_scored::get_input(
+        const llm_graph_context & g, const llama_kv_cache_context * mctx) {
     for (const auto & inp : g.res->inputs) {
         if (const auto * res = dynamic_cast<const lil_graph_input_scored *>(inp.get())) {
             return res;
@@ -228,7 +231,8 @@ const lil_graph_input_scored * lil_kv_cache_scored::get_input(const llm_graph_co
     return static_cast<const lil_graph_input_scored *>(g.res->add_input(std::move(inp)));
 }
 
-void lil_kv_cache_scored::build_before_store(const llm_graph_context & g, const llama_kv_cache_context * mctx, ggml_tensor * k_rot, int il) {
+void lil_kv_cache_scored::build_before_store(
+        const llm_graph_context & g, const llama_kv_cache_context * mctx, ggml_tensor * k_rot, int il) {
     GGML_UNUSED(k_rot);
 
     const auto * inp = get_input(g, mctx);
@@ -246,7 +250,8 @@ void lil_kv_cache_scored::build_before_store(const llm_graph_context & g, const 
 
     if (fused) {
         if (decode || evicts) {
-            build_inplace(lg, pos[lg.ikv], { layers[lg.ikv].k, layers[lg.ikv].v, score[lg.ikv], inp->steps }, ops[lg.ikv].h2o_evict);
+            build_inplace(lg, pos[lg.ikv], { layers[lg.ikv].k, layers[lg.ikv].v, score[lg.ikv], inp->steps },
+                    ops[lg.ikv].h2o_evict);
         }
     } else {
         for (size_t i = 0; i < steps.size(); ++i) {
@@ -276,7 +281,8 @@ ggml_tensor * lil_kv_cache_scored::build_attn(
 
     auto & op = op_layers[lg.ikv];
 
-    op.n_part = fused && ops[lg.ikv].has_parts ? std::max(1, std::max(g.cparams.n_threads, g.cparams.n_threads_batch)) : 1;
+    op.n_part =
+            fused && ops[lg.ikv].has_parts ? std::max(1, std::max(g.cparams.n_threads, g.cparams.n_threads_batch)) : 1;
     op.scale  = kq_scale;
 
     if (inp->ring) {
@@ -300,14 +306,17 @@ void lil_kv_cache_scored::build_store_queries(const layer_graph & lg, ggml_tenso
     ggml_build_forward_expand(lg.g.gf, ggml_set_rows(lg.g.ctx0, dst, last, idx));
 }
 
-void lil_kv_cache_scored::build_inplace(const layer_graph & lg, ggml_tensor * dst, std::initializer_list<ggml_tensor *> srcs, ggml_custom_op_t op) {
+void lil_kv_cache_scored::build_inplace(
+        const layer_graph & lg, ggml_tensor * dst, std::initializer_list<ggml_tensor *> srcs, ggml_custom_op_t op) {
     std::vector<ggml_tensor *> args(srcs);
 
-    ggml_build_forward_expand(lg.g.gf, ggml_custom_inplace(lg.g.ctx0, dst, args.data(), args.size(), op, GGML_N_TASKS_MAX, &op_layers[lg.ikv]));
+    ggml_build_forward_expand(lg.g.gf,
+            ggml_custom_inplace(lg.g.ctx0, dst, args.data(), args.size(), op, GGML_N_TASKS_MAX, &op_layers[lg.ikv]));
 }
 
 ggml_tensor * lil_kv_cache_scored::view_last_query(const layer_graph & lg, ggml_tensor * q) const {
-    return ggml_view_3d(lg.g.ctx0, q, q->ne[0], q->ne[1], lg.n_steps(), q->nb[1], lg.n_new()*q->nb[2], (lg.n_new() - 1)*q->nb[2]);
+    return ggml_view_3d(lg.g.ctx0, q, q->ne[0], q->ne[1], lg.n_steps(), q->nb[1], lg.n_new()*q->nb[2],
+            (lg.n_new() - 1)*q->nb[2]);
 }
 
 //
@@ -350,7 +359,8 @@ void lil_kv_cache_scored::build_evict(const layer_graph & lg, size_t i_step) con
 
     // protected tokens score above all others
     ggml_tensor * limit = ggml_view_2d(ctx0, lg.inp.protect, 1, 1, lg.inp.protect->nb[1], i_step*lg.inp.protect->nb[1]);
-    ggml_tensor * rank  = ggml_add(ctx0, ggml_scale(ctx0, ggml_step(ctx0, ggml_sub(ctx0, p, limit)), 1e30f), s); // [n_before, n_head or 1]
+    // [n_before, n_head or 1]
+    ggml_tensor * rank  = ggml_add(ctx0, ggml_scale(ctx0, ggml_step(ctx0, ggml_sub(ctx0, p, limit)), 1e30f), s);
 
     if (step.n_evict == 1) {
         // one row of a slot and head each [ne0, capacity*n_head_kv]
@@ -359,18 +369,25 @@ void lil_kv_cache_scored::build_evict(const layer_graph & lg, size_t i_step) con
         };
 
         // the last slot's token takes the place of the lowest
-        ggml_tensor * hole = ggml_cast(ctx0, ggml_argmax(ctx0, ggml_scale(ctx0, rank, -1.0f)), GGML_TYPE_F32); // [n_head or 1]
+        // [n_head or 1]
+        ggml_tensor * hole = ggml_cast(ctx0, ggml_argmax(ctx0, ggml_scale(ctx0, rank, -1.0f)), GGML_TYPE_F32);
         ggml_tensor * head = ggml_arange(ctx0, 0.0f, (float) n_head, 1.0f);
 
         if (hole->ne[0] != n_head) {
             hole = ggml_repeat_4d(ctx0, hole, n_head, 1, 1, 1);
         }
 
-        ggml_tensor * i_row  = ggml_cast(ctx0, ggml_add(ctx0, ggml_scale(ctx0, hole, (float) n_head), head), GGML_TYPE_I32); // slot*n_head + head
-        ggml_tensor * i_side = ggml_cast(ctx0, ggml_add(ctx0, hole, ggml_scale(ctx0, head, (float) n_slot)), GGML_TYPE_I32); // head*n_slot + slot
+        // slot*n_head + head
+        ggml_tensor * i_row  =
+                ggml_cast(ctx0, ggml_add(ctx0, ggml_scale(ctx0, hole, (float) n_head), head), GGML_TYPE_I32);
+        // head*n_slot + slot
+        ggml_tensor * i_side =
+                ggml_cast(ctx0, ggml_add(ctx0, hole, ggml_scale(ctx0, head, (float) n_slot)), GGML_TYPE_I32);
 
-        // rows by number: ggml's Vulkan backend reads a view of quantised rows that begins anywhere as if it began elsewhere
-        ggml_tensor * i_last = ggml_cast(ctx0, ggml_arange(ctx0, (float) ((n_before - 1)*n_head), (float) (n_before*n_head), 1.0f), GGML_TYPE_I32);
+        // rows by number: ggml's Vulkan backend reads a view of quantised rows that begins anywhere as if it began
+        // elsewhere
+        ggml_tensor * i_last = ggml_cast(ctx0,
+                ggml_arange(ctx0, (float) ((n_before - 1)*n_head), (float) (n_before*n_head), 1.0f), GGML_TYPE_I32);
 
         for (ggml_tensor * t : { layers[ikv].k, layers[ikv].v }) {
             ggml_tensor * rows = view_rows(t, t->ne[0]/n_head);
@@ -379,9 +396,12 @@ void lil_kv_cache_scored::build_evict(const layer_graph & lg, size_t i_step) con
         }
 
         for (ggml_tensor * t : { score[ikv], pos[ikv] }) {
-            ggml_tensor * last = ggml_view_2d(ctx0, t, 1, n_head, t->nb[1], step.strm*t->nb[2] + (n_before - 1)*t->nb[0]);
+            ggml_tensor * last =
+                    ggml_view_2d(ctx0, t, 1, n_head, t->nb[1], step.strm*t->nb[2] + (n_before - 1)*t->nb[0]);
 
-            ggml_build_forward_expand(gf, ggml_set_rows(ctx0, view_rows(t, 1), ggml_reshape_2d(ctx0, ggml_cont(ctx0, last), 1, n_head), i_side));
+            ggml_build_forward_expand(gf,
+                    ggml_set_rows(
+                            ctx0, view_rows(t, 1), ggml_reshape_2d(ctx0, ggml_cont(ctx0, last), 1, n_head), i_side));
         }
 
         return;
@@ -392,7 +412,8 @@ void lil_kv_cache_scored::build_evict(const layer_graph & lg, size_t i_step) con
     ggml_tensor * front = ggml_cast(ctx0, ggml_arange(ctx0, 0.0f, (float) n_left, 1.0f), GGML_TYPE_I32);
 
     if (stay->ne[1] != n_head) {
-        stay = ggml_cast(ctx0, ggml_repeat_4d(ctx0, ggml_cast(ctx0, stay, GGML_TYPE_F32), n_left, n_head, 1, 1), GGML_TYPE_I32);
+        stay = ggml_cast(
+                ctx0, ggml_repeat_4d(ctx0, ggml_cast(ctx0, stay, GGML_TYPE_F32), n_left, n_head, 1, 1), GGML_TYPE_I32);
     }
 
     // everything is read before anything is written
@@ -420,13 +441,15 @@ void lil_kv_cache_scored::build_evict(const layer_graph & lg, size_t i_step) con
 void lil_kv_cache_scored::build_add(const layer_graph & lg, ggml_tensor * t, ggml_tensor * x) const {
     auto * ctx0 = lg.g.ctx0;
 
-    ggml_tensor * dst = ggml_view_3d(ctx0, t, lg.inp.keep->ne[0], t->ne[1], lg.n_steps(), t->nb[1], t->nb[2], lg.inp.built[0].strm*t->nb[2]);
+    ggml_tensor * dst = ggml_view_3d(
+            ctx0, t, lg.inp.keep->ne[0], t->ne[1], lg.n_steps(), t->nb[1], t->nb[2], lg.inp.built[0].strm*t->nb[2]);
     ggml_tensor * sum = ggml_mul(ctx0, dst, lg.inp.keep);
 
     ggml_build_forward_expand(lg.g.gf, ggml_cpy(ctx0, x ? ggml_add(ctx0, sum, x) : sum, dst));
 }
 
-ggml_tensor * lil_kv_cache_scored::build_received(const layer_graph & lg, const layer_attn & attn, int64_t n_query) const {
+ggml_tensor * lil_kv_cache_scored::build_received(
+        const layer_graph & lg, const layer_attn & attn, int64_t n_query) const {
     auto * ctx0 = lg.g.ctx0;
 
     ggml_tensor * q = attn.q;
@@ -456,7 +479,8 @@ ggml_tensor * lil_kv_cache_scored::build_received(const layer_graph & lg, const 
 
     ggml_tensor * mask = attn.kq_mask;
     if (i0 > 0) {
-        mask = ggml_view_4d(ctx0, mask, mask->ne[0], n_query, mask->ne[2], mask->ne[3], mask->nb[1], mask->nb[2], mask->nb[3], i0*mask->nb[1]);
+        mask = ggml_view_4d(ctx0, mask, mask->ne[0], n_query, mask->ne[2], mask->ne[3], mask->nb[1], mask->nb[2],
+                mask->nb[3], i0*mask->nb[1]);
         mask = ggml_cont(ctx0, mask);
     }
 
@@ -574,7 +598,8 @@ bool lil_graph_input_scored::can_reuse(const llm_graph_params & params) {
 
         // the fused eviction takes its numbers from the input, in a decode step; otherwise they shape the graph
         if (steps ? !cur[i].decode && (cur[i].n_evict > 0) != (built[i].n_evict > 0)
-                  : cur[i].n_evict != built[i].n_evict || (cur[i].n_evict > 0 && cur[i].n_before != built[i].n_before)) {
+                  : cur[i].n_evict != built[i].n_evict ||
+                                (cur[i].n_evict > 0 && cur[i].n_before != built[i].n_before)) {
             return false;
         }
     }

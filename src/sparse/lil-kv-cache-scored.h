@@ -28,18 +28,19 @@ public:
     ggml_tensor * keep        = nullptr; // F32 [n_kv, 1, n_steps] 1 for the slots held before the step's tokens, else 0
     ggml_tensor * pos_new     = nullptr; // F32 [n_kv, 1, n_steps] positions of the step's tokens, else 0
     ggml_tensor * protect     = nullptr; // F32 [1, n_steps]       positions above this one stay
-    ggml_tensor * ring_pos    = nullptr; // F32 [n_ring, n_steps]  position of each kept query, above all others where none is
+    // F32 [n_ring, n_steps]  position of each kept query, above all others where none is
+    ggml_tensor * ring_pos    = nullptr;
     ggml_tensor * ring_weight = nullptr; // F32 [n_ring, n_steps]  1/n_win for each kept query, 0 where none is
 
 private:
     const lil_kv_cache_scored * kv;
 };
 
-// The cache of the methods that rank tokens: every slot of every KV head has a score and a position beside K and V, and an
-// eviction drops the lowest scores. A method may keep the last queries too, in a ring: position p in row p % n_ring.
+// The cache of the methods that rank tokens: every slot of every KV head has a score and a position beside K and V, and
+// an eviction drops the lowest scores. A method may keep the last queries too, in a ring: position p in row p % n_ring.
 //
-// FlashAttention gives the output and hides the probabilities; what a method needs of them is computed again from q and K.
-// Over B keys that reread costs little beside the model's weights.
+// FlashAttention gives the output and hides the probabilities; what a method needs of them is computed again from q and
+// K. Over B keys that reread costs little beside the model's weights.
 //
 // A method says, beyond what lil_kv_cache_evict asks of it,
 //
@@ -50,14 +51,17 @@ private:
 //   count_queries()  how many are, after a step
 class lil_kv_cache_scored : public lil_kv_cache_evict {
 public:
-    // n_ring: queries kept, at most; 0: none. ring_stays: those of a prompt are still needed once its scores are counted
+    // n_ring: queries kept, at most; 0: none. ring_stays: those of a prompt are still needed once its scores are
+    // counted
     lil_kv_cache_scored(const args & a, uint32_t n_ring, bool ring_stays = false);
 
-    int32_t get_slots(llama_seq_id seq_id, int32_t il, int32_t i_head_kv, llama_pos * p, float * s, int32_t n) const override;
+    int32_t get_slots(
+            llama_seq_id seq_id, int32_t il, int32_t i_head_kv, llama_pos * p, float * s, int32_t n) const override;
 
     uint32_t graph_max_nodes() const override;
 
-    void build_before_store(const llm_graph_context & g, const llama_kv_cache_context * mctx, ggml_tensor * k_rot, int il) override;
+    void build_before_store(
+            const llm_graph_context & g, const llama_kv_cache_context * mctx, ggml_tensor * k_rot, int il) override;
 
     ggml_tensor * build_attn(
              const llm_graph_context & g,
@@ -104,11 +108,19 @@ protected:
     // [n_before, n_head_kv], or [n_before, 1] where all heads drop the same
     virtual ggml_tensor * build_ranking(const layer_graph & lg, const lil_evict_step & step) const;
 
-    virtual bool     store_queries(bool decode) const                                                { GGML_UNUSED(decode); return false; }
-    virtual uint32_t count_queries(const lil_evict_stream & st, const lil_evict_step & step) const { GGML_UNUSED(step); return st.n_win; }
+    virtual bool     store_queries(bool decode) const                                                {
+        GGML_UNUSED(decode);
+        return false;
+    }
+    virtual uint32_t count_queries(const lil_evict_stream & st, const lil_evict_step & step) const {
+        GGML_UNUSED(step);
+        return st.n_win;
+    }
 
     // the scores that get_slots() reports [n_used]
-    virtual void get_scores(size_t ikv, uint32_t strm, uint32_t h, std::vector<float> & dst) const { get_head(score[ikv], strm, h, dst); }
+    virtual void get_scores(size_t ikv, uint32_t strm, uint32_t h, std::vector<float> & dst) const {
+        get_head(score[ikv], strm, h, dst);
+    }
 
     //
     // lil_kv_cache_evict
@@ -140,9 +152,11 @@ protected:
     void set_head(      ggml_tensor * t, uint32_t strm, uint32_t h, const std::vector<float> & src) const;
 
     // a fused op that changes a side tensor
-    void build_inplace(const layer_graph & lg, ggml_tensor * dst, std::initializer_list<ggml_tensor *> srcs, ggml_custom_op_t op);
+    void build_inplace(
+            const layer_graph & lg, ggml_tensor * dst, std::initializer_list<ggml_tensor *> srcs, ggml_custom_op_t op);
 
-    // slots [0, n) of a side tensor in a stream [n, n_head_kv], or one element a row, for get_rows and set_rows [1, n, n_head_kv]
+    // slots [0, n) of a side tensor in a stream [n, n_head_kv], or one element a row, for get_rows and set_rows [1, n,
+    // n_head_kv]
     ggml_tensor * view_slots(const layer_graph & lg, ggml_tensor * t, int64_t n, uint32_t strm) const;
     ggml_tensor * view_cells(const layer_graph & lg, ggml_tensor * t, int64_t n, uint32_t strm) const;
 
@@ -152,7 +166,8 @@ protected:
     // portable form: t = t + x, where the slots of new tokens count as 0. x [n_kv, n_head_kv or 1, n_steps] or null
     void build_add(const layer_graph & lg, ggml_tensor * t, ggml_tensor * x) const;
 
-    // portable form: the softmax of the last n_query queries, summed over them and over each group [n_kv, n_head_kv, n_steps]
+    // portable form: the softmax of the last n_query queries, summed over them and over each group [n_kv, n_head_kv,
+    // n_steps]
     ggml_tensor * build_received(const layer_graph & lg, const layer_attn & attn, int64_t n_query) const;
 
     // the last query of each step [n_embd_head, n_head, n_steps]

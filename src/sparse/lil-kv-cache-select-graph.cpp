@@ -4,16 +4,20 @@ void lil_select_layer_graph::expand(ggml_tensor * t) const {
     ggml_build_forward_expand(g.gf, t);
 }
 
-ggml_tensor * lil_kv_cache_select::custom(const layer_graph & lg, ggml_type type, int64_t ne0, int64_t ne1, int64_t ne2, int64_t ne3,
-        std::vector<ggml_tensor *> srcs, ggml_custom_op_t op) const {
-    return ggml_custom_4d(lg.ctx, type, ne0, ne1, ne2, ne3, srcs.data(), srcs.size(), op, GGML_N_TASKS_MAX, const_cast<lil_select_layer *>(&op_layers[lg.ikv]));
+ggml_tensor * lil_kv_cache_select::custom(const layer_graph & lg, ggml_type type, int64_t ne0, int64_t ne1, int64_t ne2,
+        int64_t ne3, std::vector<ggml_tensor *> srcs, ggml_custom_op_t op) const {
+    return ggml_custom_4d(lg.ctx, type, ne0, ne1, ne2, ne3, srcs.data(), srcs.size(), op, GGML_N_TASKS_MAX,
+            const_cast<lil_select_layer *>(&op_layers[lg.ikv]));
 }
 
-void lil_kv_cache_select::custom_inplace(const layer_graph & lg, ggml_tensor * t, std::vector<ggml_tensor *> srcs, ggml_custom_op_t op) const {
-    lg.expand(ggml_custom_inplace(lg.ctx, t, srcs.data(), srcs.size(), op, GGML_N_TASKS_MAX, const_cast<lil_select_layer *>(&op_layers[lg.ikv])));
+void lil_kv_cache_select::custom_inplace(
+        const layer_graph & lg, ggml_tensor * t, std::vector<ggml_tensor *> srcs, ggml_custom_op_t op) const {
+    lg.expand(ggml_custom_inplace(lg.ctx, t, srcs.data(), srcs.size(), op, GGML_N_TASKS_MAX,
+            const_cast<lil_select_layer *>(&op_layers[lg.ikv])));
 }
 
-void lil_kv_cache_select::build_before_store(const llm_graph_context & g, const llama_kv_cache_context * mctx, ggml_tensor * k_rot, int il) {
+void lil_kv_cache_select::build_before_store(
+        const llm_graph_context & g, const llama_kv_cache_context * mctx, ggml_tensor * k_rot, int il) {
     GGML_UNUSED(g);
     GGML_UNUSED(mctx);
     GGML_UNUSED(k_rot);
@@ -38,7 +42,8 @@ ggml_tensor * lil_kv_cache_select::build_attn(
     const size_t ikv = map_layer_ids.at(il);
 
     op_layers[ikv].scale  = kq_scale;
-    op_layers[ikv].n_part = fused && ops[ikv].has_parts ? std::max(1, std::max(g.cparams.n_threads, g.cparams.n_threads_batch)) : 1;
+    op_layers[ikv].n_part =
+            fused && ops[ikv].has_parts ? std::max(1, std::max(g.cparams.n_threads, g.cparams.n_threads_batch)) : 1;
 
     const layer_graph lg = {
         g, g.ctx0, inp, inp->steps, q, k, v, kq_mask, kq_scale, il, ikv,
@@ -85,8 +90,10 @@ ggml_tensor * lil_kv_cache_select::build_decode_fused(const layer_graph & lg) {
     const int64_t n_steps = lg.steps.size();
     const int64_t n_work  = ops[lg.ikv].attn_n_work(lg.n_embd_v, lg.n_head, list->ne[0] - 1, n_steps, wants_kq(lg.ikv));
 
-    ggml_tensor * work = custom(lg, GGML_TYPE_F32, n_work, 1, 1, 1, { lg.q, layers[lg.ikv].k, layers[lg.ikv].v, list, steps }, ops[lg.ikv].attn);
-    ggml_tensor * cur  = custom(lg, GGML_TYPE_F32, lg.n_embd_v, lg.n_head, n_steps, 1, { work, list }, ops[lg.ikv].attn_join);
+    ggml_tensor * work = custom(lg, GGML_TYPE_F32, n_work, 1, 1, 1,
+            { lg.q, layers[lg.ikv].k, layers[lg.ikv].v, list, steps }, ops[lg.ikv].attn);
+    ggml_tensor * cur  =
+            custom(lg, GGML_TYPE_F32, lg.n_embd_v, lg.n_head, n_steps, 1, { work, list }, ops[lg.ikv].attn_join);
     lg.expand(cur);
 
     build_after(lg, work, list);
@@ -141,9 +148,11 @@ ggml_tensor * lil_kv_cache_select::build_step(const layer_graph & lg, size_t i) 
 
     ggml_tensor * q = ggml_reshape_4d(lg.ctx, step_q(lg, i), lg.n_embd_k, 1, lg.n_group(), lg.n_head_kv);
 
-    ggml_tensor * mask = list.mask ? ggml_reshape_4d(lg.ctx, list.mask, list.mask->ne[0], 1, 1, list.mask->ne[1]) : nullptr;
+    ggml_tensor * mask =
+            list.mask ? ggml_reshape_4d(lg.ctx, list.mask, list.mask->ne[0], 1, 1, list.mask->ne[1]) : nullptr;
 
-    ggml_tensor * cur = ggml_flash_attn_ext(lg.ctx, q, fold(layer.k), fold(layer.v), mask, lg.kq_scale, 0.0f, op_layers[lg.ikv].softcap);
+    ggml_tensor * cur = ggml_flash_attn_ext(
+            lg.ctx, q, fold(layer.k), fold(layer.v), mask, lg.kq_scale, 0.0f, op_layers[lg.ikv].softcap);
     ggml_prec_set_acc(cur, GGML_PREC_F32);
 
     return cur;
@@ -167,7 +176,8 @@ void lil_kv_cache_select::remember(const layer_graph & lg, size_t i, const lil_s
 ggml_tensor * lil_kv_cache_select::step_q(const layer_graph & lg, size_t i) const {
     const int64_t n_new = lg.steps[i].n_new;
 
-    ggml_tensor * q = ggml_view_3d(lg.ctx, lg.q, lg.q->ne[0], lg.q->ne[1], n_new, lg.q->nb[1], lg.q->nb[2], i*n_new*lg.q->nb[2]);
+    ggml_tensor * q = ggml_view_3d(
+            lg.ctx, lg.q, lg.q->ne[0], lg.q->ne[1], n_new, lg.q->nb[1], lg.q->nb[2], i*n_new*lg.q->nb[2]);
 
     return ggml_is_contiguous(q) ? q : ggml_cont(lg.ctx, q);
 }
@@ -189,15 +199,18 @@ ggml_tensor * lil_kv_cache_select::build_dense_step(const layer_graph & lg, size
     ggml_tensor * mask = lg.kq_mask;
     mask = ggml_view_2d(lg.ctx, mask, mask->ne[0], 1, mask->nb[1], mask->ne[3] > 1 ? i*mask->nb[3] : i*mask->nb[1]);
 
-    return lg.g.build_attn_mha(step_q(lg, i), stream(lg.k), stream(lg.v), nullptr, mask, nullptr, nullptr, 0, lg.kq_scale, lg.il);
+    return lg.g.build_attn_mha(
+            step_q(lg, i), stream(lg.k), stream(lg.v), nullptr, mask, nullptr, nullptr, 0, lg.kq_scale, lg.il);
 }
 
-ggml_tensor * lil_kv_cache_select::row_view(const layer_graph & lg, ggml_tensor * t, uint32_t strm, int64_t ne0, int64_t n_rows) const {
+ggml_tensor * lil_kv_cache_select::row_view(
+        const layer_graph & lg, ggml_tensor * t, uint32_t strm, int64_t ne0, int64_t n_rows) const {
     return ggml_view_2d(lg.ctx, t, ne0, n_rows, ggml_row_size(t->type, ne0), strm*t->nb[2]);
 }
 
 ggml_tensor * lil_kv_cache_select::cells_to_rows(const layer_graph & lg, ggml_tensor * cells) const {
-    ggml_tensor * head = ggml_reshape_2d(lg.ctx, ggml_arange(lg.ctx, 0.0f, (float) lg.n_head_kv, 1.0f), 1, lg.n_head_kv);
+    ggml_tensor * head =
+            ggml_reshape_2d(lg.ctx, ggml_arange(lg.ctx, 0.0f, (float) lg.n_head_kv, 1.0f), 1, lg.n_head_kv);
 
     if (cells->ne[1] != lg.n_head_kv) {
         cells = ggml_repeat_4d(lg.ctx, cells, cells->ne[0], lg.n_head_kv, 1, 1);
@@ -206,7 +219,8 @@ ggml_tensor * lil_kv_cache_select::cells_to_rows(const layer_graph & lg, ggml_te
     return ggml_cast(lg.ctx, ggml_add(lg.ctx, ggml_scale(lg.ctx, cells, (float) lg.n_head_kv), head), GGML_TYPE_I32);
 }
 
-ggml_tensor * lil_kv_cache_select::gather(const layer_graph & lg, ggml_tensor * t, uint32_t strm, ggml_tensor * rows) const {
+ggml_tensor * lil_kv_cache_select::gather(
+        const layer_graph & lg, ggml_tensor * t, uint32_t strm, ggml_tensor * rows) const {
     const int64_t n_embd = t->ne[0]/lg.n_head_kv;
 
     ggml_tensor * src = row_view(lg, t, strm, n_embd, lg.n_head_kv*n_cells());

@@ -1,6 +1,7 @@
 #include "lil-kv-cache-select.h"
 
-ggml_tensor * lil_select_input::add(ggml_context * ctx, const char * name, int64_t ne0, int64_t ne1, int64_t ne2, fill_i32 fill) {
+ggml_tensor * lil_select_input::add(
+        ggml_context * ctx, const char * name, int64_t ne0, int64_t ne1, int64_t ne2, fill_i32 fill) {
     ggml_tensor * t = ggml_new_tensor_3d(ctx, GGML_TYPE_I32, ne0, ne1, ne2);
     ggml_set_input(t);
     ggml_format_name(t, "lil_%s", name);
@@ -11,7 +12,8 @@ ggml_tensor * lil_select_input::add(ggml_context * ctx, const char * name, int64
     return t;
 }
 
-ggml_tensor * lil_select_input::add(ggml_context * ctx, const char * name, int64_t ne0, int64_t ne1, int64_t ne2, fill_f32 fill) {
+ggml_tensor * lil_select_input::add(
+        ggml_context * ctx, const char * name, int64_t ne0, int64_t ne1, int64_t ne2, fill_f32 fill) {
     ggml_tensor * t = ggml_new_tensor_3d(ctx, GGML_TYPE_F32, ne0, ne1, ne2);
     ggml_set_input(t);
     ggml_format_name(t, "lil_%s", name);
@@ -76,7 +78,8 @@ lil_select_input * lil_kv_cache_select::get_input(const llm_graph_context & g) {
 }
 
 template <typename T>
-ggml_tensor * lil_kv_cache_select::input(const layer_graph & lg, const char * name, int64_t ne0, int64_t ne1, std::function<void(T *, const lil_select_step &)> fill) const {
+ggml_tensor * lil_kv_cache_select::input(const layer_graph & lg, const char * name, int64_t ne0, int64_t ne1,
+        std::function<void(T *, const lil_select_step &)> fill) const {
     const auto it = lg.inp->tensors.find(name);
     if (it != lg.inp->tensors.end()) {
         return it->second;
@@ -94,8 +97,10 @@ ggml_tensor * lil_kv_cache_select::input(const layer_graph & lg, const char * na
     });
 }
 
-template ggml_tensor * lil_kv_cache_select::input<float>  (const layer_graph &, const char *, int64_t, int64_t, std::function<void(float   *, const lil_select_step &)>) const;
-template ggml_tensor * lil_kv_cache_select::input<int32_t>(const layer_graph &, const char *, int64_t, int64_t, std::function<void(int32_t *, const lil_select_step &)>) const;
+template ggml_tensor * lil_kv_cache_select::input<float>  (const layer_graph &, const char *, int64_t, int64_t,
+        std::function<void(float   *, const lil_select_step &)>) const;
+template ggml_tensor * lil_kv_cache_select::input<int32_t>(const layer_graph &, const char *, int64_t, int64_t,
+        std::function<void(int32_t *, const lil_select_step &)>) const;
 
 ggml_tensor * lil_kv_cache_select::input_steps(const layer_graph & lg) const {
     return input<int32_t>(lg, "steps", LIL_SEL_COUNT, 0, [](int32_t * dst, const lil_select_step & step) {

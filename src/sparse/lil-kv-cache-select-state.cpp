@@ -1,5 +1,6 @@
 #include "lil-kv-cache-select.h"
 
+#include "llama-impl.h"
 #include "llama-io.h"
 
 #include <algorithm>
@@ -11,8 +12,8 @@
 //   per sequence  decode steps
 //   per stream    per layer and cell tensor: the values [n_head_kv][cells], cells in the order of llama.cpp's state
 //
-// A method without cell tensors adds nothing: its states and the stock cache's can be exchanged. Page tensors are computed
-// again.
+// A method without cell tensors adds nothing: its states and the stock cache's can be exchanged. Page tensors are
+// computed again.
 
 static const uint32_t LIL_STATE_MAGIC   = 0x6c696c73; // "lils"
 static const uint32_t LIL_STATE_VERSION = 2;
@@ -83,6 +84,20 @@ void lil_kv_cache_select::state_write(llama_io_write_i & io, llama_seq_id seq_id
     }
 }
 
+// a page has room for as many tokens as it has positions
+void lil_kv_cache_select::check_positions(uint32_t seq_id) {
+    index[seq_id].read(v_cells[seq_to_stream[seq_id]], seq_id);
+
+    for (uint32_t r = 0; r < index[seq_id].size(); ++r) {
+        const llama_pos p = index[seq_id].pos(r);
+
+        if (p < 0 || (r > 0 && p == index[seq_id].pos(r - 1))) {
+            throw std::runtime_error(
+                    format("the state has position %d in sequence %u%s", p, seq_id, p < 0 ? "" : " twice"));
+        }
+    }
+}
+
 void lil_kv_cache_select::state_read(llama_io_read_i & io, llama_seq_id seq_id, llama_state_seq_flags flags) {
     // whatever happens, cells may have changed
     for_each_seq(seq_id, [](auto & idx) { idx.invalidate(0); });
@@ -93,6 +108,12 @@ void lil_kv_cache_select::state_read(llama_io_read_i & io, llama_seq_id seq_id, 
 
     for_each_seq(seq_id, [](auto & idx) { idx.invalidate(0); });
 
+    for (uint32_t s = 0; s < n_seq_max; ++s) {
+        if (seq_id == -1 || (uint32_t) seq_id == s) {
+            check_positions(s);
+        }
+    }
+
     if (get_cell_tensors(0).empty()) {
         return;
     }
@@ -101,12 +122,14 @@ void lil_kv_cache_select::state_read(llama_io_read_i & io, llama_seq_id seq_id, 
         state_header header;
         io.read(&header, sizeof(header));
 
-        if (header.magic != LIL_STATE_MAGIC || header.version != LIL_STATE_VERSION || header.method != (uint32_t) params.method || header.n_layer != layers.size()) {
+        if (header.magic != LIL_STATE_MAGIC || header.version != LIL_STATE_VERSION ||
+                header.method != (uint32_t) params.method || header.n_layer != layers.size()) {
             throw std::runtime_error("the state was saved by another method");
         }
 
         if (header.n_seq > LLAMA_MAX_SEQ || (seq_id != -1 && header.n_seq != 1)) {
-            throw std::runtime_error("the state holds " + std::to_string(header.n_seq) + " sequences, one was asked for");
+            throw std::runtime_error(
+                    "the state holds " + std::to_string(header.n_seq) + " sequences, one was asked for");
         }
 
         // A state of more sequences has been read: those that this context lacks are empty. Of fewer: its others are
@@ -132,7 +155,8 @@ void lil_kv_cache_select::state_read(llama_io_read_i & io, llama_seq_id seq_id, 
                     std::vector<float> data(cells.size()*t->ne[1]);
                     io.read(data.data(), data.size()*sizeof(float));
 
-                    const size_t n_max = *std::max_element(cells.begin(), cells.end()) + 1; // what lies behind takes no memory
+                    // what lies behind takes no memory
+                    const size_t n_max = *std::max_element(cells.begin(), cells.end()) + 1;
 
                     for (int64_t h = 0; h < t->ne[1]; ++h) {
                         for (size_t i = 0; i < cells.size(); ++i) {

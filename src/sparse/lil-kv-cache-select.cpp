@@ -15,10 +15,11 @@
 // lil_kv_cache_select
 //
 
-lil_kv_cache_select::lil_kv_cache_select(const args & a) :
-    llama_kv_cache(a.model, a.hparams, a.type_k, a.type_v, a.v_trans, a.offload, a.unified, a.kv_size, a.n_seq_max, a.n_pad,
-            /*.n_swa =*/ 0, LLAMA_SWA_TYPE_NONE, nullptr, a.filter, nullptr, nullptr),
-    params(a.params) {
+lil_kv_cache_select::lil_kv_cache_select(const args & a)
+    : llama_kv_cache(a.model, a.hparams, a.type_k, a.type_v, a.v_trans, a.offload, a.unified, a.kv_size, a.n_seq_max,
+              a.n_pad,
+              /*.n_swa =*/ 0, LLAMA_SWA_TYPE_NONE, nullptr, a.filter, nullptr, nullptr),
+      params(a.params) {
     index.resize(n_seq_max);
     last.resize(layers.size());
 
@@ -39,7 +40,8 @@ lil_kv_cache_select::lil_kv_cache_select(const args & a) :
 
     for (size_t ikv = 0; ikv < layers.size() && !fused; ++ikv) {
         if ((uint64_t) get_size()*n_head_kv(ikv) > (1u << 24)) { // row numbers are computed in F32
-            lil_throw("n_ctx = %u: at most %u with the portable form and %u KV heads", get_size(), (1u << 24)/n_head_kv(ikv), n_head_kv(ikv));
+            lil_throw("n_ctx = %u: at most %u with the portable form and %u KV heads", get_size(),
+                    (1u << 24)/n_head_kv(ikv), n_head_kv(ikv));
         }
     }
 
@@ -59,7 +61,8 @@ uint32_t lil_kv_cache_select::n_head_kv(size_t ikv) const {
     return hparams.n_head_kv(layers[ikv].il);
 }
 
-ggml_tensor * lil_kv_cache_select::new_side(size_t ikv, const char * name, ggml_type type, int64_t ne0, int64_t ne1, int64_t ne2, int64_t ne3) {
+ggml_tensor * lil_kv_cache_select::new_side(
+        size_t ikv, const char * name, ggml_type type, int64_t ne0, int64_t ne1, int64_t ne2, int64_t ne3) {
     return side.add(layers[ikv].k, layers[ikv].il, name, type, ne0, ne1, ne2, ne3);
 }
 
@@ -78,7 +81,8 @@ void lil_kv_cache_select::synchronize() const {
 //
 
 // batches whose sequences have equally many tokens each; see plan()
-llama_memory_context_ptr lil_kv_cache_select::init_batch(llama_batch_allocr & balloc, uint32_t n_ubatch, bool embd_all) {
+llama_memory_context_ptr lil_kv_cache_select::init_batch(
+        llama_batch_allocr & balloc, uint32_t n_ubatch, bool embd_all) {
     if (takes_any_batch()) {
         return llama_kv_cache::init_batch(balloc, n_ubatch, embd_all);
     }
@@ -171,7 +175,9 @@ bool lil_kv_cache_select::check_batches(const std::vector<llama_ubatch> & ubatch
         const uint32_t n_pages = index[s].get_pages().size() + (n_new[s] > 0 ? n_new[s]/lil_seq_index::PAGE + 2 : 0);
 
         if (n_pages > n_pages_max) {
-            LLAMA_LOG_ERROR("%s: sequence %u: its tokens lie on %u pages of %d positions, there is room for %u; positions with many gaps need a larger n_ctx\n",
+            LLAMA_LOG_ERROR(
+                    "%s: sequence %u: its tokens lie on %u pages of %d positions, there is room for %u; positions "
+                    "with many gaps need a larger n_ctx\n",
                     __func__, s, n_pages, (int) lil_seq_index::PAGE, n_pages_max);
             return false;
         }
@@ -187,7 +193,8 @@ void lil_kv_cache_select::plan(lil_select_step & step) const {
     step.n_valid = idx.n_valid;
     step.now     = idx.n_steps;
     step.pos     = idx.pos(idx.size() - 1);
-    step.sparse  = step.decode && params.method != LIL_SPARSE_DENSE && step.n > params.budget && step.n >= params.min_ctx;
+    step.sparse  =
+            step.decode && params.method != LIL_SPARSE_DENSE && step.n > params.budget && step.n >= params.min_ctx;
 
     if (!step.decode || !(step.sparse || dense_needs_pages())) {
         return;
@@ -373,7 +380,13 @@ int64_t lil_kv_cache_select::n_pages_graph(const std::vector<lil_select_step> & 
 
 std::vector<int64_t> lil_kv_cache_select::get_key(const std::vector<lil_select_step> & steps) const {
     std::vector<int64_t> key = {
-        (int64_t) steps.size(), steps[0].n_new, steps[0].decode, uses_method(steps), n_max(steps), n_list(steps), n_pages_graph(steps),
+        (int64_t) steps.size(),
+        steps[0].n_new,
+        steps[0].decode,
+        uses_method(steps),
+        n_max(steps),
+        n_list(steps),
+        n_pages_graph(steps),
     };
 
     size_t n_dirty = 0;
@@ -384,7 +397,8 @@ std::vector<int64_t> lil_kv_cache_select::get_key(const std::vector<lil_select_s
         sparse   = sparse || step.sparse;
 
         if (!fused) { // the portable form builds each step on its own
-            key.insert(key.end(), { step.strm, step.table, step.sparse, (int64_t) step.dirty.size(), graph_kind(step) });
+            key.insert(
+                    key.end(), { step.strm, step.table, step.sparse, (int64_t) step.dirty.size(), graph_kind(step) });
         }
     }
 
@@ -577,7 +591,8 @@ void lil_kv_cache_select::get_info(lil_sparse_info & info) const {
     }
 }
 
-int32_t lil_kv_cache_select::get_slots(llama_seq_id seq_id, int32_t il, int32_t i_head_kv, llama_pos * pos, float * score, int32_t n) const {
+int32_t lil_kv_cache_select::get_slots(
+        llama_seq_id seq_id, int32_t il, int32_t i_head_kv, llama_pos * pos, float * score, int32_t n) const {
     synchronize();
 
     const auto & idx   = index[seq_id];
@@ -586,7 +601,8 @@ int32_t lil_kv_cache_select::get_slots(llama_seq_id seq_id, int32_t il, int32_t 
 
     std::vector<int32_t> cells;
 
-    const auto step = std::find_if(cur.steps.begin(), cur.steps.end(), [&](const auto & s) { return s.seq_id == seq_id; });
+    const auto step =
+            std::find_if(cur.steps.begin(), cur.steps.end(), [&](const auto & s) { return s.seq_id == seq_id; });
 
     if (!idx.is_stale() && step != cur.steps.end() && step->sparse && lists.list) {
         const ggml_tensor * t = lists.list;
@@ -598,7 +614,8 @@ int32_t lil_kv_cache_select::get_slots(llama_seq_id seq_id, int32_t il, int32_t 
         ggml_backend_tensor_get(t, data.data(), offset, data.size()*sizeof(int32_t));
 
         cells.assign(data.begin() + 1, data.begin() + 1 + data[0]);
-    } else if (!idx.is_stale() && step != cur.steps.end() && step->sparse && !lists.rows.empty() && lists.rows[step - cur.steps.begin()].rows) {
+    } else if (!idx.is_stale() && step != cur.steps.end() && step->sparse && !lists.rows.empty() &&
+            lists.rows[step - cur.steps.begin()].rows) {
         const auto & rows = lists.rows[step - cur.steps.begin()];
 
         std::vector<int32_t> data(rows.rows->ne[0]);
@@ -606,7 +623,8 @@ int32_t lil_kv_cache_select::get_slots(llama_seq_id seq_id, int32_t il, int32_t 
 
         std::vector<ggml_fp16_t> mask(data.size(), ggml_fp32_to_fp16(0.0f));
         if (rows.mask) {
-            ggml_backend_tensor_get(rows.mask, mask.data(), (rows.mask->ne[1] > 1 ? i_head_kv : 0)*rows.mask->nb[1], mask.size()*sizeof(ggml_fp16_t));
+            ggml_backend_tensor_get(rows.mask, mask.data(), (rows.mask->ne[1] > 1 ? i_head_kv : 0)*rows.mask->nb[1],
+                    mask.size()*sizeof(ggml_fp16_t));
         }
 
         for (size_t i = 0; i < data.size(); ++i) {
@@ -628,7 +646,8 @@ int32_t lil_kv_cache_select::get_slots(llama_seq_id seq_id, int32_t il, int32_t 
         if (score) {
             score[i] = 0.0f;
             if (t) {
-                ggml_backend_tensor_get(t, score + i, seq_to_stream[seq_id]*t->nb[2] + i_head_kv*t->nb[1] + cells[i]*t->nb[0], sizeof(float));
+                ggml_backend_tensor_get(t, score + i,
+                        seq_to_stream[seq_id]*t->nb[2] + i_head_kv*t->nb[1] + cells[i]*t->nb[0], sizeof(float));
             }
         }
     }

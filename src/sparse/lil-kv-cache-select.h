@@ -16,8 +16,9 @@
 // Beside K and V a method may keep
 //   cell tensors   one value per cell and KV head (InfLLM's scores, RaaS's time stamps); they go where the cell goes:
 //                  copies of sequences, saved states
-//   page tensors   what can be computed from K and the cell tensors (Quest's bounds, InfLLM's representatives), one table
-//                  per sequence; computed when a decode step needs them: for the pages that have changed since the last one
+//   page tensors   what can be computed from K and the cell tensors (Quest's bounds, InfLLM's representatives), one
+//                  table per sequence; computed when a decode step needs them: for the pages that have changed since
+//                  the last one
 // An index per sequence (lil_seq_index) tells which cell holds its n-th token, and from which rank on metadata are old.
 //
 // A method builds the graph of one layer; lil_select_layer_graph is what it needs for that.
@@ -140,7 +141,7 @@ public:
     bool seq_rm  (llama_seq_id seq_id,                              llama_pos p0, llama_pos p1) override;
     void seq_cp  (llama_seq_id seq_id_src, llama_seq_id seq_id_dst, llama_pos p0, llama_pos p1) override;
     void seq_keep(llama_seq_id seq_id)                                                          override;
-    void seq_add (llama_seq_id seq_id,                              llama_pos p0, llama_pos p1, llama_pos shift) override;
+    void seq_add (llama_seq_id seq_id, llama_pos p0, llama_pos p1, llama_pos shift)             override;
     void seq_div (llama_seq_id seq_id,                              llama_pos p0, llama_pos p1, int d) override;
 
     void state_write(llama_io_write_i & io, llama_seq_id seq_id = -1, llama_state_seq_flags flags = 0) const override;
@@ -160,7 +161,8 @@ public:
     // lil_sparse
     //
 
-    void build_before_store(const llm_graph_context & g, const llama_kv_cache_context * mctx, ggml_tensor * k_rot, int il) override;
+    void build_before_store(
+            const llm_graph_context & g, const llama_kv_cache_context * mctx, ggml_tensor * k_rot, int il) override;
 
     ggml_tensor * build_attn(
              const llm_graph_context & g,
@@ -188,7 +190,8 @@ public:
 
     void get_info(lil_sparse_info & info) const override;
 
-    int32_t get_slots(llama_seq_id seq_id, int32_t il, int32_t i_head_kv, llama_pos * pos, float * score, int32_t n) const override;
+    int32_t get_slots(llama_seq_id seq_id, int32_t il, int32_t i_head_kv, llama_pos * pos, float * score,
+            int32_t n) const override;
 
 protected:
     using layer_graph = lil_select_layer_graph;
@@ -210,8 +213,8 @@ protected:
     // what a method says
     //
 
-    // Whether batches of any kind are taken, as llama.cpp splits them. Those that are no decode step of each of their sequences
-    // go through llama.cpp's attention, and the method hears nothing of them
+    // Whether batches of any kind are taken, as llama.cpp splits them. Those that are no decode step of each of their
+    // sequences go through llama.cpp's attention, and the method hears nothing of them
     virtual bool takes_any_batch() const { return false; }
 
     // whether a layer attends to everything in every step
@@ -219,9 +222,14 @@ protected:
 
     // the pages or blocks that have metadata, and the ranks [first, end) of one
     virtual uint32_t n_pages(const lil_seq_index & index) const { GGML_UNUSED(index); return 0; }
-    virtual std::pair<uint32_t, uint32_t> page_ranks(const lil_seq_index & index, uint32_t i) const { GGML_UNUSED(index); GGML_UNUSED(i); return { 0, 0 }; }
+    virtual std::pair<uint32_t, uint32_t> page_ranks(const lil_seq_index & index, uint32_t i) const {
+        GGML_UNUSED(index);
+        GGML_UNUSED(i);
+        return { 0, 0 };
+    }
 
-    // Ranks whose metadata are final once a sequence has n tokens. Where it has become shorter, those behind are computed again.
+    // Ranks whose metadata are final once a sequence has n tokens. Where it has become shorter, those behind are
+    // computed again.
     virtual uint32_t n_final(uint32_t n) const { return n; }
 
     // tokens of a page at most
@@ -249,7 +257,11 @@ protected:
     virtual ggml_tensor * build_step(const layer_graph & lg, size_t i);
 
     // after the attention of a ubatch that went through the fused op; work holds the logits if they were wanted
-    virtual void build_after(const layer_graph & lg, ggml_tensor * work, ggml_tensor * list) { GGML_UNUSED(lg); GGML_UNUSED(work); GGML_UNUSED(list); }
+    virtual void build_after(const layer_graph & lg, ggml_tensor * work, ggml_tensor * list) {
+        GGML_UNUSED(lg);
+        GGML_UNUSED(work);
+        GGML_UNUSED(list);
+    }
 
     // after the attention of a prompt, or of a dense step that went through llama.cpp's attention
     virtual void build_after_dense(const layer_graph & lg) { GGML_UNUSED(lg); }
@@ -276,7 +288,8 @@ protected:
     // for methods
     //
 
-    ggml_tensor * new_side(size_t ikv, const char * name, ggml_type type, int64_t ne0, int64_t ne1, int64_t ne2, int64_t ne3 = 1);
+    ggml_tensor * new_side(
+            size_t ikv, const char * name, ggml_type type, int64_t ne0, int64_t ne1, int64_t ne2, int64_t ne3 = 1);
     void alloc_side();
 
     uint32_t n_cells()   const { return get_size(); }
@@ -295,21 +308,23 @@ protected:
     ggml_tensor * input_pages(const layer_graph & lg) const;
     ggml_tensor * input_dirty(const layer_graph & lg) const;
 
-    // The same where there is at most one dirty page for each step, as in every step but the first ones after a prompt or an
-    // edit: the op that scores the pages computes its metadata, and saves a launch. Otherwise null
+    // The same where there is at most one dirty page for each step, as in every step but the first ones after a prompt
+    // or an edit: the op that scores the pages computes its metadata, and saves a launch. Otherwise null
     ggml_tensor * input_dirty_few(const layer_graph & lg) const;
 
     // rows of a graph's tables of pages
     static int64_t n_pages_graph(const std::vector<lil_select_step> & steps);
 
-    // an input [ne0, ne1, n_steps] of this graph, or [ne0, n_steps] where ne1 is 0, made at its first use: fill() fills a step's
-    // part. Ops read it as it is: each view of it would be copied to the device on its own
+    // an input [ne0, ne1, n_steps] of this graph, or [ne0, n_steps] where ne1 is 0, made at its first use: fill() fills
+    // a step's part. Ops read it as it is: each view of it would be copied to the device on its own
     template <typename T>
-    ggml_tensor * input(const layer_graph & lg, const char * name, int64_t ne0, int64_t ne1, std::function<void(T *, const lil_select_step &)> fill) const;
+    ggml_tensor * input(const layer_graph & lg, const char * name, int64_t ne0, int64_t ne1,
+            std::function<void(T *, const lil_select_step &)> fill) const;
 
     // the same; the parts of dense steps stay 0
     template <typename T>
-    ggml_tensor * input_sparse(const layer_graph & lg, const char * name, int64_t ne0, int64_t ne1, std::function<void(T *, const lil_select_step &)> fill) const {
+    ggml_tensor * input_sparse(const layer_graph & lg, const char * name, int64_t ne0, int64_t ne1,
+            std::function<void(T *, const lil_select_step &)> fill) const {
         return input<T>(lg, name, ne0, ne1, [fill](T * dst, const lil_select_step & step) {
             if (step.sparse) {
                 fill(dst, step);
@@ -319,16 +334,22 @@ protected:
 
     ggml_tensor * custom(const layer_graph & lg, ggml_type type, int64_t ne0, int64_t ne1, int64_t ne2, int64_t ne3,
             std::vector<ggml_tensor *> srcs, ggml_custom_op_t op) const;
-    void custom_inplace(const layer_graph & lg, ggml_tensor * t, std::vector<ggml_tensor *> srcs, ggml_custom_op_t op) const;
+    void custom_inplace(
+            const layer_graph & lg, ggml_tensor * t, std::vector<ggml_tensor *> srcs, ggml_custom_op_t op) const;
 
     // portable
-    ggml_tensor * step_q(const layer_graph & lg, size_t i) const;                       // [n_embd_head_k, n_head, n_new], contiguous
-    ggml_tensor * step_k(const layer_graph & lg, size_t i) const;                       // [n_embd_head_k, n_head_kv, n_kv]
+    // [n_embd_head_k, n_head, n_new], contiguous
+    ggml_tensor * step_q(const layer_graph & lg, size_t i) const;
+    // [n_embd_head_k, n_head_kv, n_kv]
+    ggml_tensor * step_k(const layer_graph & lg, size_t i) const;
     ggml_tensor * row_view(const layer_graph & lg, ggml_tensor * t, uint32_t strm, int64_t ne0, int64_t n_rows) const;
-    ggml_tensor * cells_to_rows(const layer_graph & lg, ggml_tensor * cells) const;     // F32 [n, n_head_kv] or [n, 1] -> I32 [n, n_head_kv]
-    ggml_tensor * gather(const layer_graph & lg, ggml_tensor * t, uint32_t strm, ggml_tensor * rows) const; // F32 [n_embd_head, n, n_head_kv]
+    // F32 [n, n_head_kv] or [n, 1] -> I32 [n, n_head_kv]
+    ggml_tensor * cells_to_rows(const layer_graph & lg, ggml_tensor * cells) const;
+    // F32 [n_embd_head, n, n_head_kv]
+    ggml_tensor * gather(const layer_graph & lg, ggml_tensor * t, uint32_t strm, ggml_tensor * rows) const;
     ggml_tensor * max_over(const layer_graph & lg, ggml_tensor * t) const;              // [a, b, c] -> [a, 1, c]
-    ggml_tensor * build_dense_step(const layer_graph & lg, size_t i) const;             // llama.cpp's attention for one step
+    // llama.cpp's attention for one step
+    ggml_tensor * build_dense_step(const layer_graph & lg, size_t i) const;
 
     // what step i reads, for lil_sparse_get_slots()
     void remember(const layer_graph & lg, size_t i, const lil_select_rows & list);
@@ -381,6 +402,9 @@ private:
 
     ggml_tensor * build_decode_fused   (const layer_graph & lg);
     ggml_tensor * build_decode_portable(const layer_graph & lg);
+
+    // reads a sequence's cells anew, and throws where its positions are none
+    void check_positions(uint32_t seq_id);
 
     // the cells of a state, in the order in which they are written
     std::vector<uint32_t> state_cells(uint32_t strm, llama_seq_id seq_id) const;

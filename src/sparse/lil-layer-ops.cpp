@@ -42,7 +42,8 @@ void lil_layer_ops::add(const ggml_tensor * k, const ggml_tensor * v, int il, in
         devices += (layers.empty() ? "" : "+") + std::string(dev ? ggml_backend_dev_name(dev) : "?");
     }
 
-    layers.push_back({ dev, lil_get_ops(dev), il, { k->type, v->type, k->ne[0]/n_head_kv, v->ne[0]/n_head_kv, n_head, n_head_kv } });
+    layers.push_back({ dev, lil_get_ops(dev), il,
+            { k->type, v->type, k->ne[0]/n_head_kv, v->ne[0]/n_head_kv, n_head, n_head_kv } });
 }
 
 std::string lil_layer_ops::find_lack(const lil_needs & needs) const {
@@ -79,7 +80,8 @@ bool lil_layer_ops::choose(const lil_sparse_params & params, const lil_needs & n
 }
 
 bool lil_layer_ops::choose_dense(const lil_sparse_params & params) const {
-    if (params.fused_dense == LIL_FUSED_DENSE_OFF || (params.fused_dense == LIL_FUSED_DENSE_AUTO && params.form == LIL_FORM_PORTABLE)) {
+    if (params.fused_dense == LIL_FUSED_DENSE_OFF ||
+            (params.fused_dense == LIL_FUSED_DENSE_AUTO && params.form == LIL_FORM_PORTABLE)) {
         return false;
     }
 

@@ -35,5 +35,9 @@ static lil_needs needs(const lil_sparse_params &) {
 }
 
 const lil_method lil_method_dense = {
-    LIL_SPARSE_DENSE, /*.evicts =*/ false, check, needs, [](const lil_cache_args & a) -> llama_kv_cache * { return new lil_kv_cache_dense(a); },
+    LIL_SPARSE_DENSE,
+    /*.evicts =*/ false,
+    check,
+    needs,
+    [](const lil_cache_args & a) -> llama_kv_cache * { return new lil_kv_cache_dense(a); },
 };

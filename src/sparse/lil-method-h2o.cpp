@@ -5,11 +5,11 @@
 
 #include <algorithm>
 
-// H2O (arXiv 2306.14048): every KV head of every layer keeps the last `recent` tokens and those that attention has looked
-// at most, prompt queries included.
+// H2O (arXiv 2306.14048): every KV head of every layer keeps the last `recent` tokens and those that attention has
+// looked at most, prompt queries included.
 //
-// prompt_scores = window: prompt queries are kept and counted later, those that still are: before the first decode step,
-// and before an eviction.
+// prompt_scores = window: prompt queries are kept and counted later, those that still are: before the first decode
+// step, and before an eviction.
 
 namespace {
 
@@ -18,7 +18,8 @@ public:
     explicit lil_kv_cache_h2o(const args & a) :
         lil_kv_cache_scored(a, a.params.prompt_scores == LIL_PROMPT_SCORES_WINDOW ? LIL_H2O_WINDOW : 0) {
         if (is_window() && !fused) {
-            lil_throw("prompt_scores = 1 (window) has the fused form only, and %s. Use exact prompt scores", ops.why_not().c_str());
+            lil_throw("prompt_scores = 1 (window) has the fused form only, and %s. Use exact prompt scores",
+                    ops.why_not().c_str());
         }
     }
 
@@ -45,7 +46,8 @@ protected:
 
     // the queries that wait
     void build_rank(const layer_graph & lg) override {
-        build_inplace(lg, score[lg.ikv], { ring[lg.ikv], layers[lg.ikv].k, pos[lg.ikv], lg.inp.steps }, ops[lg.ikv].h2o_score_window);
+        build_inplace(lg, score[lg.ikv], { ring[lg.ikv], layers[lg.ikv].k, pos[lg.ikv], lg.inp.steps },
+                ops[lg.ikv].h2o_score_window);
     }
 
     void build_update(const layer_graph & lg, const layer_attn & attn) override {
@@ -72,8 +74,8 @@ protected:
         auto & op = op_layers[ikv];
 
         ggml_tensor * srcs[] = { attn.q, k, lg.inp.steps };
-        ggml_tensor * part   = ggml_custom_4d(lg.g.ctx0, GGML_TYPE_F32, attn.k->ne[2], op.n_head_kv, op.n_part, lg.n_steps(),
-                srcs, 3, ops[ikv].h2o_score_prompt, GGML_N_TASKS_MAX, &op);
+        ggml_tensor * part   = ggml_custom_4d(lg.g.ctx0, GGML_TYPE_F32, attn.k->ne[2], op.n_head_kv, op.n_part,
+                lg.n_steps(), srcs, 3, ops[ikv].h2o_score_prompt, GGML_N_TASKS_MAX, &op);
 
         build_inplace(lg, score[ikv], { part, pos[ikv], lg.inp.steps }, ops[lg.ikv].h2o_score_add);
     }
@@ -112,5 +114,9 @@ static lil_needs needs(const lil_sparse_params & p) {
 }
 
 const lil_method lil_method_h2o = {
-    LIL_SPARSE_H2O, /*.evicts =*/ true, check, needs, [](const lil_cache_args & a) -> llama_kv_cache * { return new lil_kv_cache_h2o(a); },
+    LIL_SPARSE_H2O,
+    /*.evicts =*/ true,
+    check,
+    needs,
+    [](const lil_cache_args & a) -> llama_kv_cache * { return new lil_kv_cache_h2o(a); },
 };

@@ -15,10 +15,12 @@ lil_infllm_shape lil_get_infllm_shape(const lil_sparse_params & p) {
     return res;
 }
 
-lil_kv_cache_infllm::lil_kv_cache_infllm(const args & a) : lil_kv_cache_select(a), shape(lil_get_infllm_shape(a.params)) {
+lil_kv_cache_infllm::lil_kv_cache_infllm(const args & a)
+    : lil_kv_cache_select(a), shape(lil_get_infllm_shape(a.params)) {
     if (is_clipped()) {
         if (params.fused_dense == LIL_FUSED_DENSE_ON) {
-            lil_throw("fused_dense = 1 (on) and positions = 2 (clipped): clipped positions have the portable form only");
+            lil_throw(
+                    "fused_dense = 1 (on) and positions = 2 (clipped): clipped positions have the portable form only");
         }
         fused       = false;
         fused_dense = false;
@@ -51,8 +53,11 @@ std::string lil_kv_cache_infllm::check_step(const lil_select_step & step) const 
         return "";
     }
 
-    return format("InfLLM: %u tokens, and the model was trained on %u: blocks at distances that it has never seen are noise to it. "
-            "Use clipped positions", step.n, hparams.n_ctx_train);
+    return format(
+            "InfLLM: %u tokens, and the model was trained on %u: blocks at distances that it has never seen are "
+            "noise to it. "
+            "Use clipped positions",
+            step.n, hparams.n_ctx_train);
 }
 
 ggml_tensor * lil_kv_cache_infllm::build_list(const layer_graph & lg) {
@@ -64,7 +69,8 @@ ggml_tensor * lil_kv_cache_infllm::build_list(const layer_graph & lg) {
         srcs.insert(srcs.end(), { layers[lg.ikv].k, score[lg.ikv], dirty });
     }
 
-    ggml_tensor * scores = custom(lg, GGML_TYPE_F32, n_pages_graph(lg.steps), n_steps, 1, 1, srcs, ops[lg.ikv].block_scores);
+    ggml_tensor * scores =
+            custom(lg, GGML_TYPE_F32, n_pages_graph(lg.steps), n_steps, 1, 1, srcs, ops[lg.ikv].block_scores);
 
     return custom(lg, GGML_TYPE_I32, 1 + n_list(lg.steps), 1, n_steps, 1,
             { scores, input_steps(lg), input_cells(lg) }, ops[lg.ikv].block_select);
@@ -77,7 +83,8 @@ void lil_kv_cache_infllm::build_after(const layer_graph & lg, ggml_tensor * work
 void lil_kv_cache_infllm::build_pages(const layer_graph & lg) {
     if (fused) {
         if (!input_dirty_few(lg)) {
-            custom_inplace(lg, repr[lg.ikv], { layers[lg.ikv].k, score[lg.ikv], input_dirty(lg) }, ops[lg.ikv].block_repr);
+            custom_inplace(
+                    lg, repr[lg.ikv], { layers[lg.ikv].k, score[lg.ikv], input_dirty(lg) }, ops[lg.ikv].block_repr);
         }
         return;
     }
@@ -94,8 +101,8 @@ void lil_kv_cache_infllm::build_after_dense(const layer_graph & lg) {
     const int64_t n_new   = lg.steps[0].n_new;
 
     if (fused) {
-        ggml_tensor * part = custom(lg, GGML_TYPE_F32, shape.window + n_new, lg.n_head_kv, op_layers[lg.ikv].n_part, n_steps,
-                { lg.q, layers[lg.ikv].k, input_cells(lg), input_steps(lg) }, ops[lg.ikv].infllm_score_prompt);
+        ggml_tensor * part = custom(lg, GGML_TYPE_F32, shape.window + n_new, lg.n_head_kv, op_layers[lg.ikv].n_part,
+                n_steps, { lg.q, layers[lg.ikv].k, input_cells(lg), input_steps(lg) }, ops[lg.ikv].infllm_score_prompt);
 
         custom_inplace(lg, score[lg.ikv], { part, input_cells(lg), input_steps(lg) }, ops[lg.ikv].infllm_score_add);
         return;
@@ -138,10 +145,15 @@ static std::string check(const lil_sparse_params & p) {
             q.budget++;
         }
 
-        return format("budget = %u is too small for n_init = %u and block = %u: at least %u, so that one block can be chosen", p.budget, p.n_init, shape.block, q.budget);
+        return format(
+                "budget = %u is too small for n_init = %u and block = %u: at least %u, so that one block can be chosen",
+                p.budget, p.n_init, shape.block, q.budget);
     }
     if (p.positions == LIL_POSITIONS_CLIPPED && p.min_ctx > p.budget) {
-        return format("min_ctx = %u with positions = 2 (clipped): a prompt's queries see clipped distances from budget = %u on, and so must steps", p.min_ctx, p.budget);
+        return format(
+                "min_ctx = %u with positions = 2 (clipped): a prompt's queries see clipped distances from budget = "
+                "%u on, and so must steps",
+                p.min_ctx, p.budget);
     }
     if (p.positions == LIL_POSITIONS_CLIPPED && p.form == LIL_FORM_FUSED) {
         return "positions = 2 (clipped) has no fused form: use form AUTO or PORTABLE";
@@ -151,10 +163,14 @@ static std::string check(const lil_sparse_params & p) {
 }
 
 static lil_needs needs(const lil_sparse_params &) {
-    return { &lil_ops::attn, &lil_ops::attn_join, &lil_ops::infllm_score, &lil_ops::infllm_score_prompt, &lil_ops::infllm_score_add,
-        &lil_ops::block_repr, &lil_ops::block_scores, &lil_ops::block_select };
+    return { &lil_ops::attn, &lil_ops::attn_join, &lil_ops::infllm_score, &lil_ops::infllm_score_prompt,
+        &lil_ops::infllm_score_add, &lil_ops::block_repr, &lil_ops::block_scores, &lil_ops::block_select };
 }
 
 const lil_method lil_method_infllm = {
-    LIL_SPARSE_INFLLM, /*.evicts =*/ false, check, needs, [](const lil_cache_args & a) -> llama_kv_cache * { return new lil_kv_cache_infllm(a); },
+    LIL_SPARSE_INFLLM,
+    /*.evicts =*/ false,
+    check,
+    needs,
+    [](const lil_cache_args & a) -> llama_kv_cache * { return new lil_kv_cache_infllm(a); },
 };

@@ -3,8 +3,8 @@
 
 #include <cmath>
 
-// Full attention that measures what re-selection layers are worth: which share of the later layers' softmax mass the sets
-// hold that TidalDecode and LessIsMore would choose at each layer.
+// Full attention that measures what re-selection layers are worth: which share of the later layers' softmax mass the
+// sets hold that TidalDecode and LessIsMore would choose at each layer.
 
 namespace {
 
@@ -15,7 +15,10 @@ public:
             lil_throw("the probe has the fused form only, and %s", ops.why_not().c_str());
         }
         if (!ops.on_cpu()) { // it reads the logits
-            lil_throw("the probe runs on the CPU only, and the KV cache is on %s. Use offload_kqv = false or no GPU layers", ops.names().c_str());
+            lil_throw(
+                    "the probe runs on the CPU only, and the KV cache is on %s. Use offload_kqv = false or no GPU "
+                    "layers",
+                    ops.names().c_str());
         }
 
         const size_t n = layers.size();
@@ -71,8 +74,10 @@ protected:
         ggml_tensor * steps = input_steps(lg);
         ggml_tensor * cells = input_cells(lg);
 
-        ggml_tensor * tidal = custom(lg, GGML_TYPE_I32, 1 + n_list(lg.steps), lg.n_head_kv, n_steps, 1, { work, steps, cells }, ops[lg.ikv].tidal_select);
-        ggml_tensor * less  = custom(lg, GGML_TYPE_I32, 1 + n_list(lg.steps), 1,            n_steps, 1, { work, steps, cells }, ops[lg.ikv].lessismore_select);
+        ggml_tensor * tidal = custom(lg, GGML_TYPE_I32, 1 + n_list(lg.steps), lg.n_head_kv, n_steps, 1,
+                { work, steps, cells }, ops[lg.ikv].tidal_select);
+        ggml_tensor * less  = custom(lg, GGML_TYPE_I32, 1 + n_list(lg.steps), 1, n_steps, 1, { work, steps, cells },
+                ops[lg.ikv].lessismore_select);
 
         ggml_tensor * srcs[] = { work, tidal, less, steps, cells };
 
@@ -135,7 +140,8 @@ private:
         std::vector<double> probs(n);
 
         for (int64_t h = 0; h < n_head; ++h) {
-            const float * kq = (const float *) work->data + lil_attn_kq_offset(n_embd_v, n_head, n_max, steps->ne[1]) + h*n_max;
+            const float * kq =
+                    (const float *) work->data + lil_attn_kq_offset(n_embd_v, n_head, n_max, steps->ne[1]) + h*n_max;
 
             const float max = *std::max_element(kq, kq + n);
 
@@ -196,5 +202,9 @@ static lil_needs needs(const lil_sparse_params &) {
 }
 
 const lil_method lil_method_probe = {
-    LIL_SPARSE_PROBE, /*.evicts =*/ false, check, needs, [](const lil_cache_args & a) -> llama_kv_cache * { return new lil_kv_cache_probe(a); },
+    LIL_SPARSE_PROBE,
+    /*.evicts =*/ false,
+    check,
+    needs,
+    [](const lil_cache_args & a) -> llama_kv_cache * { return new lil_kv_cache_probe(a); },
 };

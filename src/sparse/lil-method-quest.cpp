@@ -2,8 +2,8 @@
 
 #include "llama-impl.h"
 
-// Quest (arXiv 2406.10774): the page of the current token and the budget/16 - 1 best others, by the bound on q.k. The first
-// two layers are dense.
+// Quest (arXiv 2406.10774): the page of the current token and the budget/16 - 1 best others, by the bound on q.k. The
+// first two layers are dense.
 
 namespace {
 
@@ -43,14 +43,13 @@ protected:
     lil_select_rows build_rows(const layer_graph & lg, size_t i) override {
         const int64_t P = n_pages_graph(lg.steps);
 
-        ggml_tensor * bias = input_sparse<float>(lg, "page_bias", P, 1, [this, P](float * dst, const lil_select_step & step) {
-            std::fill_n(dst + step.n_pages, P - step.n_pages, -1e30f);
+        ggml_tensor * bias =
+                input_sparse<float>(lg, "page_bias", P, 1, [this, P](float * dst, const lil_select_step & step) {
+                    std::fill_n(dst + step.n_pages, P - step.n_pages, -1e30f);
 
-            if (params.first_page) {
-                dst[0] = 1e30f;
-            }
-            dst[step.n_pages - 1] = 1e30f;
-        });
+                    if (params.first_page) { dst[0] = 1e30f; }
+                    dst[step.n_pages - 1] = 1e30f;
+                });
 
         ggml_tensor * scores = ggml_add(lg.ctx, build_scores(lg, i), part(lg, bias, i));
 
@@ -76,5 +75,9 @@ static lil_needs needs(const lil_sparse_params &) {
 }
 
 const lil_method lil_method_quest = {
-    LIL_SPARSE_QUEST, /*.evicts =*/ false, check, needs, [](const lil_cache_args & a) -> llama_kv_cache * { return new lil_kv_cache_quest(a); },
+    LIL_SPARSE_QUEST,
+    /*.evicts =*/ false,
+    check,
+    needs,
+    [](const lil_cache_args & a) -> llama_kv_cache * { return new lil_kv_cache_quest(a); },
 };

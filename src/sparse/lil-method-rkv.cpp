@@ -6,14 +6,15 @@
 
 #include <algorithm>
 
-// R-KV (arXiv 2505.24133): the cache fills up to B, then every KV head drops all but B - buffer tokens at once. It keeps
-// the last n_obs and those with the largest Z = lambda*I - (1 - lambda)*R, over the tokens held, in order of position.
+// R-KV (arXiv 2505.24133): the cache fills up to B, then every KV head drops all but B - buffer tokens at once. It
+// keeps the last n_obs and those with the largest Z = lambda*I - (1 - lambda)*R, over the tokens held, in order of
+// position.
 //
-//   I, importance: for each of the last n_obs queries the softmax, over the keys that it sees, of the largest logit in its
-//   group; the mean over the queries; the maximum over 7 neighbours in order.
+//   I, importance: for each of the last n_obs queries the softmax, over the keys that it sees, of the largest logit in
+//   its group; the mean over the queries; the maximum over 7 neighbours in order.
 //
-//   R, redundancy: S_ij, the cosine of keys i and j, 0 where i = j; for each i the newest j with S_ij > threshold is let
-//   off (S_ij = 0), so that of keys that repeat each other the newest stays; softmax over j of the mean over i.
+//   R, redundancy: S_ij, the cosine of keys i and j, 0 where i = j; for each i the newest j with S_ij > threshold is
+//   let off (S_ij = 0), so that of keys that repeat each other the newest stays; softmax over j of the mean over i.
 
 namespace {
 
@@ -75,7 +76,8 @@ protected:
 
     void build_rank(const layer_graph & lg) override {
         if (fused) {
-            build_inplace(lg, score[lg.ikv], { ring[lg.ikv], layers[lg.ikv].k, pos[lg.ikv], lg.inp.steps }, ops[lg.ikv].rkv_score);
+            build_inplace(lg, score[lg.ikv], { ring[lg.ikv], layers[lg.ikv].k, pos[lg.ikv], lg.inp.steps },
+                    ops[lg.ikv].rkv_score);
             return;
         }
 
@@ -119,10 +121,13 @@ private:
         const int64_t n_head = n_head_kv(ikv);
 
         // from here on in order of position
-        ggml_tensor * order = ggml_argsort(ctx0, ggml_cont(ctx0, view_slots(lg, pos[ikv], n, step.strm)), GGML_SORT_ORDER_ASC); // I32 [n, n_head]
+        // I32 [n, n_head]
+        ggml_tensor * order =
+                ggml_argsort(ctx0, ggml_cont(ctx0, view_slots(lg, pos[ikv], n, step.strm)), GGML_SORT_ORDER_ASC);
 
         ggml_tensor * p = ggml_get_rows(ctx0, view_cells(lg, pos[ikv], n, step.strm), order);       // [1, n, n_head]
-        ggml_tensor * k = ggml_get_rows(ctx0, view_heads(lg, layers[ikv].k, n, step.strm), order); // [n_embd, n, n_head]
+        // [n_embd, n, n_head]
+        ggml_tensor * k = ggml_get_rows(ctx0, view_heads(lg, layers[ikv].k, n, step.strm), order);
 
         if (layers[ikv].k->type == GGML_TYPE_F32) { // as FlashAttention reads it
             k = ggml_cast(ctx0, ggml_cast(ctx0, k, GGML_TYPE_F16), GGML_TYPE_F32);
@@ -131,9 +136,13 @@ private:
         ggml_tensor * imp = build_importance(lg, i_step, ggml_reshape_3d(ctx0, p, n, 1, n_head), k);
         ggml_tensor * red = build_redundancy(lg, k);
 
-        ggml_tensor * z = ggml_sub(ctx0, ggml_scale(ctx0, imp, params.lambda), ggml_scale(ctx0, red, 1.0f - params.lambda)); // [n, n_head]
+        // [n, n_head]
+        ggml_tensor * z =
+                ggml_sub(ctx0, ggml_scale(ctx0, imp, params.lambda), ggml_scale(ctx0, red, 1.0f - params.lambda));
 
-        ggml_build_forward_expand(lg.g.gf, ggml_set_rows(ctx0, view_cells(lg, score[ikv], n, step.strm), ggml_reshape_3d(ctx0, z, 1, n, n_head), order));
+        ggml_build_forward_expand(lg.g.gf,
+                ggml_set_rows(
+                        ctx0, view_cells(lg, score[ikv], n, step.strm), ggml_reshape_3d(ctx0, z, 1, n, n_head), order));
     }
 
     // p [n, 1, n_head], k [n_embd, n, n_head] -> [n, n_head]
@@ -171,14 +180,16 @@ private:
         }
 
         // keys behind the query
-        ggml_tensor * behind = ggml_step(ctx0, ggml_sub(ctx0, ggml_repeat_4d(ctx0, p, n, n_ring, n_head, 1), view_ring(lg.inp.ring_pos)));
+        ggml_tensor * behind = ggml_step(
+                ctx0, ggml_sub(ctx0, ggml_repeat_4d(ctx0, p, n, n_ring, n_head, 1), view_ring(lg.inp.ring_pos)));
 
         kq = ggml_soft_max(ctx0, ggml_add(ctx0, kq, ggml_scale(ctx0, behind, -1e30f)));
         kq = ggml_mul(ctx0, kq, view_ring(lg.inp.ring_weight));
 
         ggml_tensor * mean = ggml_sum_rows(ctx0, ggml_cont(ctx0, ggml_transpose(ctx0, kq))); // [1, n, n_head]
 
-        return ggml_pool_2d(ctx0, ggml_reshape_2d(ctx0, mean, n, n_head), GGML_OP_POOL_MAX, N_POOL, 1, 1, 1, N_POOL/2, 0.0f);
+        return ggml_pool_2d(
+                ctx0, ggml_reshape_2d(ctx0, mean, n, n_head), GGML_OP_POOL_MAX, N_POOL, 1, 1, 1, N_POOL/2, 0.0f);
     }
 
     // k [n_embd, n, n_head] -> [n, n_head]
@@ -198,18 +209,24 @@ private:
         for (int64_t i0 = 0; i0 < n; i0 += n_row) {
             const int64_t n_i = std::min(n_row, n - i0);
 
-            ggml_tensor * s = ggml_mul_mat(ctx0, k, ggml_view_3d(ctx0, k, k->ne[0], n_i, n_head, k->nb[1], k->nb[2], i0*k->nb[1])); // [n, n_i, n_head]
+            // [n, n_i, n_head]
+            ggml_tensor * s = ggml_mul_mat(
+                    ctx0, k, ggml_view_3d(ctx0, k, k->ne[0], n_i, n_head, k->nb[1], k->nb[2], i0*k->nb[1]));
             ggml_prec_set_acc(s, GGML_PREC_F32);
 
             // not with itself
             ggml_tensor * self  = ggml_view_2d(ctx0, rank, 1, n_i, rank->nb[0], i0*rank->nb[0]);
-            ggml_tensor * other = ggml_step(ctx0, ggml_abs(ctx0, ggml_sub(ctx0, ggml_repeat_4d(ctx0, rank, n, n_i, 1, 1), self)));
+            ggml_tensor * other =
+                    ggml_step(ctx0, ggml_abs(ctx0, ggml_sub(ctx0, ggml_repeat_4d(ctx0, rank, n, n_i, 1, 1), self)));
             s = ggml_mul(ctx0, s, other);
 
-            // the newest above the threshold: the rank of each that is, and of those the highest. Where none is, argmax means nothing
-            // and no rank is above it
-            ggml_tensor * above  = ggml_mul(ctx0, ggml_step(ctx0, ggml_scale_bias(ctx0, s, 1.0f, -params.threshold)), rank);
-            ggml_tensor * newest = ggml_cast(ctx0, ggml_argmax(ctx0, ggml_reshape_2d(ctx0, above, n, n_i*n_head)), GGML_TYPE_F32); // rank - 1
+            // the newest above the threshold: the rank of each that is, and of those the highest. Where none is, argmax
+            // means nothing and no rank is above it
+            ggml_tensor * above  =
+                    ggml_mul(ctx0, ggml_step(ctx0, ggml_scale_bias(ctx0, s, 1.0f, -params.threshold)), rank);
+            // rank - 1
+            ggml_tensor * newest =
+                    ggml_cast(ctx0, ggml_argmax(ctx0, ggml_reshape_2d(ctx0, above, n, n_i*n_head)), GGML_TYPE_F32);
             newest = ggml_reshape_3d(ctx0, ggml_scale_bias(ctx0, newest, 1.0f, 0.5f), 1, n_i, n_head);
             s = ggml_sub(ctx0, s, ggml_mul(ctx0, s, ggml_step(ctx0, ggml_sub(ctx0, above, newest))));
 
@@ -230,8 +247,10 @@ static std::string check(const lil_sparse_params & p) {
         return "n_obs = 0: at least 1";
     }
     if ((uint64_t) p.buffer + p.n_obs >= p.budget) {
-        return format("buffer + n_obs = %u + %u = %llu must be below budget = %u, so that a cut leaves more than the last n_obs tokens", p.buffer, p.n_obs,
-                (unsigned long long) p.buffer + p.n_obs, p.budget);
+        return format(
+                "buffer + n_obs = %u + %u = %llu must be below budget = %u, so that a cut leaves more than the last "
+                "n_obs tokens",
+                p.buffer, p.n_obs, (unsigned long long) p.buffer + p.n_obs, p.budget);
     }
     if (!(p.lambda >= 0.0f && p.lambda <= 1.0f)) {
         return format("lambda = %g: 0 to 1", p.lambda);
@@ -248,5 +267,9 @@ static lil_needs needs(const lil_sparse_params &) {
 }
 
 const lil_method lil_method_rkv = {
-    LIL_SPARSE_RKV, /*.evicts =*/ true, check, needs, [](const lil_cache_args & a) -> llama_kv_cache * { return new lil_kv_cache_rkv(a); },
+    LIL_SPARSE_RKV,
+    /*.evicts =*/ true,
+    check,
+    needs,
+    [](const lil_cache_args & a) -> llama_kv_cache * { return new lil_kv_cache_rkv(a); },
 };

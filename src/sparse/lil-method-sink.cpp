@@ -9,14 +9,15 @@
 #include <algorithm>
 #include <cmath>
 
-// Sink (StreamingLLM, arXiv 2309.17453): the first n_sink tokens and the last B - n_sink, for all heads and layers alike.
+// Sink (StreamingLLM, arXiv 2309.17453): the first n_sink tokens and the last B - n_sink, for all heads and layers
+// alike.
 //
 // Since every head holds the same tokens, the cells describe the cache exactly, and a decode step costs nothing beyond
 // its attention: the new token takes the slot of the one that leaves.
 //
 // positions = cache: keys take the position of their slot. The query's distance to the tokens of the window is the same
-// under either rule, so the window keeps its RoPE positions, and only the sinks move: by the number of tokens gone. They
-// are turned from a copy in F32, so that no rounding accumulates.
+// under either rule, so the window keeps its RoPE positions, and only the sinks move: by the number of tokens gone.
+// They are turned from a copy in F32, so that no rounding accumulates.
 
 namespace {
 
@@ -31,7 +32,8 @@ public:
         bool operator==(const turn & other) const { return strm == other.strm && capture == other.capture; }
     };
 
-    explicit graph_input_sink(std::function<bool(graph_input_sink & self, bool set)> update) : update(std::move(update)) {}
+    explicit graph_input_sink(std::function<bool(graph_input_sink & self, bool set)> update)
+        : update(std::move(update)) {}
 
     void set_input(const llama_ubatch * ubatch) override {
         GGML_UNUSED(ubatch);
@@ -75,7 +77,8 @@ public:
         alloc_kept();
     }
 
-    int32_t get_slots(llama_seq_id seq_id, int32_t il, int32_t i_head_kv, llama_pos * pos, float * score, int32_t n) const override {
+    int32_t get_slots(llama_seq_id seq_id, int32_t il, int32_t i_head_kv, llama_pos * pos, float * score,
+            int32_t n) const override {
         GGML_UNUSED(il);
         GGML_UNUSED(i_head_kv);
 
@@ -165,7 +168,8 @@ protected:
         auto & st    = streams[strm];
         auto & cells = v_cells[strm];
 
-        const uint32_t n_after = std::count_if(st.slot_pos.begin(), st.slot_pos.end(), [p0](llama_pos p) { return p < p0; });
+        const uint32_t n_after =
+                std::count_if(st.slot_pos.begin(), st.slot_pos.end(), [p0](llama_pos p) { return p < p0; });
 
         uint32_t src = st.n_used;
         for (uint32_t dst = 0; dst < n_after; ++dst) {
@@ -196,7 +200,8 @@ protected:
         st.slot_pos.resize(n_after);
     }
 
-    void build_before_store(const llm_graph_context & g, const llama_kv_cache_context * mctx, ggml_tensor * k_rot, int il) override {
+    void build_before_store(
+            const llm_graph_context & g, const llama_kv_cache_context * mctx, ggml_tensor * k_rot, int il) override {
         GGML_UNUSED(mctx);
 
         const auto * inp = get_input(g);
@@ -226,12 +231,15 @@ protected:
             const int64_t n_head = n_head_kv(ikv);
             const int64_t n_embd = k->ne[0]/n_head;
 
-            ggml_tensor * copy = ggml_view_2d(ctx0, sink_k[ikv], k->ne[0], n_sink, sink_k[ikv]->nb[1], turn.strm*sink_k[ikv]->nb[2]);
+            ggml_tensor * copy = ggml_view_2d(
+                    ctx0, sink_k[ikv], k->ne[0], n_sink, sink_k[ikv]->nb[1], turn.strm*sink_k[ikv]->nb[2]);
 
             if (turn.capture) {
-                ggml_tensor * cur = ggml_cast(ctx0, ggml_view_2d(ctx0, k, k->ne[0], n_sink, k->nb[1], turn.strm*k->nb[2]), GGML_TYPE_F32);
+                ggml_tensor * cur = ggml_cast(
+                        ctx0, ggml_view_2d(ctx0, k, k->ne[0], n_sink, k->nb[1], turn.strm*k->nb[2]), GGML_TYPE_F32);
                 if (k_rot) {
-                    cur = llama_mul_mat_hadamard(ctx0, ggml_reshape_3d(ctx0, cur, n_embd, n_head, n_sink), k_rot); // is its own inverse
+                    // is its own inverse
+                    cur = llama_mul_mat_hadamard(ctx0, ggml_reshape_3d(ctx0, cur, n_embd, n_head, n_sink), k_rot);
                     cur = ggml_reshape_2d(ctx0, cur, k->ne[0], n_sink);
                 }
                 copy = ggml_cpy(ctx0, cur, copy);
@@ -241,19 +249,22 @@ protected:
             ggml_tensor * pos = ggml_view_1d(ctx0, inp->turn_pos, n_sink, i*inp->turn_pos->nb[1]);
             ggml_tensor * dst = ggml_view_1d(ctx0, inp->turn_dst, n_sink, i*inp->turn_dst->nb[1]);
 
-            ggml_tensor * cur = lil_build_turn(g, model, hparams, ggml_reshape_3d(ctx0, copy, n_embd, n_head, n_sink), pos, il);
+            ggml_tensor * cur =
+                    lil_build_turn(g, model, hparams, ggml_reshape_3d(ctx0, copy, n_embd, n_head, n_sink), pos, il);
             if (k_rot) {
                 cur = llama_mul_mat_hadamard(ctx0, cur, k_rot);
             }
 
-            ggml_build_forward_expand(g.gf, ggml_set_rows(ctx0, k_rows, ggml_reshape_2d(ctx0, cur, k->ne[0], n_sink), dst));
+            ggml_build_forward_expand(
+                    g.gf, ggml_set_rows(ctx0, k_rows, ggml_reshape_2d(ctx0, cur, k->ne[0], n_sink), dst));
         }
 
         build_keep(g, ikv);
     }
 
 private:
-    // positions = cache: the sinks' keys as they were first stored, F32 [n_embd_k_gqa, n_sink, n_stream], per cache layer
+    // positions = cache: the sinks' keys as they were first stored, F32 [n_embd_k_gqa, n_sink, n_stream], per cache
+    // layer
     std::vector<ggml_tensor *> sink_k;
 
     bool turns_sinks() const {
@@ -290,8 +301,9 @@ private:
         }
 
         auto inp = std::make_unique<graph_input_sink>([this](graph_input_sink & self, bool set) {
-            return set ? (set_input(self), true) :
-                get_n_moves() == 0 && !self.move_src && !self.keeps && !keeps(cur.steps) && self.turns == get_turns(cur.steps);
+            return set ? (set_input(self), true)
+                       : get_n_moves() == 0 && !self.move_src && !self.keeps && !keeps(cur.steps) &&
+                            self.turns == get_turns(cur.steps);
         });
 
         const auto new_input = [&](const char * name, int64_t ne0, int64_t ne1) {
@@ -354,7 +366,8 @@ private:
 
 static std::string check(const lil_sparse_params & p) {
     if (p.budget < (uint64_t) p.n_sink + 1) {
-        return format("budget = %u is too small for n_sink = %u: at least n_sink + 1 = %llu", p.budget, p.n_sink, p.n_sink + 1ull);
+        return format("budget = %u is too small for n_sink = %u: at least n_sink + 1 = %llu", p.budget, p.n_sink,
+                p.n_sink + 1ull);
     }
 
     return "";
@@ -366,5 +379,9 @@ static lil_needs needs(const lil_sparse_params &) {
 }
 
 const lil_method lil_method_sink = {
-    LIL_SPARSE_SINK, /*.evicts =*/ true, check, needs, [](const lil_cache_args & a) -> llama_kv_cache * { return new lil_kv_cache_sink(a); },
+    LIL_SPARSE_SINK,
+    /*.evicts =*/ true,
+    check,
+    needs,
+    [](const lil_cache_args & a) -> llama_kv_cache * { return new lil_kv_cache_sink(a); },
 };

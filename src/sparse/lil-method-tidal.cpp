@@ -2,8 +2,8 @@
 
 #include "llama-impl.h"
 
-// TidalDecode (arXiv 2410.05076): per KV head the current token and the budget - 1 others with the largest q.k, the maximum
-// over the group.
+// TidalDecode (arXiv 2410.05076): per KV head the current token and the budget - 1 others with the largest q.k, the
+// maximum over the group.
 
 namespace {
 
@@ -20,7 +20,8 @@ protected:
     ggml_tensor * build_select(const layer_graph & lg, ggml_tensor * kq, size_t i) override {
         ggml_tensor * best = ggml_reshape_2d(lg.ctx, max_over(lg, kq), lg.n_kv, lg.n_head_kv);
 
-        ggml_tensor * bias = cell_bias(lg, "tidal_bias", i, -1e30f, [](uint32_t rank, uint32_t n) { return rank + 1 == n ? 1e30f : 0.0f; });
+        ggml_tensor * bias = cell_bias(
+                lg, "tidal_bias", i, -1e30f, [](uint32_t rank, uint32_t n) { return rank + 1 == n ? 1e30f : 0.0f; });
 
         return ggml_cast(lg.ctx, ggml_top_k(lg.ctx, ggml_add(lg.ctx, best, bias), params.budget), GGML_TYPE_F32);
     }
@@ -41,5 +42,9 @@ static lil_needs needs(const lil_sparse_params &) {
 }
 
 const lil_method lil_method_tidal = {
-    LIL_SPARSE_TIDAL, /*.evicts =*/ false, check, needs, [](const lil_cache_args & a) -> llama_kv_cache * { return new lil_kv_cache_tidal(a); },
+    LIL_SPARSE_TIDAL,
+    /*.evicts =*/ false,
+    check,
+    needs,
+    [](const lil_cache_args & a) -> llama_kv_cache * { return new lil_kv_cache_tidal(a); },
 };

@@ -2,8 +2,8 @@
 
 #include "llama-impl.h"
 
-// TOVA (arXiv 2401.06104): every layer keeps the tokens that its last query attended to most, summed over all its heads.
-// All heads keep the same ones, and none but the current token is protected.
+// TOVA (arXiv 2401.06104): every layer keeps the tokens that its last query attended to most, summed over all its
+// heads. All heads keep the same ones, and none but the current token is protected.
 //
 // The scores of the heads are kept apart and summed when a token has to go. Since the heads drop the same slots, a slot
 // holds the same token in each of them.
@@ -30,13 +30,15 @@ protected:
         const size_t ikv = lg.ikv;
 
         if (fused) {
-            build_inplace(lg, score[ikv], { view_last_query(lg, attn.q), layers[ikv].k, pos[ikv], lg.inp.steps }, ops[lg.ikv].h2o_score);
+            build_inplace(lg, score[ikv], { view_last_query(lg, attn.q), layers[ikv].k, pos[ikv], lg.inp.steps },
+                    ops[lg.ikv].h2o_score);
             return;
         }
 
         ggml_tensor * t    = score[ikv];
         ggml_tensor * last = build_received(lg, attn, 1);
-        ggml_tensor * dst  = ggml_view_3d(lg.g.ctx0, t, last->ne[0], last->ne[1], last->ne[2], t->nb[1], t->nb[2], lg.inp.built[0].strm*t->nb[2]);
+        ggml_tensor * dst  = ggml_view_3d(lg.g.ctx0, t, last->ne[0], last->ne[1], last->ne[2], t->nb[1], t->nb[2],
+                lg.inp.built[0].strm*t->nb[2]);
 
         ggml_build_forward_expand(lg.g.gf, ggml_cpy(lg.g.ctx0, last, dst));
 
@@ -46,7 +48,8 @@ protected:
     ggml_tensor * build_ranking(const layer_graph & lg, const lil_evict_step & step) const override {
         auto * ctx0 = lg.g.ctx0;
 
-        ggml_tensor * s = ggml_cont(ctx0, ggml_transpose(ctx0, view_slots(lg, score[lg.ikv], step.n_before, step.strm)));
+        ggml_tensor * s =
+                ggml_cont(ctx0, ggml_transpose(ctx0, view_slots(lg, score[lg.ikv], step.n_before, step.strm)));
 
         return ggml_reshape_2d(ctx0, ggml_sum_rows(ctx0, s), step.n_before, 1);
     }
@@ -81,5 +84,9 @@ static lil_needs needs(const lil_sparse_params &) {
 }
 
 const lil_method lil_method_tova = {
-    LIL_SPARSE_TOVA, /*.evicts =*/ true, check, needs, [](const lil_cache_args & a) -> llama_kv_cache * { return new lil_kv_cache_tova(a); },
+    LIL_SPARSE_TOVA,
+    /*.evicts =*/ true,
+    check,
+    needs,
+    [](const lil_cache_args & a) -> llama_kv_cache * { return new lil_kv_cache_tova(a); },
 };

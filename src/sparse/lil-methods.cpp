@@ -53,11 +53,15 @@ std::string lil_check_params(const lil_sparse_params & p) {
         return err;
     }
 
-    const lil_positions other = p.method == LIL_SPARSE_SINK ? LIL_POSITIONS_CACHE : p.method == LIL_SPARSE_INFLLM ? LIL_POSITIONS_CLIPPED : LIL_POSITIONS_ABSOLUTE;
+    const lil_positions other = p.method == LIL_SPARSE_SINK ? LIL_POSITIONS_CACHE
+            : p.method == LIL_SPARSE_INFLLM ? LIL_POSITIONS_CLIPPED
+                                                            : LIL_POSITIONS_ABSOLUTE;
 
     if (p.positions != LIL_POSITIONS_ABSOLUTE && p.positions != other) {
         return format("positions = %d: 0 (absolute)%s", p.positions,
-                other == LIL_POSITIONS_CACHE ? " or 1 (cache)" : other == LIL_POSITIONS_CLIPPED ? " or 2 (clipped)" : " only with this method");
+                other == LIL_POSITIONS_CACHE ? " or 1 (cache)"
+                        : other == LIL_POSITIONS_CLIPPED ? " or 2 (clipped)"
+                                                         : " only with this method");
     }
     if (p.budget > INT32_MAX || p.capacity > INT32_MAX) {
         return format("budget = %u, capacity = %u: at most %d", p.budget, p.capacity, INT32_MAX);
@@ -68,7 +72,8 @@ std::string lil_check_params(const lil_sparse_params & p) {
     if (m->evicts && p.min_ctx != 0) {
         return format("min_ctx = %u: a method that evicts has none", p.min_ctx);
     }
-    if (p.fused_dense != LIL_FUSED_DENSE_OFF && p.fused_dense != LIL_FUSED_DENSE_ON && p.fused_dense != LIL_FUSED_DENSE_AUTO) {
+    if (p.fused_dense != LIL_FUSED_DENSE_OFF && p.fused_dense != LIL_FUSED_DENSE_ON &&
+            p.fused_dense != LIL_FUSED_DENSE_AUTO) {
         return format("fused_dense = %d: 0 (off), 1 (on) or 2 (auto)", p.fused_dense);
     }
     if (p.fused_dense == LIL_FUSED_DENSE_ON && p.form == LIL_FORM_PORTABLE) {

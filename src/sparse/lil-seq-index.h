@@ -5,8 +5,8 @@
 #include <cstdint>
 #include <vector>
 
-// The tokens of a sequence in order of position, over the cells of a cache that lie in any order. A token's place in that
-// order is its rank.
+// The tokens of a sequence in order of position, over the cells of a cache that lie in any order. A token's place in
+// that order is its rank.
 class lil_seq_index {
 public:
     // Page p is the positions [p*LIL_PAGE, (p + 1)*LIL_PAGE). Pages without a token are left out.

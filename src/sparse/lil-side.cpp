@@ -6,7 +6,8 @@
 
 static constexpr size_t N_TENSORS_MAX = 4096; // per device
 
-ggml_tensor * lil_side_tensors::add(const ggml_tensor * k, int il, const char * name, ggml_type type, int64_t ne0, int64_t ne1, int64_t ne2, int64_t ne3) {
+ggml_tensor * lil_side_tensors::add(const ggml_tensor * k, int il, const char * name, ggml_type type, int64_t ne0,
+        int64_t ne1, int64_t ne2, int64_t ne3) {
     auto & ctx = ctxs[ggml_backend_buffer_get_type(k->buffer)];
     if (!ctx) {
         ggml_init_params params_ctx = {
@@ -27,7 +28,9 @@ void lil_side_tensors::alloc(std::vector<std::pair<ggml_context_ptr, ggml_backen
     for (auto & [buft, ctx] : ctxs) {
         ggml_backend_buffer_t buf = lil_alloc_kv_buffer(ctx.get(), buft);
         if (!buf) {
-            lil_throw("failed to allocate what the KV cache keeps beside keys and values (scores, positions, page metadata)");
+            lil_throw(
+                    "failed to allocate what the KV cache keeps beside keys and values (scores, positions, page "
+                    "metadata)");
         }
 
         ggml_backend_buffer_clear(buf, 0);

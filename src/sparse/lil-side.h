@@ -10,7 +10,8 @@
 class lil_side_tensors {
 public:
     // a tensor beside k, which is layer il's; it has no memory before alloc()
-    ggml_tensor * add(const ggml_tensor * k, int il, const char * name, ggml_type type, int64_t ne0, int64_t ne1, int64_t ne2, int64_t ne3 = 1);
+    ggml_tensor * add(const ggml_tensor * k, int il, const char * name, ggml_type type, int64_t ne0, int64_t ne1,
+            int64_t ne2, int64_t ne3 = 1);
 
     // gives all of them memory, zeroed, which `to` owns. Throws where there is not enough.
     void alloc(std::vector<std::pair<ggml_context_ptr, ggml_backend_buffer_ptr>> & to);

@@ -52,8 +52,8 @@ static bool is_optional(const lil_sparse_params & p) {
 }
 
 // whether all layers of such a cache are on a CPU whose op is faster
-static bool dense_wins(const llama_model & model, const llama_hparams & hparams, ggml_type type_k, ggml_type type_v, bool offload,
-        const llama_memory_i::layer_filter_cb & filter) {
+static bool dense_wins(const llama_model & model, const llama_hparams & hparams, ggml_type type_k, ggml_type type_v,
+        bool offload, const llama_memory_i::layer_filter_cb & filter) {
     ggml_backend_dev_t cpu = ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
 
     const lil_ops * ops = lil_get_ops(cpu);
@@ -122,11 +122,12 @@ llama_kv_cache * lil_new_kv_cache(
         params.recent   = params.recent   == 0 ? params.budget/2 : params.recent;
     }
 
-    return m->make({ model, hparams, type_k, type_v, v_trans, offload, unified, kv_size, n_seq_max, n_pad, filter, params });
+    return m->make(
+            { model, hparams, type_k, type_v, v_trans, offload, unified, kv_size, n_seq_max, n_pad, filter, params });
 }
 
-// A node that the device of the cache cannot compute would go to the CPU, and with it the cache, step by step. Nodes [i0, n) of
-// the graph are those of a layer's attention, k is what it reads of the cache.
+// A node that the device of the cache cannot compute would go to the CPU, and with it the cache, step by step. Nodes
+// [i0, n) of the graph are those of a layer's attention, k is what it reads of the cache.
 static void check_nodes(const llm_graph_context & g, int i0, const ggml_tensor * k, const ggml_tensor * v) {
     const ggml_backend_buffer_t buf = k->view_src ? k->view_src->buffer : k->buffer;
     const ggml_backend_dev_t    dev = ggml_backend_buft_get_device(ggml_backend_buffer_get_type(buf));
@@ -138,14 +139,17 @@ static void check_nodes(const llm_graph_context & g, int i0, const ggml_tensor *
     for (int i = i0; i < ggml_graph_n_nodes(g.gf); ++i) {
         const ggml_tensor * node = ggml_graph_node(g.gf, i);
 
-        if (node->op == GGML_OP_VIEW || node->op == GGML_OP_RESHAPE || node->op == GGML_OP_PERMUTE || node->op == GGML_OP_TRANSPOSE ||
-            ggml_backend_dev_supports_op(dev, node)) {
+        if (node->op == GGML_OP_VIEW || node->op == GGML_OP_RESHAPE || node->op == GGML_OP_PERMUTE ||
+                node->op == GGML_OP_TRANSPOSE || ggml_backend_dev_supports_op(dev, node)) {
             continue;
         }
 
-        const std::string msg = format("%s (%s) cannot compute what this method needs with a KV cache of types %s and %s and heads of %d: it has no %s for it. "
-                "Use type f16 for both, or keep the cache on the CPU with offload_kqv = false", ggml_backend_dev_name(dev), ggml_backend_dev_description(dev),
-                ggml_type_name(k->type), ggml_type_name(v->type), (int) k->ne[0], lil_get_node_name(dev, node));
+        const std::string msg = format(
+                "%s (%s) cannot compute what this method needs with a KV cache of types %s and %s and heads of %d: "
+                "it has no %s for it. "
+                "Use type f16 for both, or keep the cache on the CPU with offload_kqv = false",
+                ggml_backend_dev_name(dev), ggml_backend_dev_description(dev), ggml_type_name(k->type),
+                ggml_type_name(v->type), (int) k->ne[0], lil_get_node_name(dev, node));
 
         if (!pending) { // after construction nothing catches an exception
             GGML_ABORT("%s", msg.c_str());
@@ -157,7 +161,8 @@ static void check_nodes(const llm_graph_context & g, int i0, const ggml_tensor *
 // the first node of the layer being built
 static thread_local int i_first = 0;
 
-void lil_build_before_store(const llm_graph_context & g, const llama_kv_cache_context * mctx, ggml_tensor * k_rot, int il) {
+void lil_build_before_store(
+        const llm_graph_context & g, const llama_kv_cache_context * mctx, ggml_tensor * k_rot, int il) {
     if (auto * sparse = mctx->get_sparse()) {
         i_first = ggml_graph_n_nodes(g.gf);
 
@@ -267,16 +272,19 @@ static std::string check_model(const llama_model & model, const lil_sparse_param
     if (hparams.n_pos_per_embd() != 1) {
         return format("the architecture %s is not covered: its positions have several dimensions (M-RoPE)", name);
     }
-    if (p.positions != LIL_POSITIONS_ABSOLUTE && hparams.rope_type != LLAMA_ROPE_TYPE_NORM && hparams.rope_type != LLAMA_ROPE_TYPE_NEOX) {
+    if (p.positions != LIL_POSITIONS_ABSOLUTE && hparams.rope_type != LLAMA_ROPE_TYPE_NORM &&
+            hparams.rope_type != LLAMA_ROPE_TYPE_NEOX) {
         return format("positions = %d needs ordinary RoPE, which the architecture %s does not have", p.positions, name);
     }
 
     return "";
 }
 
-static std::string check_context(const llama_model & model, const llama_context_params & cparams, const lil_sparse_params & p) {
+static std::string check_context(
+        const llama_model & model, const llama_context_params & cparams, const lil_sparse_params & p) {
     if (cparams.embeddings) {
-        return "embeddings = true: embeddings need every token's attention; create a context without sparse attention for them";
+        return "embeddings = true: embeddings need every token's attention; create a context without sparse "
+               "attention for them";
     }
     if (cparams.attention_type == LLAMA_ATTENTION_TYPE_NON_CAUSAL || !model.hparams.causal_attn) {
         return "sparse attention needs causal attention";
@@ -291,7 +299,10 @@ static std::string check_context(const llama_model & model, const llama_context_
     const uint32_t n_seq_max = std::max(1u, cparams.n_seq_max);
 
     if (lil_find_method(p.method)->evicts && n_seq_max > 1 && cparams.kv_unified) {
-        return format("n_seq_max = %u with kv_unified = true: every sequence has a budget and slots of its own; use kv_unified = false", n_seq_max);
+        return format(
+                "n_seq_max = %u with kv_unified = true: every sequence has a budget and slots of its own; use "
+                "kv_unified = false",
+                n_seq_max);
     }
 
     // as llama_context computes them
@@ -300,15 +311,19 @@ static std::string check_context(const llama_model & model, const llama_context_
     const uint32_t n_ubatch = std::min(n_batch, cparams.n_ubatch == 0 ? cparams.n_batch : cparams.n_ubatch);
     const uint64_t n_ctx_seq = GGML_PAD(n_ctx/n_seq_max, 256);
 
-    if (lil_find_method(p.method)->evicts && p.capacity != 0 && GGML_PAD((uint64_t) p.capacity, 256) < n_ctx_seq && p.capacity < (uint64_t) p.budget + n_ubatch) {
-        return format("capacity = %u is too small: at least budget + n_ubatch = %u + %u = %llu (or n_ctx)", p.capacity, p.budget, n_ubatch,
-                (unsigned long long) p.budget + n_ubatch);
+    if (lil_find_method(p.method)->evicts && p.capacity != 0 && GGML_PAD((uint64_t) p.capacity, 256) < n_ctx_seq &&
+            p.capacity < (uint64_t) p.budget + n_ubatch) {
+        return format("capacity = %u is too small: at least budget + n_ubatch = %u + %u = %llu (or n_ctx)", p.capacity,
+                p.budget, n_ubatch, (unsigned long long) p.budget + n_ubatch);
     }
     if (p.positions == LIL_POSITIONS_CLIPPED && ggml_is_quantized(cparams.type_k)) {
-        return format("positions = 2 (clipped) turns keys, which a cache of type %s does not allow: use f16, bf16 or f32", ggml_type_name(cparams.type_k));
+        return format(
+                "positions = 2 (clipped) turns keys, which a cache of type %s does not allow: use f16, bf16 or f32",
+                ggml_type_name(cparams.type_k));
     }
     if (n_ctx_seq > (1u << 24)) {
-        return format("n_ctx = %llu: at most %u positions with sparse attention", (unsigned long long) n_ctx_seq, 1u << 24);
+        return format(
+                "n_ctx = %llu: at most %u positions with sparse attention", (unsigned long long) n_ctx_seq, 1u << 24);
     }
 
     return "";
@@ -401,7 +416,8 @@ llama_context * lil_init_from_model(llama_model * model, llama_context_params cp
 
         // a layer that went past the hooks would silently run dense
         if (!kv || !kv->is_built()) {
-            lil_set_last_error("the architecture %s is not covered: it does not build its attention through the ordinary KV cache",
+            lil_set_last_error(
+                    "the architecture %s is not covered: it does not build its attention through the ordinary KV cache",
                     llm_arch_name(model->arch));
             llama_free(ctx);
             return nullptr;
@@ -449,7 +465,8 @@ bool lil_memory_get_info(const llama_context * ctx, lil_memory_info * info) {
     return true;
 }
 
-int32_t lil_sparse_get_slots(llama_context * ctx, llama_seq_id seq_id, int32_t il, int32_t i_head_kv, llama_pos * pos, float * score, int32_t n) {
+int32_t lil_sparse_get_slots(llama_context * ctx, llama_seq_id seq_id, int32_t il, int32_t i_head_kv, llama_pos * pos,
+        float * score, int32_t n) {
     const auto * kv = ctx ? get_sparse(llama_get_memory(ctx)) : nullptr;
     if (!kv) {
         lil_set_last_error("the context has no sparse attention");
@@ -489,7 +506,8 @@ int32_t lil_probe_get(llama_context * ctx, lil_sparse_method method, float * mas
     }
 
     if (method != LIL_SPARSE_TIDAL && method != LIL_SPARSE_LESSISMORE) {
-        lil_set_last_error("method = %d: %d (TidalDecode) or %d (LessIsMore)", method, LIL_SPARSE_TIDAL, LIL_SPARSE_LESSISMORE);
+        lil_set_last_error(
+                "method = %d: %d (TidalDecode) or %d (LessIsMore)", method, LIL_SPARSE_TIDAL, LIL_SPARSE_LESSISMORE);
         return -1;
     }
 

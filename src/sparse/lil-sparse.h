@@ -63,7 +63,8 @@ struct lil_sparse {
     virtual void get_info(lil_sparse_info & info) const = 0;
 
     // see lil_sparse_get_slots()
-    virtual int32_t get_slots(llama_seq_id seq_id, int32_t il, int32_t i_head_kv, llama_pos * pos, float * score, int32_t n) const = 0;
+    virtual int32_t get_slots(
+            llama_seq_id seq_id, int32_t il, int32_t i_head_kv, llama_pos * pos, float * score, int32_t n) const = 0;
 
 protected:
     lil_steps record;

@@ -35,7 +35,8 @@ void transpose(size_t size, const uint8_t * src, uint8_t * dst, size_t n_rows, s
 
 }
 
-void lil_state_write_v(llama_io_write_i & io, const ggml_tensor * v, uint32_t n_embd, const std::vector<std::pair<uint32_t, uint32_t>> & ranges) {
+void lil_state_write_v(llama_io_write_i & io, const ggml_tensor * v, uint32_t n_embd,
+        const std::vector<std::pair<uint32_t, uint32_t>> & ranges) {
     const size_t size = ggml_type_size(v->type);
     const size_t row  = n_embd*size;
 
@@ -60,7 +61,8 @@ void lil_state_write_v(llama_io_write_i & io, const ggml_tensor * v, uint32_t n_
     io.write(trans.data(), trans.size());
 }
 
-void lil_state_read_v(llama_io_read_i & io, ggml_tensor * v, uint32_t n_embd, uint32_t n_cells, const llama_kv_cache::slot_info & sinfo) {
+void lil_state_read_v(llama_io_read_i & io, ggml_tensor * v, uint32_t n_embd, uint32_t n_cells,
+        const llama_kv_cache::slot_info & sinfo) {
     const size_t size = ggml_type_size(v->type);
     const size_t row  = n_embd*size;
 

@@ -57,7 +57,8 @@ namespace {
 // takes the tokens of a batch piece by piece, those of each sequence in their order
 class cutter {
 public:
-    cutter(const llama_batch & batch, const lil_steps & steps) : batch(batch), steps(steps), taken(batch.n_tokens, false) {}
+    cutter(const llama_batch & batch, const lil_steps & steps)
+        : batch(batch), steps(steps), taken(batch.n_tokens, false) {}
 
     // the next tokens of sequences that are at a step; empty: none is
     std::vector<int32_t> take_steps(uint32_t n_max, bool apart) {
@@ -65,7 +66,8 @@ public:
 
         each_untaken([&](int32_t i, bool is_next) {
             const bool alone = batch.n_seq_id[i] > 1;
-            const bool fits  = res.empty() || (!alone && batch.n_seq_id[res[0]] == 1 && (!apart || seq(i) == seq(res.back()) + 1));
+            const bool fits  =
+                    res.empty() || (!alone && batch.n_seq_id[res[0]] == 1 && (!apart || seq(i) == seq(res.back()) + 1));
 
             if (is_next && is_step(i) && fits && res.size() < n_max) {
                 res.push_back(i);
@@ -112,7 +114,8 @@ private:
     bool overlap(int32_t i, int32_t j) const {
         const auto s = seqs(i);
 
-        return std::any_of(batch.seq_id[j], batch.seq_id[j] + batch.n_seq_id[j], [&](llama_seq_id x) { return s.count(x) > 0; });
+        return std::any_of(
+                batch.seq_id[j], batch.seq_id[j] + batch.n_seq_id[j], [&](llama_seq_id x) { return s.count(x) > 0; });
     }
 
     // f(token, whether it is the next of all its sequences)
@@ -195,7 +198,8 @@ void lil_steps::clear() {
 void lil_steps::remove(llama_seq_id seq_id, llama_pos p0, llama_pos p1) {
     for (auto & [id, positions] : asked) {
         if (seq_id == -1 || seq_id == id) {
-            positions.erase(positions.lower_bound(p0), p1 < 0 ? positions.end() : positions.lower_bound(std::max(p0, p1)));
+            positions.erase(
+                    positions.lower_bound(p0), p1 < 0 ? positions.end() : positions.lower_bound(std::max(p0, p1)));
         }
     }
 }

@@ -10,9 +10,9 @@
 
 struct llama_ubatch;
 
-// Which tokens are decode steps. A token is one if its own logits and its predecessor's were asked for: someone sampled it from
-// those. Everything else is a prompt's: also the last token of a prompt that comes alone because the rest is in the cache
-// already, or because a batch ended before it.
+// Which tokens are decode steps. A token is one if its own logits and its predecessor's were asked for: someone sampled
+// it from those. Everything else is a prompt's: also the last token of a prompt that comes alone because the rest is in
+// the cache already, or because a batch ended before it.
 //
 // The record goes by position. What is not known (after a state was loaded) was not asked for.
 
@@ -35,8 +35,8 @@ public:
     // whether all tokens of the ubatch are decode steps, one of each sequence. Otherwise it is a prompt's
     bool is_decode(const llama_ubatch & ubatch) const;
 
-    // How a batch is to be cut, such that no ubatch has steps beside other tokens, or two steps of a sequence. Empty: llama.cpp
-    // will cut it that way by itself.
+    // How a batch is to be cut, such that no ubatch has steps beside other tokens, or two steps of a sequence. Empty:
+    // llama.cpp will cut it that way by itself.
     //   apart: a sequence has a stream of its own, and the sequences of a ubatch must follow each other
     std::vector<lil_batch_piece> cut(const llama_batch & batch, uint32_t n_ubatch, bool apart) const;
 

@@ -1,7 +1,8 @@
 # Runs ${lil} and ${stock} with ${model}; both must succeed and print the same.
 
 foreach(side lil stock)
-    execute_process(COMMAND "${${side}}" "${model}" RESULT_VARIABLE result OUTPUT_VARIABLE out_${side} ERROR_VARIABLE err)
+    execute_process(COMMAND "${${side}}" "${model}" RESULT_VARIABLE result
+        OUTPUT_VARIABLE out_${side} ERROR_VARIABLE err)
     if(NOT result EQUAL 0)
         message(FATAL_ERROR "${${side}} failed (${result})\n${out_${side}}\n${err}")
     endif()

@@ -1,8 +1,8 @@
 #pragma once
 
-// What the tests of the CUDA ops share. The kernels' own sources, compiled as C++, run in lock step on the CPU (emu-cuda.h), against
-// references in F64 or, where an op chooses, against its definition in lil-ops.h computed the naive way. Random inputs with many
-// ties, sizes at and around the borders of tiles, outputs poisoned.
+// What the tests of the CUDA ops share. The kernels' own sources, compiled as C++, run in lock step on the CPU
+// (emu-cuda.h), against references in F64 or, where an op chooses, against its definition in lil-ops.h computed the
+// naive way. Random inputs with many ties, sizes at and around the borders of tiles, outputs poisoned.
 //
 // It tests the kernels' logic. It cannot test what only a GPU has: its memory model, its rounding, its speed.
 
@@ -117,7 +117,8 @@ struct kv_cache {
 //
 
 // a list says: the cells of these ranks, and nothing is written behind them
-static inline void check_list(const tensor & list, int64_t i_head, int64_t i_step, const int32_t * all, std::vector<int32_t> ranks) {
+static inline void check_list(
+        const tensor & list, int64_t i_head, int64_t i_step, const int32_t * all, std::vector<int32_t> ranks) {
     const int32_t * got = list.i32(i_head, i_step);
 
     std::sort(ranks.begin(), ranks.end());
@@ -140,8 +141,9 @@ struct sequences {
     tensor steps;
     tensor cells;
 
-    explicit sequences(int n_max) : n_steps(rand_int(1, 3)), n_stream(rng()%2 ? 1 : n_steps + 1), n_cells(n_max + rand_int(0, 5)), n_max(n_max),
-            steps(GGML_TYPE_I32, LIL_SEL_COUNT, n_steps), cells(GGML_TYPE_I32, 1 + n_max, 1, n_steps) {
+    explicit sequences(int n_max)
+        : n_steps(rand_int(1, 3)), n_stream(rng()%2 ? 1 : n_steps + 1), n_cells(n_max + rand_int(0, 5)), n_max(n_max),
+          steps(GGML_TYPE_I32, LIL_SEL_COUNT, n_steps), cells(GGML_TYPE_I32, 1 + n_max, 1, n_steps) {
         for (int s = 0; s < n_steps; ++s) {
             const auto order = rand_order(n_cells);
             memcpy(all(s) + 1, order.data(), n_max*sizeof(int32_t));

@@ -4,7 +4,8 @@
 
 #include "device-ops.h"
 
-static void test_attn(int n_embd, int n_embd_v, int n_group, ggml_type type_k, ggml_type type_v, int n_list, bool shared, bool kq, float softcap) {
+static void test_attn(int n_embd, int n_embd_v, int n_group, ggml_type type_k, ggml_type type_v, int n_list,
+        bool shared, bool kq, float softcap) {
     const int n_head_kv = rand_int(1, 2);
     const int n_head    = n_head_kv*n_group;
     const int n_steps   = rand_int(1, 2);
@@ -13,8 +14,10 @@ static void test_attn(int n_embd, int n_embd_v, int n_group, ggml_type type_k, g
     const int n_cells   = n_list + rand_int(0, 50);
 
     char name[256];
-    snprintf(name, sizeof(name), "attn: n_embd %d/%d, heads %d*%d, %s/%s, list %d of %d, steps %d, shared %d, kq %d, softcap %g",
-            n_embd, n_embd_v, n_head_kv, n_group, ggml_type_name(type_k), ggml_type_name(type_v), n_list, n_max, n_steps, shared, kq, softcap);
+    snprintf(name, sizeof(name),
+            "attn: n_embd %d/%d, heads %d*%d, %s/%s, list %d of %d, steps %d, shared %d, kq %d, softcap %g", n_embd,
+            n_embd_v, n_head_kv, n_group, ggml_type_name(type_k), ggml_type_name(type_v), n_list, n_max, n_steps,
+            shared, kq, softcap);
     test_name = name;
 
     lil_select_layer layer = {};
@@ -54,7 +57,8 @@ static void test_attn_all() {
                 const int n_embd_v = rng()%4 == 0 ? 32*rand_int(1, 5) : n_embd;
 
                 if (is_wanted()) {
-                    test_attn(n_embd, n_embd_v, n_group, rand_type(n_embd), rand_type(n_embd_v), n_list, rand_bool(), rand_bool(), rng()%4 == 0 ? 5.0f : 0.0f);
+                    test_attn(n_embd, n_embd_v, n_group, rand_type(n_embd), rand_type(n_embd_v), n_list, rand_bool(),
+                            rand_bool(), rng()%4 == 0 ? 5.0f : 0.0f);
                 }
             }
         }
@@ -62,5 +66,6 @@ static void test_attn_all() {
 }
 
 static void test_attn_odd() {
-    test_attn(4*rand_int(1, 20), 4*rand_int(1, 20), rand_int(1, 20), TYPES[rng()%3], TYPES[rng()%3], rand_int(1, 300), rand_bool(), rand_bool(), 0.0f);
+    test_attn(4*rand_int(1, 20), 4*rand_int(1, 20), rand_int(1, 20), TYPES[rng()%3], TYPES[rng()%3],
+            rand_int(1, 300), rand_bool(), rand_bool(), 0.0f);
 }

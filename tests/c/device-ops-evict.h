@@ -20,7 +20,9 @@ struct evict_cache {
     lil_h2o_layer layer = {};
 
     // same: every head holds the same tokens
-    evict_cache(op_test_case & t, int n_embd, int n_embd_v, ggml_type type_k, ggml_type type_v, int n_slots, int levels, bool same, bool exact = false) : capacity(n_slots + rand_int(0, 20)) {
+    evict_cache(op_test_case & t, int n_embd, int n_embd_v, ggml_type type_k, ggml_type type_v, int n_slots, int levels,
+            bool same, bool exact = false)
+        : capacity(n_slots + rand_int(0, 20)) {
         k     = t.tensor_kv(type_k, n_embd*n_head_kv, capacity, n_stream, exact);
         v     = t.tensor_kv(type_v, n_embd_v*n_head_kv, capacity, n_stream);
         score = t.tensor_f32(levels, 1.0f, capacity, n_head_kv, n_stream);
@@ -64,7 +66,8 @@ static void test_h2o_evict(int n_slots, int n_evict) {
     const ggml_type type_v = TYPES[rng()%5];
 
     char name[256];
-    snprintf(name, sizeof(name), "h2o_evict: %d of %d, %s/%s, same %d, levels %d", n_evict, n_slots, ggml_type_name(type_k), ggml_type_name(type_v), same, levels);
+    snprintf(name, sizeof(name), "h2o_evict: %d of %d, %s/%s, same %d, levels %d", n_evict, n_slots,
+            ggml_type_name(type_k), ggml_type_name(type_v), same, levels);
     test_name = name;
 
     op_test_case   t;
@@ -79,7 +82,8 @@ static void test_h2o_evict(int n_slots, int n_evict) {
         if (rand_bool()) {
             int protect = 0;
             for (int h = 0; h < c.n_head_kv; ++h) {
-                const float * pos = (const float *) ((char *) c.pos->data + c.step(s)[LIL_STEP_STREAM]*c.pos->nb[2] + h*c.pos->nb[1]);
+                const float * pos = (const float *) ((char *) c.pos->data + c.step(s)[LIL_STEP_STREAM]*c.pos->nb[2] +
+                        h*c.pos->nb[1]);
 
                 std::vector<float> p(pos, pos + n_slots);
                 std::sort(p.begin(), p.end());
@@ -94,7 +98,8 @@ static void test_h2o_evict(int n_slots, int n_evict) {
 
 static void test_h2o_score(int n_embd, int n_group, ggml_type type_k, int n_slots) {
     char name[256];
-    snprintf(name, sizeof(name), "h2o_score: n_embd %d, group %d, %s, slots %d", n_embd, n_group, ggml_type_name(type_k), n_slots);
+    snprintf(name, sizeof(name), "h2o_score: n_embd %d, group %d, %s, slots %d", n_embd, n_group,
+            ggml_type_name(type_k), n_slots);
     test_name = name;
 
     op_test_case   t;
@@ -116,7 +121,8 @@ static void test_h2o_score(int n_embd, int n_group, ggml_type type_k, int n_slot
 
     ggml_tensor * q = t.tensor_q(n_embd, n_head, c.n_steps);
 
-    t.check_op(&lil_ops::h2o_score, t.inplace(c.score), { c.score, q, c.k, c.pos, c.steps }, &c.layer, get_tol(2e-5, c.layer.softcap));
+    t.check_op(&lil_ops::h2o_score, t.inplace(c.score), { c.score, q, c.k, c.pos, c.steps }, &c.layer,
+            get_tol(2e-5, c.layer.softcap));
     t.check_op(&lil_ops::new_slots, t.inplace(c.score), { c.score, c.pos, c.steps }, &c.layer, 0.0);
 
     // a prompt, in two ops
@@ -129,9 +135,11 @@ static void test_h2o_score(int n_embd, int n_group, ggml_type type_k, int n_slot
 
     ggml_tensor * qs   = t.tensor_q(n_embd, n_head, n_new*c.n_steps);
     ggml_tensor * ref  = t.tensor(GGML_TYPE_F32, n_kv, c.n_head_kv, 1, c.n_steps);
-    ggml_tensor * part = t.tensor(GGML_TYPE_F32, n_kv, c.n_head_kv, device.ops->has_parts ? rand_int(1, 4) : 1, c.n_steps);
+    ggml_tensor * part =
+            t.tensor(GGML_TYPE_F32, n_kv, c.n_head_kv, device.ops->has_parts ? rand_int(1, 4) : 1, c.n_steps);
 
-    t.check_parts(&lil_ops::h2o_score_prompt, ref, part, { qs, c.k, c.steps }, &c.layer, std::vector<int>(c.n_steps, n_slots), get_tol(2e-5, c.layer.softcap));
+    t.check_parts(&lil_ops::h2o_score_prompt, ref, part, { qs, c.k, c.steps }, &c.layer,
+            std::vector<int>(c.n_steps, n_slots), get_tol(2e-5, c.layer.softcap));
 
     ggml_tensor * one = t.tensor_f32(0, 1.0f, n_kv, c.n_head_kv, 1, c.n_steps);
 
@@ -140,7 +148,8 @@ static void test_h2o_score(int n_embd, int n_group, ggml_type type_k, int n_slot
     // every part counts
     c.layer.n_part = (int) part->ne[2];
 
-    t.check_op(&lil_ops::h2o_score_add, t.inplace(c.score), { c.score, part, c.pos, c.steps }, &c.layer, 1e-6, c.layer.n_part);
+    t.check_op(&lil_ops::h2o_score_add, t.inplace(c.score), { c.score, part, c.pos, c.steps }, &c.layer, 1e-6,
+            c.layer.n_part);
 
     // the window: the last queries before LIL_STEP_POS, which see the tokens up to their own
     ggml_tensor * win = t.tensor_q(n_embd*n_head, LIL_H2O_WINDOW, c.n_stream);
@@ -160,7 +169,8 @@ static void test_h2o_score(int n_embd, int n_group, ggml_type type_k, int n_slot
         }
     }
 
-    t.check_op(&lil_ops::h2o_score_window, t.inplace(c.score), { c.score, win, c.k, c.pos, c.steps }, &c.layer, get_tol(5e-5, c.layer.softcap));
+    t.check_op(&lil_ops::h2o_score_window, t.inplace(c.score), { c.score, win, c.k, c.pos, c.steps }, &c.layer,
+            get_tol(5e-5, c.layer.softcap));
 }
 
 // R-KV by the text of lil-method-rkv.cpp, in F64: one head's keys in order of position, as unit vectors and as they are
@@ -173,7 +183,8 @@ struct rkv_head {
     std::vector<std::vector<double>> key;
     std::vector<std::vector<double>> S; // cosines, 0 with itself
 
-    rkv_head(evict_cache & c, const int32_t * step, int h, int n_embd) : n(step[LIL_STEP_BEFORE]), n_embd(n_embd), slot(n), pos(n), key(n), S(n) {
+    rkv_head(evict_cache & c, const int32_t * step, int h, int n_embd)
+        : n(step[LIL_STEP_BEFORE]), n_embd(n_embd), slot(n), pos(n), key(n), S(n) {
         const ggml_tensor * k    = c.k;
         const int           strm = step[LIL_STEP_STREAM];
         const float       * p    = (const float *) ((const char *) c.pos->data + strm*c.pos->nb[2] + h*c.pos->nb[1]);
@@ -185,7 +196,8 @@ struct rkv_head {
 
         std::vector<float> row(n_embd);
         for (int j = 0; j < n; ++j) {
-            const char * data = (const char *) k->data + strm*k->nb[2] + slot[j]*k->nb[1] + h*ggml_row_size(k->type, n_embd);
+            const char * data =
+                    (const char *) k->data + strm*k->nb[2] + slot[j]*k->nb[1] + h*ggml_row_size(k->type, n_embd);
 
             pos[j] = p[slot[j]];
             if (k->type == GGML_TYPE_F32) { // read as F16
@@ -288,7 +300,8 @@ static void test_rkv(int n_embd, int n_group, ggml_type type_k, int n_slots, flo
     const int n_ring = rand_int(1, 10);
 
     char name[256];
-    snprintf(name, sizeof(name), "rkv_score: n_embd %d, heads %d*%d, %s, slots %d, ring %d, lambda %g", n_embd, c.n_head_kv, n_group, ggml_type_name(type_k), n_slots, n_ring, lambda);
+    snprintf(name, sizeof(name), "rkv_score: n_embd %d, heads %d*%d, %s, slots %d, ring %d, lambda %g", n_embd,
+            c.n_head_kv, n_group, ggml_type_name(type_k), n_slots, n_ring, lambda);
     test_name = name;
 
     ggml_tensor * ring = t.tensor_q(n_embd*c.n_head_kv*n_group, n_ring, c.n_stream);
@@ -298,7 +311,8 @@ static void test_rkv(int n_embd, int n_group, ggml_type type_k, int n_slots, flo
         c.step(s)[LIL_STEP_BEFORE] = n_slots;
         c.step(s)[LIL_STEP_EVICT]  = s == 0 ? 1 : 0;
         c.step(s)[LIL_STEP_WIN]    = rand_int(0, n_ring);
-        c.step(s)[LIL_STEP_POS]    = rand_int(0, 1)*2*c.capacity + 10; // positions go up to 3*capacity: some keys are not seen
+        // positions go up to 3*capacity: some keys are not seen
+        c.step(s)[LIL_STEP_POS]    = rand_int(0, 1)*2*c.capacity + 10;
     }
 
     const int32_t * step = c.step(0);
@@ -347,10 +361,12 @@ static void test_rkv(int n_embd, int n_group, ggml_type type_k, int n_slots, flo
 
         for (int h = 0; h < c.n_head_kv; ++h) {
             const auto q = [&](int p) {
-                return (const float *) ((const char *) ring->data + strm*ring->nb[2] + p%n_ring*ring->nb[1]) + h*n_group*n_embd;
+                return (const float *) ((const char *) ring->data + strm*ring->nb[2] + p%n_ring*ring->nb[1]) +
+                        h*n_group*n_embd;
             };
 
-            const auto imp = heads[h].get_importance(c.layer, step[LIL_STEP_POS] - step[LIL_STEP_WIN], step[LIL_STEP_POS], n_group, q);
+            const auto imp = heads[h].get_importance(
+                    c.layer, step[LIL_STEP_POS] - step[LIL_STEP_WIN], step[LIL_STEP_POS], n_group, q);
             const auto red = heads[h].get_redundancy(c.layer.threshold, n_let_off);
 
             float * score = (float *) ((char *) c.score->data + strm*c.score->nb[2] + h*c.score->nb[1]);
@@ -361,7 +377,8 @@ static void test_rkv(int n_embd, int n_group, ggml_type type_k, int n_slots, flo
 
                 // a key that is not let off is wrong by 1/n_slots of its redundancy
                 if (!(std::fabs(score[i] - (i_part - r_part)) <= 1e-4*i_part + 1e-5*r_part)) {
-                    fprintf(stderr, "slot %d of head %d, %s: %.9g, expected %.9g - %.9g\n", i, h, on_cpu ? "CPU" : "device", score[i], i_part, r_part);
+                    fprintf(stderr, "slot %d of head %d, %s: %.9g, expected %.9g - %.9g\n", i, h,
+                            on_cpu ? "CPU" : "device", score[i], i_part, r_part);
                     CHECK(!"near");
                 }
                 memcpy(&score[i], &before[(char *) &score[i] - (char *) c.score->data], sizeof(float));
@@ -393,7 +410,8 @@ static void test_h2o_score_all() {
     for (int n_embd : { 64, 80, 96, 112, 128, 256 }) {
         for (int n_group : GROUPS) {
             if (is_wanted()) {
-                test_h2o_score(n_embd, n_group, rand_type(n_embd), n_group <= 2 && rand_bool() ? rand_int(1, 300) : SIZES[rng()%7]);
+                test_h2o_score(n_embd, n_group, rand_type(n_embd),
+                        n_group <= 2 && rand_bool() ? rand_int(1, 300) : SIZES[rng()%7]);
             }
         }
     }

@@ -60,7 +60,8 @@ static void test_infllm_score(int n_max) {
     ggml_tensor * work = t.tensor_work(n_embd, n_head, n_max, seq.n_steps, true);
 
     char name[256];
-    snprintf(name, sizeof(name), "infllm_score: heads %d*%d, tokens %d, window %d, shared %d, one stream %d", c.n_head_kv, n_group, n_max, layer.n_recent, shared, c.one);
+    snprintf(name, sizeof(name), "infllm_score: heads %d*%d, tokens %d, window %d, shared %d, one stream %d",
+            c.n_head_kv, n_group, n_max, layer.n_recent, shared, c.one);
     test_name = name;
 
     t.check_op(&lil_ops::attn, work, { q, k, k, list, seq.steps }, &layer, 2e-5);
@@ -90,26 +91,30 @@ static void test_infllm_score_prompt(int n_embd, int n_group, ggml_type type_k, 
     layer.n_part    = 1;
 
     char name[256];
-    snprintf(name, sizeof(name), "infllm_score_prompt: n_embd %d, heads %d*%d, %s, tokens %d, new %d, window %d, one stream %d",
-            n_embd, c.n_head_kv, n_group, ggml_type_name(type_k), n_max, n_new, layer.n_recent, c.one);
+    snprintf(name, sizeof(name),
+            "infllm_score_prompt: n_embd %d, heads %d*%d, %s, tokens %d, new %d, window %d, one stream %d", n_embd,
+            c.n_head_kv, n_group, ggml_type_name(type_k), n_max, n_new, layer.n_recent, c.one);
     test_name = name;
 
     ggml_tensor * q    = t.tensor_q(n_embd, c.n_head_kv*n_group, n_new*seq.n_steps);
     ggml_tensor * k    = t.tensor_kv(type_k, n_embd*c.n_head_kv, c.n_cells, c.score->ne[2], true);
     ggml_tensor * ref  = t.tensor(GGML_TYPE_F32, layer.n_recent + n_new, c.n_head_kv, 1, seq.n_steps);
-    ggml_tensor * part = t.tensor(GGML_TYPE_F32, layer.n_recent + n_new, c.n_head_kv, device.ops->has_parts ? rand_int(1, 4) : 1, seq.n_steps);
+    ggml_tensor * part = t.tensor(GGML_TYPE_F32, layer.n_recent + n_new, c.n_head_kv,
+            device.ops->has_parts ? rand_int(1, 4) : 1, seq.n_steps);
 
     std::vector<int> n_sums; // from the first rank that some query's window holds
     for (int s = 0; s < seq.n_steps; ++s) {
         n_sums.push_back(seq.n(s) - std::max(0, seq.n(s) - n_new - layer.n_recent + 1));
     }
 
-    t.check_parts(&lil_ops::infllm_score_prompt, ref, part, { q, k, seq.cells, seq.steps }, &layer, n_sums, get_tol(2e-5, layer.softcap));
+    t.check_parts(&lil_ops::infllm_score_prompt, ref, part, { q, k, seq.cells, seq.steps }, &layer, n_sums,
+            get_tol(2e-5, layer.softcap));
 
     // every part counts
     layer.n_part = (int) part->ne[2];
 
-    t.check_op(&lil_ops::infllm_score_add, t.inplace(c.score), { c.score, part, seq.cells, seq.steps }, &layer, 1e-6, layer.n_part);
+    t.check_op(&lil_ops::infllm_score_add, t.inplace(c.score), { c.score, part, seq.cells, seq.steps }, &layer, 1e-6,
+            layer.n_part);
 }
 
 static void test_blocks(int n_embd, int n_group, ggml_type type_k) {
@@ -188,7 +193,8 @@ static void test_block_select() {
     }
 
     char name[256];
-    snprintf(name, sizeof(name), "block_select: tokens %d, first %d, blocks %d of %d, levels %d", seq.n_max, layer.n_sink, layer.n_pages, layer.block, levels);
+    snprintf(name, sizeof(name), "block_select: tokens %d, first %d, blocks %d of %d, levels %d", seq.n_max,
+            layer.n_sink, layer.n_pages, layer.block, levels);
     test_name = name;
 
     ggml_tensor * scores = t.tensor_f32(levels, 1.0f, seq.n_max, seq.n_steps);

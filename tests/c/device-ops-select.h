@@ -92,7 +92,8 @@ static void test_page_select() {
     }
 
     char name[256];
-    snprintf(name, sizeof(name), "page_select: heads %d, tokens %d, pages %d, first %d, levels %d", n_head_kv, seq.n_max, layer.n_pages, layer.first_page, levels);
+    snprintf(name, sizeof(name), "page_select: heads %d, tokens %d, pages %d, first %d, levels %d", n_head_kv,
+            seq.n_max, layer.n_pages, layer.first_page, levels);
     test_name = name;
 
     t.check_op(&lil_ops::page_select, list, { scores, seq.steps, seq.cells, pages }, &layer, 0.0);
@@ -137,7 +138,8 @@ static void test_raas() {
     }
 
     char name[256];
-    snprintf(name, sizeof(name), "raas: heads %d, tokens %d, pages %d, ratio %g, levels %d", n_head_kv, seq.n_max, layer.n_pages, layer.ratio, levels);
+    snprintf(name, sizeof(name), "raas: heads %d, tokens %d, pages %d, ratio %g, levels %d", n_head_kv, seq.n_max,
+            layer.n_pages, layer.ratio, levels);
     test_name = name;
 
     t.check_op(&lil_ops::raas_stamp, t.inplace(stamp), { stamp, scores, seq.steps, seq.cells, pages }, &layer, 0.0);
@@ -154,7 +156,8 @@ static void test_token_select() {
     const int n_embd_v  = 4*rand_int(1, 5);
     const int levels    = LEVELS[rng()%5];
 
-    ggml_tensor * work = t.tensor_logits(levels, rand_bool() ? 1.0f : 20.0f, n_embd_v, n_head, n_head_kv, seq.cells, seq.steps);
+    ggml_tensor * work =
+            t.tensor_logits(levels, rand_bool() ? 1.0f : 20.0f, n_embd_v, n_head, n_head_kv, seq.cells, seq.steps);
     ggml_tensor * list = t.tensor(GGML_TYPE_I32, 1 + seq.n_max, n_head_kv, seq.n_steps);
 
     lil_select_layer layer = {};
@@ -162,7 +165,8 @@ static void test_token_select() {
     layer.budget    = rand_bool() ? std::max(1, seq.n(0) + rand_int(-1, 1)) : rand_int(2, rand_bool() ? 100 : 1500);
 
     char name[256];
-    snprintf(name, sizeof(name), "tidal_select: heads %d*%d, tokens %d, budget %d, levels %d", n_head_kv, n_group, seq.n_max, layer.budget, levels);
+    snprintf(name, sizeof(name), "tidal_select: heads %d*%d, tokens %d, budget %d, levels %d", n_head_kv, n_group,
+            seq.n_max, layer.budget, levels);
     test_name = name;
 
     t.check_op(&lil_ops::tidal_select, list, { work, seq.steps, seq.cells }, &layer, 0.0);
@@ -179,11 +183,13 @@ static void test_token_select() {
 
     layer.n_sink   = rand_int(0, 4);
     layer.n_recent = rand_int(1, 30);
-    layer.budget   = std::max(layer.n_sink + layer.n_recent + 1, rand_bool() ? seq.n(0) + rand_int(-1, 1) : rand_int(2, rand_bool() ? 100 : 1500));
+    layer.budget   = std::max(layer.n_sink + layer.n_recent + 1,
+            rand_bool() ? seq.n(0) + rand_int(-1, 1) : rand_int(2, rand_bool() ? 100 : 1500));
 
     ggml_tensor * one = t.tensor(GGML_TYPE_I32, 1 + seq.n_max, 1, seq.n_steps);
 
-    snprintf(name, sizeof(name), "lessismore_select: heads %d*%d, tokens %d, budget %d, levels %d", n_head_kv, n_group, seq.n_max, layer.budget, levels);
+    snprintf(name, sizeof(name), "lessismore_select: heads %d*%d, tokens %d, budget %d, levels %d", n_head_kv, n_group,
+            seq.n_max, layer.budget, levels);
     test_name = name;
 
     t.check_op(&lil_ops::lessismore_select, one, { work, seq.steps, seq.cells }, &layer, 0.0);
@@ -195,7 +201,9 @@ static void test_pages_all() {
             const ggml_type type_k = rand_type(n_embd);
 
             if (is_wanted()) {
-                test_pages(n_embd, n_group, type_k, type_k == GGML_TYPE_F16 || (type_k == GGML_TYPE_F32 && rand_bool()) ? GGML_TYPE_F16 : GGML_TYPE_F32);
+                test_pages(n_embd, n_group, type_k,
+                        type_k == GGML_TYPE_F16 || (type_k == GGML_TYPE_F32 && rand_bool()) ? GGML_TYPE_F16
+                                                                                            : GGML_TYPE_F32);
             }
         }
     }

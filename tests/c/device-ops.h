@@ -1,11 +1,12 @@
 #pragma once
 
-// Nodes of our ops on a device against the CPU's, from the same random state: what is chosen, moved or copied has to be the same
-// bit by bit, sums are near. Outputs are poisoned; poison that the CPU leaves has to be left, also around every tensor.
+// Nodes of our ops on a device against the CPU's, from the same random state: what is chosen, moved or copied has to be
+// the same bit by bit, sums are near. Outputs are poisoned; poison that the CPU leaves has to be left, also around
+// every tensor.
 //
-// A test makes its tensors on the host. Each has a twin on the device, in a buffer of its own, to which the host's data go before
-// the op runs, and from which all that it could have written comes back. Attention's partial results are the device's own matter:
-// they stay there, and only the logits behind them are compared.
+// A test makes its tensors on the host. Each has a twin on the device, in a buffer of its own, to which the host's data
+// go before the op runs, and from which all that it could have written comes back. Attention's partial results are the
+// device's own matter: they stay there, and only the logits behind them are compared.
 
 #include "op-case.h"
 
@@ -26,7 +27,8 @@ struct op_device {
     std::function<void(const ggml_tensor * node)> before; // each node
     std::function<void(const ggml_tensor * node)> after;
 
-    std::function<bool(const ggml_tensor * node)> writes_src; // Metal: whether the dispatcher knows that a node writes to its sources
+    // Metal: whether the dispatcher knows that a node writes to its sources
+    std::function<bool(const ggml_tensor * node)> writes_src;
 
     int  one_in      = 1; // test is run of so many
 
@@ -66,7 +68,8 @@ struct op_test_case : test_case {
         size_t        offset; // of t
     };
 
-    ggml_context_ptr ctx_dev { ggml_init({ 256*ggml_tensor_overhead() + ggml_graph_overhead_custom(1, false)*32, nullptr, true }) };
+    ggml_context_ptr ctx_dev { ggml_init(
+            { 256*ggml_tensor_overhead() + ggml_graph_overhead_custom(1, false)*32, nullptr, true }) };
 
     std::map<const ggml_tensor *, work_shape> works;
     std::map<const ggml_tensor *, twin>       twins;
@@ -85,11 +88,15 @@ struct op_test_case : test_case {
     }
 
     // the same with random logits, and sources that only have shapes
-    ggml_tensor * tensor_logits(int levels, float scale, int64_t n_embd_v, int64_t n_head, int64_t n_head_kv, ggml_tensor * list, ggml_tensor * steps) {
+    ggml_tensor * tensor_logits(int levels, float scale, int64_t n_embd_v, int64_t n_head, int64_t n_head_kv,
+            ggml_tensor * list, ggml_tensor * steps) {
         ggml_tensor * t = tensor_work(n_embd_v, n_head, list->ne[0] - 1, steps->ne[1], true);
 
         fill_levels(get_logits(t), (list->ne[0] - 1)*n_head*steps->ne[1], levels, scale);
-        set_op(t, ops->attn, { tensor(GGML_TYPE_F32, 16, n_head, steps->ne[1]), tensor(GGML_TYPE_F16, 16*n_head_kv, 4), tensor(GGML_TYPE_F16, n_embd_v*n_head_kv, 4), list, steps }, nullptr);
+        set_op(t, ops->attn,
+                { tensor(GGML_TYPE_F32, 16, n_head, steps->ne[1]), tensor(GGML_TYPE_F16, 16*n_head_kv, 4),
+                        tensor(GGML_TYPE_F16, n_embd_v*n_head_kv, 4), list, steps },
+                nullptr);
         return t;
     }
 
@@ -138,7 +145,8 @@ struct op_test_case : test_case {
             const auto & w = work->second;
 
             // which says where it comes from: it is not computed again
-            res.t = ggml_new_tensor_1d(ctx_dev.get(), GGML_TYPE_F32, device.ops->attn_n_work(w.n_embd_v, w.n_head, w.n_max, w.n_steps, w.kq));
+            res.t = ggml_new_tensor_1d(ctx_dev.get(), GGML_TYPE_F32,
+                    device.ops->attn_n_work(w.n_embd_v, w.n_head, w.n_max, w.n_steps, w.kq));
             std::vector<ggml_tensor *> src;
             for (int i = 0; i < 5; ++i) {
                 src.push_back(get_twin(t->src[i]).t);
@@ -150,7 +158,8 @@ struct op_test_case : test_case {
 
         ggml_backend_buffer_type_t buft = ggml_backend_dev_buffer_type(device.dev);
 
-        // an emulated device has pages behind a buffer that may not be read: there the tensor ends where the buffer does
+        // an emulated device has pages behind a buffer that may not be read: there the tensor ends where the buffer
+        // does
         const size_t size  = ggml_backend_buft_get_alloc_size(buft, res.t);
         const size_t total = GGML_PAD(size + 64, 4096);
 
@@ -192,7 +201,8 @@ struct op_test_case : test_case {
                 i += n;
             }
             if (i < all.size() && all[i] != ((const char *) &POISON)[i%4]) {
-                fprintf(stderr, "byte %zd of [%d, %d, %d, %d] is written\n", (ssize_t) (i - tw.offset), (int) t->ne[0], (int) t->ne[1], (int) t->ne[2], (int) t->ne[3]);
+                fprintf(stderr, "byte %zd of [%d, %d, %d, %d] is written\n", (ssize_t) (i - tw.offset), (int) t->ne[0],
+                        (int) t->ne[1], (int) t->ne[2], (int) t->ne[3]);
                 CHECK(!"whole");
             }
         }
@@ -210,7 +220,8 @@ struct op_test_case : test_case {
     }
 
     // an op of the CPU's; n_threads one after the other
-    void run_cpu(ggml_custom_op_t lil_ops::* op, ggml_tensor * dst, const std::vector<ggml_tensor *> & src, const void * layer, int n_threads = 1) {
+    void run_cpu(ggml_custom_op_t lil_ops::* op, ggml_tensor * dst, const std::vector<ggml_tensor *> & src,
+            const void * layer, int n_threads = 1) {
         set_op(dst, ops->*op, src, layer);
         for (int i = 0; i < n_threads; ++i) {
             (ops->*op)(dst, i, n_threads, const_cast<void *>(layer));
@@ -219,12 +230,14 @@ struct op_test_case : test_case {
 
     // The same on the device, from the host's data and back. False: it does not take the node
     template <typename T>
-    bool run_device(ggml_custom_op_t lil_ops::* op, ggml_tensor * dst, const std::vector<ggml_tensor *> & src, const T * layer) {
+    bool run_device(ggml_custom_op_t lil_ops::* op, ggml_tensor * dst, const std::vector<ggml_tensor *> & src,
+            const T * layer) {
         if (is_refused) {
             return false;
         }
 
-        // A captured graph holds the constants that it was captured with: a layer's never change. So here each node has its own
+        // A captured graph holds the constants that it was captured with: a layer's never change. So here each node has
+        // its own
         static std::list<T> layers;
         layers.push_back(*layer);
 
@@ -282,9 +295,11 @@ struct op_test_case : test_case {
     bool is_refused      = false; // a node, so that those behind it have no input
     bool is_known_writer = true;  // the last node
 
-    // An op on both, and compares every tensor that it could have written. The CPU's result stays. n_threads: the CPU's, 0: any
+    // An op on both, and compares every tensor that it could have written. The CPU's result stays. n_threads: the
+    // CPU's, 0: any
     template <typename T>
-    void check_op(ggml_custom_op_t lil_ops::* op, ggml_tensor * dst, const std::vector<ggml_tensor *> & src, const T * layer, double tol, int n_threads = 0) {
+    void check_op(ggml_custom_op_t lil_ops::* op, ggml_tensor * dst, const std::vector<ggml_tensor *> & src,
+            const T * layer, double tol, int n_threads = 0) {
         const auto all = get_all(dst, src);
 
         const auto get = [&] {
@@ -320,10 +335,11 @@ struct op_test_case : test_case {
         set(ref);
     }
 
-    // An op that makes partial sums: on the CPU into ref, which has one part, on the device into part, which may have several.
-    // Their sums are compared, for step s the first n_sums[s] of each head
+    // An op that makes partial sums: on the CPU into ref, which has one part, on the device into part, which may have
+    // several. Their sums are compared, for step s the first n_sums[s] of each head
     template <typename T>
-    void check_parts(ggml_custom_op_t lil_ops::* op, ggml_tensor * ref, ggml_tensor * part, const std::vector<ggml_tensor *> & src, const T * layer, const std::vector<int> & n_sums, double tol) {
+    void check_parts(ggml_custom_op_t lil_ops::* op, ggml_tensor * ref, ggml_tensor * part,
+            const std::vector<ggml_tensor *> & src, const T * layer, const std::vector<int> & n_sums, double tol) {
         run_cpu(op, ref, src, layer);
         if (!run_device(op, part, src, layer)) {
             return;

@@ -1,11 +1,12 @@
 #pragma once
 
-// CUDA's types and intrinsics, as far as src/ops/cuda uses them, for the CPU: the .cu files compile as C++, and a block's threads
-// run in lock step (lockstep.h). Blocks run one after the other, in an order that changes from launch to launch. Shared memory is poisoned when a block begins: NaN in every float.
-// Behind its end nobody may read or write.
+// CUDA's types and intrinsics, as far as src/ops/cuda uses them, for the CPU: the .cu files compile as C++, and a
+// block's threads run in lock step (lockstep.h). Blocks run one after the other, in an order that changes from launch
+// to launch. Shared memory is poisoned when a block begins: NaN in every float. Behind its end nobody may read or
+// write.
 //
-// A warp's shuffles are exchanges at a barrier of the warp: all its lanes must take part, as the kernels' full masks say. They order
-// no memory (race.h).
+// A warp's shuffles are exchanges at a barrier of the warp: all its lanes must take part, as the kernels' full masks
+// say. They order no memory (race.h).
 
 #include "lockstep.h"
 
@@ -194,7 +195,8 @@ inline __half __ushort_as_half(unsigned short x) { return { x }; }
 inline unsigned short __half_as_ushort(__half x) { return x.bits; }
 
 // mma.sync.m16n8k16 of F16, sums in F32; who has what: src/ops/cuda/lil-mma.h
-inline void emu_mma(float * d, const uint32_t * a, const uint32_t * b, const char * file = __builtin_FILE(), int line = __builtin_LINE()) {
+inline void emu_mma(float * d, const uint32_t * a, const uint32_t * b, const char * file = __builtin_FILE(),
+        int line = __builtin_LINE()) {
     const int i    = (int) threadIdx.x;
     auto &    from = emu.mma[emu.n_mma[i]++ & 1];
 
@@ -240,8 +242,10 @@ inline void emu_launch(dim3 grid, dim3 block, size_t smem, const F & body) {
     const int n_threads = (int) block.x;
     const int n_blocks  = (int) (grid.x*grid.y*grid.z);
 
-    if (n_threads%32 != 0 || n_threads > 1024 || block.y != 1 || block.z != 1 || smem > 48*1024 || grid.y > 65535 || grid.z > 65535) {
-        fprintf(stderr, "emu_launch: %d x %u x %u threads, %zu bytes, grid %u x %u x %u\n", n_threads, block.y, block.z, smem, grid.x, grid.y, grid.z);
+    if (n_threads%32 != 0 || n_threads > 1024 || block.y != 1 || block.z != 1 || smem > 48*1024 || grid.y > 65535 ||
+            grid.z > 65535) {
+        fprintf(stderr, "emu_launch: %d x %u x %u threads, %zu bytes, grid %u x %u x %u\n", n_threads, block.y, block.z,
+                smem, grid.x, grid.y, grid.z);
         abort();
     }
 

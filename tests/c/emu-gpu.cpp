@@ -208,7 +208,8 @@ static const char * emu_gpu_op_name(const ggml_tensor * node) {
 }
 
 bool emu_gpu_is_view(const ggml_tensor * t) {
-    return t->op == GGML_OP_NONE || t->op == GGML_OP_VIEW || t->op == GGML_OP_RESHAPE || t->op == GGML_OP_PERMUTE || t->op == GGML_OP_TRANSPOSE;
+    return t->op == GGML_OP_NONE || t->op == GGML_OP_VIEW || t->op == GGML_OP_RESHAPE || t->op == GGML_OP_PERMUTE ||
+            t->op == GGML_OP_TRANSPOSE;
 }
 
 // null: no memory
@@ -217,8 +218,8 @@ ggml_backend_buffer_type_t emu_gpu_get_buft(const ggml_tensor * t) {
     return buf ? buf->buft : nullptr;
 }
 
-// Whether ggml-cuda would launch a graph as it captured it before: where nothing has changed since the last time. What was read on
-// the host and handed to the kernels has to be the same then.
+// Whether ggml-cuda would launch a graph as it captured it before: where nothing has changed since the last time. What
+// was read on the host and handed to the kernels has to be the same then.
 static bool emu_gpu_replays(const ggml_cgraph * cgraph) {
     emu_gpu_graph now;
 
@@ -240,9 +241,11 @@ static bool emu_gpu_replays(const ggml_cgraph * cgraph) {
 
         if (node->op == GGML_OP_CUSTOM) {
             const std::string op = emu_gpu_op_name(node);
-            const bool evicts = op == "h2o_evict" || op == "rkv_score" || op == "new_slots" || op.rfind("h2o_score", 0) == 0;
+            const bool evicts =
+                    op == "h2o_evict" || op == "rkv_score" || op == "new_slots" || op.rfind("h2o_score", 0) == 0;
 
-            add(now.layers, lil_get_node_params(node).userdata, evicts ? sizeof(lil_h2o_layer) : sizeof(lil_select_layer));
+            add(now.layers, lil_get_node_params(node).userdata,
+                    evicts ? sizeof(lil_h2o_layer) : sizeof(lil_select_layer));
         }
     }
 
@@ -270,7 +273,8 @@ static ggml_status emu_gpu_compute(ggml_backend_t, ggml_cgraph * graph) {
             return GGML_STATUS_SUCCESS;
         }
 
-        ggml_context * ctx = ggml_init({ ggml_graph_overhead_custom(i1 - i0, false) + 1024, nullptr, /*.no_alloc =*/ true });
+        ggml_context * ctx =
+                ggml_init({ ggml_graph_overhead_custom(i1 - i0, false) + 1024, nullptr, /*.no_alloc =*/ true });
         ggml_cgraph  * run = ggml_new_graph_custom(ctx, i1 - i0, false);
 
         for (int i = i0; i < i1; ++i) {
@@ -290,12 +294,15 @@ static ggml_status emu_gpu_compute(ggml_backend_t, ggml_cgraph * graph) {
         for (int j = -1; j < GGML_MAX_SRC && !emu_gpu_is_view(node); ++j) {
             const ggml_tensor * t = j < 0 ? node : node->src[j];
             if (t && emu_gpu_get_buft(t) != emu_gpu_buft()) {
-                GGML_ABORT("%s %s on the device reads or writes %s %s elsewhere", ggml_op_name(node->op), node->name, ggml_op_name(t->op), t->name);
+                GGML_ABORT("%s %s on the device reads or writes %s %s elsewhere", ggml_op_name(node->op), node->name,
+                        ggml_op_name(t->op), t->name);
             }
         }
 
         if (node->op != GGML_OP_CUSTOM) {
-            emu_gpu.n_launches += emu_gpu_is_view(node) || ggml_nelements(node) == 0 ? 0 : node->op == GGML_OP_FLASH_ATTN_EXT ? 2 : 1;
+            emu_gpu.n_launches += emu_gpu_is_view(node) || ggml_nelements(node) == 0 ? 0
+                    : node->op == GGML_OP_FLASH_ATTN_EXT ? 2
+                                                                                     : 1;
             continue;
         }
 
@@ -390,7 +397,9 @@ ggml_backend_dev_t emu_gpu_dev() {
         res.iface.init_backend    = emu_gpu_init;
         res.iface.get_buffer_type = [](ggml_backend_dev_t) { return emu_gpu_buft(); };
         res.iface.supports_op     = emu_gpu_supports_op;
-        res.iface.supports_buft   = [](ggml_backend_dev_t, ggml_backend_buffer_type_t buft) { return buft == emu_gpu_buft(); };
+        res.iface.supports_buft   = [](ggml_backend_dev_t, ggml_backend_buffer_type_t buft) {
+            return buft == emu_gpu_buft();
+        };
         res.reg                   = emu_gpu_reg();
 
         return res;

@@ -1,12 +1,13 @@
 #pragma once
 
-// A GPU for tests, where there is none: a ggml backend whose device is of type GPU, with memory of its own that nothing else can
-// read. Our ops go through the dispatcher of CUDA (src/ops/cuda/lil-ops-cuda.cu) to CUDA's kernels, which run on the CPU in lock
-// step (emu-cuda.h), or with LIL_EMU_METAL through Metal's (emu-metal-device.h); ggml's own ops are computed by the CPU backend,
-// in that memory.
+// A GPU for tests, where there is none: a ggml backend whose device is of type GPU, with memory of its own that nothing
+// else can read. Our ops go through the dispatcher of CUDA (src/ops/cuda/lil-ops-cuda.cu) to CUDA's kernels, which run
+// on the CPU in lock step (emu-cuda.h), or with LIL_EMU_METAL through Metal's (emu-metal-device.h); ggml's own ops are
+// computed by the CPU backend, in that memory.
 //
-// So everything is as on a GPU, from the choice of a form to the last kernel's arguments, but for ggml-cuda, or ggml-metal,
-// itself. Memory is protected while the backend does not compute or copy: whoever takes a device's pointer for the host's crashes.
+// So everything is as on a GPU, from the choice of a form to the last kernel's arguments, but for ggml-cuda, or
+// ggml-metal, itself. Memory is protected while the backend does not compute or copy: whoever takes a device's pointer
+// for the host's crashes.
 //
 //   emu_gpu_register()   once, before a model is loaded that is to use it
 //   emu_gpu              what happened so far
@@ -26,7 +27,8 @@ struct emu_gpu_state {
     size_t n_set = 0; // bytes copied from it
 
     std::map<std::string, size_t> n_ops; // nodes of ours computed, by their op
-    size_t n_launches = 0; // kernels: ours, and one for each of ggml's nodes but FlashAttention, whose parts a second one joins
+    // kernels: ours, and one for each of ggml's nodes but FlashAttention, whose parts a second one joins
+    size_t n_launches = 0;
 
     size_t n_graphs   = 0; // computed
     size_t n_replayed = 0; // of them as CUDA graphs, if this were ggml-cuda

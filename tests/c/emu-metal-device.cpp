@@ -154,7 +154,8 @@ template <> struct parameter<emu_metal::ushort> {
     }
 };
 
-typedef std::function<void(const std::vector<int> & words, ggml_metal_encoder & enc, const emu_metal::place & p)> kernel_t;
+typedef std::function<void(const std::vector<int> & words, ggml_metal_encoder & enc, const emu_metal::place & p)>
+        kernel_t;
 
 template <typename... P, size_t... I>
 static kernel_t make_kernel(void (*fun)(P...), std::index_sequence<I...>) {
@@ -336,7 +337,8 @@ ggml_metal_pipeline_with_params ggml_metal_library_get_pipeline(ggml_metal_libra
     return res;
 }
 
-ggml_metal_pipeline_with_params ggml_metal_library_compile_pipeline(ggml_metal_library_t lib, const char * base, const char * name, ggml_metal_cv_t cv) {
+ggml_metal_pipeline_with_params ggml_metal_library_compile_pipeline(
+        ggml_metal_library_t lib, const char * base, const char * name, ggml_metal_cv_t cv) {
     static const auto names = get_names();
 
     emu_metal_get().n_pipelines++;
@@ -349,7 +351,8 @@ ggml_metal_pipeline_with_params ggml_metal_library_compile_pipeline(ggml_metal_l
     // a constant that a kernel uses must have a value
     REQUIRE(cv->values.count(LIL_METAL_FC_TYPE_K) && cv->values.count(LIL_METAL_FC_TYPE_V));
 
-    lib->pipelines[name] = { &it->second, get_words(names.at(base)), base, cv->values[LIL_METAL_FC_TYPE_K], cv->values[LIL_METAL_FC_TYPE_V] };
+    lib->pipelines[name] = { &it->second, get_words(names.at(base)), base, cv->values[LIL_METAL_FC_TYPE_K],
+        cv->values[LIL_METAL_FC_TYPE_V] };
 
     return ggml_metal_library_get_pipeline(lib, name);
 }
@@ -383,7 +386,8 @@ void ggml_metal_encoder_set_threadgroup_memory_size(ggml_metal_encoder_t enc, si
     enc->n_shmem = size;
 }
 
-void ggml_metal_encoder_dispatch_threadgroups(ggml_metal_encoder_t enc, int tg0, int tg1, int tg2, int tptg0, int tptg1, int tptg2) {
+void ggml_metal_encoder_dispatch_threadgroups(
+        ggml_metal_encoder_t enc, int tg0, int tg1, int tg2, int tptg0, int tptg1, int tptg2) {
     auto & state = emu_metal_get();
 
     REQUIRE(tg0 > 0 && tg1 > 0 && tg2 > 0 && tptg0 > 0 && tptg1 == 1 && tptg2 == 1 && tptg0 <= (int) state.n_threads);
@@ -391,9 +395,8 @@ void ggml_metal_encoder_dispatch_threadgroups(ggml_metal_encoder_t enc, int tg0,
     emu_metal::lil_type_k = enc->pipeline->type_k;
     emu_metal::lil_type_v = enc->pipeline->type_v;
 
-    emu_metal::launch({ (unsigned) tg0, (unsigned) tg1, (unsigned) tg2 }, tptg0, enc->n_shmem, [&](const emu_metal::place & p) {
-        (*enc->pipeline->kernel)(enc->pipeline->words, *enc, p);
-    });
+    emu_metal::launch({ (unsigned) tg0, (unsigned) tg1, (unsigned) tg2 }, tptg0, enc->n_shmem,
+            [&](const emu_metal::place & p) { (*enc->pipeline->kernel)(enc->pipeline->words, *enc, p); });
 
     state.last         = enc->pipeline->name;
     state.last_threads = (uint32_t) tptg0;

@@ -1,8 +1,8 @@
 #pragma once
 
-// ggml-metal's device, library and encoder on the CPU, as far as src/ops/metal uses them: what is encoded runs at once, with the
-// kernels' source (emu-metal.h). A kernel gets its parameters by what its text says of them, [[buffer(3)]] the third buffer, so
-// that a number that is wrong there is found.
+// ggml-metal's device, library and encoder on the CPU, as far as src/ops/metal uses them: what is encoded runs at once,
+// with the kernels' source (emu-metal.h). A kernel gets its parameters by what its text says of them, [[buffer(3)]] the
+// third buffer, so that a number that is wrong there is found.
 //
 // The functions are those of ggml-metal-device.h, which the .m file beside it defines on a Mac.
 

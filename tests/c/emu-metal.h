@@ -1,7 +1,8 @@
 #pragma once
 
-// Metal's language on the CPU, as far as src/ops/metal uses it: its types, address spaces, simd-group functions, barriers and
-// atomics as C++, the threads of a threadgroup as fibers in lock step. The kernels' source is included as it stands:
+// Metal's language on the CPU, as far as src/ops/metal uses it: its types, address spaces, simd-group functions,
+// barriers and atomics as C++, the threads of a threadgroup as fibers in lock step. The kernels' source is included as
+// it stands:
 //
 //   #include "emu-metal.h"
 //
@@ -13,12 +14,12 @@
 //       emu_metal::kernel_lil_attn<4>(args, dst, q, ..., p.shmem, p.tgpig, p.tiitg, p.tiisg, p.sgitg, p.ntg);
 //   });
 //
-// Kernels take their threadgroup memory as a parameter, not as a variable. It has exactly the size asked for, is filled with
-// 0xFF (NaN) for every threadgroup, and a write behind its end is found. Function constants are variables, to be set before
-// a launch. Threadgroups run one after the other, in changing order.
+// Kernels take their threadgroup memory as a parameter, not as a variable. It has exactly the size asked for, is filled
+// with 0xFF (NaN) for every threadgroup, and a write behind its end is found. Function constants are variables, to be
+// set before a launch. Threadgroups run one after the other, in changing order.
 //
-// What this cannot show: what a compiler for Metal says to the source, fast math (here every operation is IEEE's), memory
-// order between threadgroups, speed.
+// What this cannot show: what a compiler for Metal says to the source, fast math (here every operation is IEEE's),
+// memory order between threadgroups, speed.
 
 #include "lockstep.h"
 
@@ -207,7 +208,12 @@ struct atomically {
 
 inline void atomic_store_explicit    (atomic_uint * p, uint x, memory_order) { atomically a; p->value = x; }
 inline uint atomic_load_explicit     (const atomic_uint * p, memory_order)   { atomically a; return p->value; }
-inline uint atomic_fetch_add_explicit(atomic_uint * p, uint x, memory_order) { atomically a; const uint res = p->value; p->value += x; return res; }
+inline uint atomic_fetch_add_explicit(atomic_uint * p, uint x, memory_order) {
+    atomically a;
+    const uint res = p->value;
+    p->value += x;
+    return res;
+}
 
 //
 // launches
@@ -229,7 +235,8 @@ inline void launch(uint3 grid, int n_threads, size_t n_shmem, const std::functio
     static const size_t N_GUARD = 256;
 
     if (n_threads%32 != 0 || n_threads < 32 || n_threads > 1024 || n_shmem > 32768 || n_shmem%16 != 0) {
-        fprintf(stderr, "emu_metal: %d threads with %zu bytes of threadgroup memory cannot be launched\n", n_threads, n_shmem);
+        fprintf(stderr, "emu_metal: %d threads with %zu bytes of threadgroup memory cannot be launched\n", n_threads,
+                n_shmem);
         abort();
     }
 
@@ -249,7 +256,8 @@ inline void launch(uint3 grid, int n_threads, size_t n_shmem, const std::functio
 
         race_begin_group(shmem, n_shmem);
         lockstep_run(n_threads, [&](int t) {
-            const place p = { shmem, { i%grid.x, i/grid.x%grid.y, i/grid.x/grid.y }, (ushort) t, (ushort) (t%32), (ushort) (t/32), { (ushort) n_threads, 1, 1 } };
+            const place p = { shmem, { i%grid.x, i/grid.x%grid.y, i/grid.x/grid.y }, (ushort) t,
+                (ushort) (t%32), (ushort) (t/32), { (ushort) n_threads, 1, 1 } };
             body(p);
         });
         race_end_group();

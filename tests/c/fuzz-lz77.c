@@ -1,4 +1,5 @@
-// Fuzzes lz77.c against brute force: phrases and size after every chunk, the chunks cut by the input itself, a clone halfway.
+// Fuzzes lz77.c against brute force: phrases and size after every chunk, the chunks cut by the input itself, a clone
+// halfway.
 //
 //     clang -g -O1 -fsanitize=fuzzer,address,undefined fuzz-lz77.c ../../src/guardian/lz77.c -o fuzz-lz77
 //     ./fuzz-lz77 -max_len=4096 -max_total_time=60
@@ -19,7 +20,8 @@ static uint64_t input_seed; // what to repeat, where the inputs come from a seed
 #define CHECK(x) \
     do { \
         if (!(x)) { \
-            fprintf(stderr, "%s:%d: failed: %s (repeat: fuzz-lz77 1 %llu)\n", __FILE__, __LINE__, #x, (unsigned long long) input_seed); \
+            fprintf(stderr, "%s:%d: failed: %s (repeat: fuzz-lz77 1 %llu)\n", __FILE__, __LINE__, #x, \
+                    (unsigned long long) input_seed); \
             abort(); \
         } \
     } while (0)

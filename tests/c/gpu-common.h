@@ -1,8 +1,8 @@
 #pragma once
 
-// What the tests on GPU devices share. Without a device they are skipped, exit status 77; with LIL_REQUIRE_GPU set in the
-// environment they fail instead. GGML_VK_VISIBLE_DEVICES=0 makes ggml's Vulkan backend take a device that is no GPU, as Mesa's
-// lavapipe.
+// What the tests on GPU devices share. Without a device they are skipped, exit status 77; with LIL_REQUIRE_GPU set in
+// the environment they fail instead. GGML_VK_VISIBLE_DEVICES=0 makes ggml's Vulkan backend take a device that is no
+// GPU, as Mesa's lavapipe.
 
 #include "sparse-common.h"
 
@@ -16,8 +16,8 @@ static const int STATUS_SKIP = 77;
 
 static bool is_lavapipe = false;
 
-// The lavapipe of Mesa 22.3 (Debian 12) reads buffers after they were destroyed: programs that replace a buffer by a larger one
-// crash now and then. With it, buffers are not destroyed here; their memory is freed all the same.
+// The lavapipe of Mesa 22.3 (Debian 12) reads buffers after they were destroyed: programs that replace a buffer by a
+// larger one crash now and then. With it, buffers are not destroyed here; their memory is freed all the same.
 #if defined(__linux__)
 #include <dlfcn.h>
 

@@ -4,15 +4,16 @@
 //
 //   lockstep_run(n, body)        body(0) ... body(n - 1), all under way at once; returns when all have returned
 //   lockstep_barrier()           waits for all n
-//   lockstep_sub_barrier(width)  waits for the aligned group of `width` threads (a simd-group, a warp) that the caller is in;
-//                                the last group may be smaller. It orders no memory: lockstep_order() after it does (race.h)
+//   lockstep_sub_barrier(width)  waits for the aligned group of `width` threads (a simd-group, a warp) that the caller
+//                                is in; the last group may be smaller. It orders no memory: lockstep_order() after it
+//                                does (race.h)
 //
-// In each round about half of the groups of 32 threads run once, up to their next barrier, and for some rounds the same ones: so
-// they drift apart as far as the barriers let them. Where a round begins and in which direction it goes changes from round to round.
-// So a result which hangs on the order of threads (a barrier that is missing) changes too.
+// In each round about half of the groups of 32 threads run once, up to their next barrier, and for some rounds the same
+// ones: so they drift apart as far as the barriers let them. Where a round begins and in which direction it goes
+// changes from round to round. So a result which hangs on the order of threads (a barrier that is missing) changes too.
 //
-// A thread that waits for one that has returned, or that stands at another line's barrier, waits for ever on a GPU, or goes on
-// with wrong data: here the program aborts and says which threads wait where.
+// A thread that waits for one that has returned, or that stands at another line's barrier, waits for ever on a GPU, or
+// goes on with wrong data: here the program aborts and says which threads wait where.
 //
 // Memory: LOCKSTEP_STACK bytes of address space for each thread of the largest group, kept. Not for Windows. Address
 // sanitizers do not know the fibers' stacks.
@@ -160,14 +161,16 @@ inline bool lockstep_release(int i0, int i1, int width) {
         const lockstep_fiber & f = *g.fibers[i0];
         for (i1 = i0 + 1; i1 < g.n; ++i1) {
             const lockstep_fiber & o = *g.fibers[i1];
-            if (o.state != f.state || (f.state == LOCKSTEP_WAITS && (o.width != f.width || o.line != f.line || o.file != f.file))) {
+            if (o.state != f.state ||
+                    (f.state == LOCKSTEP_WAITS && (o.width != f.width || o.line != f.line || o.file != f.file))) {
                 break;
             }
         }
         if (f.state == LOCKSTEP_DONE) {
             fprintf(stderr, "  [%d, %d) have returned\n", i0, i1);
         } else {
-            fprintf(stderr, "  [%d, %d) wait at %s:%d, for %s of %d\n", i0, i1, f.file, f.line, f.width ? "a sub-group" : "the group", f.width ? f.width : g.n);
+            fprintf(stderr, "  [%d, %d) wait at %s:%d, for %s of %d\n", i0, i1, f.file, f.line,
+                    f.width ? "a sub-group" : "the group", f.width ? f.width : g.n);
         }
     }
     abort();

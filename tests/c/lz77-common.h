@@ -12,8 +12,8 @@
 // reference
 //
 
-// The definition of lz77.h, taken literally. Writes where each phrase starts and returns how many there are; starts holds
-// n entries. O(n^2) for ordinary texts.
+// The definition of lz77.h, taken literally. Writes where each phrase starts and returns how many there are; starts
+// holds n entries. O(n^2) for ordinary texts.
 static inline size_t reference_parse(const uint8_t * text, size_t n, size_t * starts) {
     size_t n_phrases = 0;
 
@@ -99,12 +99,73 @@ static inline void text_loop(uint8_t * text, size_t n, size_t period) {
 // falls off as 1/rank; now and then a phrase is taken up again from a little earlier, as people do.
 static inline void text_prose(struct rng * rng, uint8_t * text, size_t n) {
     static const char * const function_words[] = {
-        "the", "of", "and", "a", "to", "in", "that", "it", "his", "I", "he", "but", "as", "with", "is", "was", "for", "all",
-        "this", "at", "by", "not", "from", "him", "so", "on", "be", "one", "you", "there", "now", "had", "have", "or", "were",
-        "they", "which", "like", "me", "then", "their", "some", "what", "when", "an", "are", "my", "no", "upon", "out",
-        "into", "up", "more", "if", "them", "would", "we", "these", "been", "over", "only", "its", "such", "though",
+        "the",
+        "of",
+        "and",
+        "a",
+        "to",
+        "in",
+        "that",
+        "it",
+        "his",
+        "I",
+        "he",
+        "but",
+        "as",
+        "with",
+        "is",
+        "was",
+        "for",
+        "all",
+        "this",
+        "at",
+        "by",
+        "not",
+        "from",
+        "him",
+        "so",
+        "on",
+        "be",
+        "one",
+        "you",
+        "there",
+        "now",
+        "had",
+        "have",
+        "or",
+        "were",
+        "they",
+        "which",
+        "like",
+        "me",
+        "then",
+        "their",
+        "some",
+        "what",
+        "when",
+        "an",
+        "are",
+        "my",
+        "no",
+        "upon",
+        "out",
+        "into",
+        "up",
+        "more",
+        "if",
+        "them",
+        "would",
+        "we",
+        "these",
+        "been",
+        "over",
+        "only",
+        "its",
+        "such",
+        "though",
     };
-    static const char * const onsets[] = { "b", "br", "c", "ch", "d", "f", "fl", "g", "h", "l", "m", "n", "p", "pr", "r", "s", "sh", "st", "t", "w" };
+    static const char * const onsets[] = { "b", "br", "c", "ch", "d", "f", "fl", "g", "h", "l", "m", "n", "p", "pr",
+        "r", "s", "sh", "st", "t", "w" };
     static const char * const vowels[] = { "a", "e", "i", "o", "u", "ea", "ou", "ai", "ee", "oo" };
     static const char * const codas [] = { "", "n", "r", "st", "l", "ck", "d", "ng", "t", "s" };
     static const char * const ends  [] = { "", "", "", "s", "ed", "ing", "ly", "er" };

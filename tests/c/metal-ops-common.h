@@ -29,7 +29,8 @@ static void test_init(int argc, char ** argv) {
     ggml_backend_dev_t dev = ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
     CHECK(dev);
 
-    const auto get_ops = (lil_get_ops_t) ggml_backend_reg_get_proc_address(ggml_backend_dev_backend_reg(dev), "lil_ops");
+    const auto get_ops =
+            (lil_get_ops_t) ggml_backend_reg_get_proc_address(ggml_backend_dev_backend_reg(dev), "lil_ops");
     CHECK(get_ops);
 
     ops   = get_ops();

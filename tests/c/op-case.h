@@ -1,6 +1,7 @@
 #pragma once
 
-// What the tests of single nodes share, see lil-ops.h: random tensors in memory of their own, sequences, the node itself.
+// What the tests of single nodes share, see lil-ops.h: random tensors in memory of their own, sequences, the node
+// itself.
 
 #include "ops-common.h"
 
@@ -70,8 +71,8 @@ struct test_case {
         return t;
     }
 
-    // K or V [n_embd*n_head_kv, n_cells, n_stream]. Each cell has a scale of its own, so that an attention is no mean. exact: of
-    // values that every type, and F16 too, holds as they are
+    // K or V [n_embd*n_head_kv, n_cells, n_stream]. Each cell has a scale of its own, so that an attention is no mean.
+    // exact: of values that every type, and F16 too, holds as they are
     ggml_tensor * tensor_kv(ggml_type type, int64_t ne0, int64_t ne1, int64_t ne2, bool exact = false) {
         ggml_tensor * t = tensor(type, ne0, ne1, ne2);
 
@@ -79,10 +80,12 @@ struct test_case {
 
         std::vector<float> x(ggml_nelements(t));
         for (int64_t r = 0; r < ggml_nrows(t); ++r) {
-            const float scale = exact ? ldexpf(1.0f, rand_int(0, 2) - (type == GGML_TYPE_Q4_0 ? 3 : 7)) : 0.25f + 2.0f*(float) rng()/(float) rng.max();
+            const float scale = exact ? ldexpf(1.0f, rand_int(0, 2) - (type == GGML_TYPE_Q4_0 ? 3 : 7))
+                                      : 0.25f + 2.0f*(float) rng()/(float) rng.max();
 
             for (int64_t i = 0; i < ne0; ++i) {
-                const int m = i%32 == 0 ? -most : rand_int(1 - most, most - 1); // the largest of a block tells its scale
+                // the largest of a block tells its scale
+                const int m = i%32 == 0 ? -most : rand_int(1 - most, most - 1);
 
                 x[r*ne0 + i] = scale*(exact ? (float) m : (float) rng()/(float) rng.max()*2.0f - 1.0f);
             }
@@ -146,7 +149,8 @@ struct sequences {
 };
 
 // bytes [begin, end) of a tensor: the same bits, or F32 and near
-static inline void compare(const ggml_tensor * t, const std::vector<char> & got, const std::vector<char> & ref, size_t begin, size_t end, double tol) {
+static inline void compare(const ggml_tensor * t, const std::vector<char> & got, const std::vector<char> & ref,
+        size_t begin, size_t end, double tol) {
     for (size_t i = begin; i < end; i += sizeof(float)) {
         const size_t n = std::min(sizeof(float), end - i);
         if (memcmp(&got[i], &ref[i], n) == 0) {
@@ -163,19 +167,22 @@ static inline void compare(const ggml_tensor * t, const std::vector<char> & got,
             int32_t yi = 0;
             memcpy(&xi, &got[i], n);
             memcpy(&yi, &ref[i], n);
-            fprintf(stderr, "element %zu of [%d, %d, %d, %d]: %.9g (%d), expected %.9g (%d)\n", (i - begin)/sizeof(float),
-                    (int) t->ne[0], (int) t->ne[1], (int) t->ne[2], (int) t->ne[3], x, xi, y, yi);
+            fprintf(stderr, "element %zu of [%d, %d, %d, %d]: %.9g (%d), expected %.9g (%d)\n",
+                    (i - begin)/sizeof(float), (int) t->ne[0], (int) t->ne[1], (int) t->ne[2], (int) t->ne[3], x, xi,
+                    y, yi);
             CHECK(!"near");
         }
     }
 }
 
-static inline void compare(const ggml_tensor * t, const std::vector<char> & got, const std::vector<char> & ref, double tol) {
+static inline void compare(
+        const ggml_tensor * t, const std::vector<char> & got, const std::vector<char> & ref, double tol) {
     compare(t, got, ref, 0, ref.size(), tol);
 }
 
 // makes dst the node of an op
-static inline void set_op(ggml_tensor * dst, ggml_custom_op_t fun, const std::vector<ggml_tensor *> & src, const void * layer) {
+static inline void set_op(
+        ggml_tensor * dst, ggml_custom_op_t fun, const std::vector<ggml_tensor *> & src, const void * layer) {
     lil_node_params params = {};
 
     params.fun      = fun;

@@ -21,7 +21,8 @@
 #define CHECK(x) \
     do { \
         if (!(x)) { \
-            fprintf(stderr, "%s:%d: seed %u: %s: CHECK(%s) failed\n", __FILE__, __LINE__, seed, test_name.c_str(), #x); \
+            fprintf(stderr, "%s:%d: seed %u: %s: CHECK(%s) failed\n", __FILE__, __LINE__, seed, test_name.c_str(), \
+                    #x); \
             exit(1); \
         } \
     } while (0)
@@ -70,7 +71,8 @@ static inline std::vector<int32_t> rand_cells(int n, int n_cells) {
 // levels 0: no ties to speak of
 static inline void fill_levels(float * x, int64_t n, int levels, float scale = 1.0f) {
     for (int64_t i = 0; i < n; ++i) {
-        x[i] = levels ? scale*(float) (rand_int(0, levels - 1) - levels/2) : scale*((float) (rng()%(1u << 24))/(float) (1u << 23) - 1.0f);
+        x[i] = levels ? scale*(float) (rand_int(0, levels - 1) - levels/2)
+                      : scale*((float) (rng()%(1u << 24))/(float) (1u << 23) - 1.0f);
         if (x[i] == 0.0f && rng()%2) {
             x[i] = -0.0f;
         }
@@ -78,7 +80,8 @@ static inline void fill_levels(float * x, int64_t n, int levels, float scale = 1
 }
 
 // types of a KV cache
-static const std::vector<ggml_type> TYPES = { GGML_TYPE_F16, GGML_TYPE_F32, GGML_TYPE_BF16, GGML_TYPE_Q8_0, GGML_TYPE_Q4_0 };
+static const std::vector<ggml_type> TYPES = { GGML_TYPE_F16, GGML_TYPE_F32, GGML_TYPE_BF16, GGML_TYPE_Q8_0,
+    GGML_TYPE_Q4_0 };
 
 static inline ggml_type rand_type(int n_embd) {
     ggml_type type;

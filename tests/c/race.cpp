@@ -63,7 +63,8 @@ void race_watch(const void * p, size_t size) {
 }
 
 void race_unwatch(const void * p) {
-    watched.erase(std::find_if(watched.begin(), watched.end(), [=](const region & r) { return r.begin == (uintptr_t) p; }));
+    watched.erase(
+            std::find_if(watched.begin(), watched.end(), [=](const region & r) { return r.begin == (uintptr_t) p; }));
 }
 
 void race_begin_launch() {
@@ -105,7 +106,8 @@ static bool is_before(const access & a, const access & now) {
     return a.n_barrier < now.n_barrier || a.thread == now.thread || (a.warp == now.warp && a.n_warp < now.n_warp);
 }
 
-[[noreturn]] static void report(bool now_writes, bool a_writes, const access & a, const access & now, uintptr_t at, bool in_shared) {
+[[noreturn]] static void report(
+        bool now_writes, bool a_writes, const access & a, const access & now, uintptr_t at, bool in_shared) {
     fprintf(stderr, "race at byte %zu of %s memory: thread %d %s it, and with no barrier between thread %d %s it:\n",
             (size_t) (at - (in_shared ? shared : watched[0].begin)), in_shared ? "shared" : "device",
             a.thread, a_writes ? "writes" : "reads", now.thread, now_writes ? "writes" : "reads");
@@ -211,7 +213,9 @@ ACCESS(8)
 ACCESS(16)
 
 // of variables that are made at their first use
-unsigned char __tsan_atomic8_load(const volatile unsigned char * p, int) { return __atomic_load_n(p, __ATOMIC_SEQ_CST); }
+unsigned char __tsan_atomic8_load(const volatile unsigned char * p, int) {
+    return __atomic_load_n(p, __ATOMIC_SEQ_CST);
+}
 
 // clang's
 void * __tsan_memcpy(void * dst, const void * src, size_t n) {

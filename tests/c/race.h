@@ -1,14 +1,14 @@
 #pragma once
 
-// Data races of kernels that run in lock step (lockstep.h): two threads of a launch at one byte, one of them writing, and no barrier
-// between them that orders memory. It does not hang on the order in which the threads run.
+// Data races of kernels that run in lock step (lockstep.h): two threads of a launch at one byte, one of them writing,
+// and no barrier between them that orders memory. It does not hang on the order in which the threads run.
 //
-// The kernels' files are compiled with -fsanitize=thread and linked without: the compiler calls __tsan_read4(p) and the like before
-// every access, and race.cpp, not the sanitizer's library, answers. Without LIL_RACES nothing is looked at.
+// The kernels' files are compiled with -fsanitize=thread and linked without: the compiler calls __tsan_read4(p) and the
+// like before every access, and race.cpp, not the sanitizer's library, answers. Without LIL_RACES nothing is looked at.
 //
-// What orders: a barrier of the group orders its threads; a warp's (simd-group's) barrier orders those of the warp; shuffles order
-// nothing, and so do atomics, which only do not race with each other. Threads of different groups are not ordered at all, those of
-// different launches are.
+// What orders: a barrier of the group orders its threads; a warp's (simd-group's) barrier orders those of the warp;
+// shuffles order nothing, and so do atomics, which only do not race with each other. Threads of different groups are
+// not ordered at all, those of different launches are.
 
 #include <cstddef>
 

@@ -19,7 +19,8 @@
 #define CHECK(x) \
     do { \
         if (!(x)) { \
-            fprintf(stderr, "%s:%d: %s: CHECK(%s) failed; lil_last_error: %s\n", __FILE__, __LINE__, test_name, #x, lil_last_error()); \
+            fprintf(stderr, "%s:%d: %s: CHECK(%s) failed; lil_last_error: %s\n", __FILE__, __LINE__, test_name, #x, \
+                    lil_last_error()); \
             exit(1); \
         } \
     } while (0)
@@ -197,11 +198,13 @@ static inline bool load_model(const char * path, llama_model_params mparams = ll
 
     std::string words;
     for (int i = 0; i < 700; ++i) {
-        static const char * const w[] = { "river", "stone", "the", "a", "boat", "went", "slowly", "under", "bridges", "and", "nobody", "saw", "it" };
+        static const char * const w[] = { "river", "stone", "the", "a", "boat", "went", "slowly", "under", "bridges",
+            "and", "nobody", "saw", "it" };
         words += std::string(w[(i*i + i/7)%13]) + (i%11 == 10 ? ". " : " ");
     }
     text.resize(words.size());
-    text.resize(llama_tokenize(llama_model_get_vocab(model), words.c_str(), words.size(), text.data(), text.size(), true, false));
+    text.resize(llama_tokenize(
+            llama_model_get_vocab(model), words.c_str(), words.size(), text.data(), text.size(), true, false));
 
     llama_context * probe = new_context(make_options(LIL_SPARSE_H2O, 64));
     for (int32_t il = 0; il < n_layer; ++il) {

@@ -1,6 +1,6 @@
-// A program for stock llama.cpp: it is compiled with stock headers and knows nothing of ours. It prints the shapes that it
-// was compiled with, the values that the library fills them with, and what the model says. Linked with our libraries and
-// with stock's it must print the same.
+// A program for stock llama.cpp: it is compiled with stock headers and knows nothing of ours. It prints the shapes that
+// it was compiled with, the values that the library fills them with, and what the model says. Linked with our libraries
+// and with stock's it must print the same.
 //
 //   test-abi model.gguf
 
@@ -40,7 +40,8 @@ static void print_defaults(void) {
 
     const struct llama_context_params c = llama_context_default_params();
     printf("n_ctx %u, n_batch %u, n_ubatch %u, n_seq_max %u, n_threads %d, flash_attn %d, type_k %d, type_v %d\n",
-        c.n_ctx, c.n_batch, c.n_ubatch, c.n_seq_max, c.n_threads, (int) c.flash_attn_type, (int) c.type_k, (int) c.type_v);
+            c.n_ctx, c.n_batch, c.n_ubatch, c.n_seq_max, c.n_threads, (int) c.flash_attn_type, (int) c.type_k,
+            (int) c.type_v);
     printf("embeddings %d, offload_kqv %d, no_perf %d, op_offload %d, swa_full %d, kv_unified %d\n",
         c.embeddings, c.offload_kqv, c.no_perf, c.op_offload, c.swa_full, c.kv_unified);
 
@@ -74,7 +75,8 @@ int main(int argc, char ** argv) {
     if (!ctx) {
         return 1;
     }
-    printf("n_ctx %u, n_vocab %d, n_layer %d\n", llama_n_ctx(ctx), llama_vocab_n_tokens(vocab), llama_model_n_layer(model));
+    printf("n_ctx %u, n_vocab %d, n_layer %d\n", llama_n_ctx(ctx), llama_vocab_n_tokens(vocab),
+            llama_model_n_layer(model));
 
     struct llama_sampler * chain = llama_sampler_chain_init(llama_sampler_chain_default_params());
     llama_sampler_chain_add(chain, llama_sampler_init_greedy());

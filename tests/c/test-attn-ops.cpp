@@ -1,5 +1,6 @@
 // The CPU ops of the select methods that read K and V rows, against references in F64 over random inputs:
-// attn and attn_join, page_bounds, page_scores, block_scores. attn's error is no larger than that of ggml's FlashAttention.
+// attn and attn_join, page_bounds, page_scores, block_scores. attn's error is no larger than that of ggml's
+// FlashAttention.
 //
 //   test-attn-ops [seed]
 
@@ -44,13 +45,16 @@ struct graph {
         return ggml_new_tensor_4d(ctx, type, ne0, ne1, ne2, ne3);
     }
 
-    ggml_tensor * op(ggml_custom_op_t fun, lil_select_layer & layer, std::vector<ggml_tensor *> src, int64_t ne0, int64_t ne1 = 1, int64_t ne2 = 1) {
-        ggml_tensor * res = ggml_custom_4d(ctx, GGML_TYPE_F32, ne0, ne1, ne2, 1, src.data(), (int) src.size(), fun, GGML_N_TASKS_MAX, &layer);
+    ggml_tensor * op(ggml_custom_op_t fun, lil_select_layer & layer, std::vector<ggml_tensor *> src, int64_t ne0,
+            int64_t ne1 = 1, int64_t ne2 = 1) {
+        ggml_tensor * res = ggml_custom_4d(
+                ctx, GGML_TYPE_F32, ne0, ne1, ne2, 1, src.data(), (int) src.size(), fun, GGML_N_TASKS_MAX, &layer);
         ggml_build_forward_expand(gf, res);
         return res;
     }
 
-    ggml_tensor * op_inplace(ggml_custom_op_t fun, lil_select_layer & layer, ggml_tensor * dst, std::vector<ggml_tensor *> src) {
+    ggml_tensor * op_inplace(
+            ggml_custom_op_t fun, lil_select_layer & layer, ggml_tensor * dst, std::vector<ggml_tensor *> src) {
         ggml_tensor * res = ggml_custom_inplace(ctx, dst, src.data(), (int) src.size(), fun, GGML_N_TASKS_MAX, &layer);
         ggml_build_forward_expand(gf, res);
         return res;
@@ -86,8 +90,8 @@ static std::vector<float> get_row(const ggml_tensor * t, int64_t i1, int64_t i2,
     return res;
 }
 
-// K or V [n_embd*n_head_kv, n_cells, n_stream] with random content. Each cell has a scale of its own, so that an attention
-// is no mean
+// K or V [n_embd*n_head_kv, n_cells, n_stream] with random content. Each cell has a scale of its own, so that an
+// attention is no mean
 struct kv_cache {
     ggml_tensor * t = nullptr;
 
@@ -133,7 +137,8 @@ struct kv_cache {
 // tests
 //
 
-static void test_attn(int n_embd, int n_embd_v, int n_group, ggml_type type_k, ggml_type type_v, int n_list, bool shared, bool kq, float softcap) {
+static void test_attn(int n_embd, int n_embd_v, int n_group, ggml_type type_k, ggml_type type_v, int n_list,
+        bool shared, bool kq, float softcap) {
     const int n_head_kv = rand_int(1, 3);
     const int n_head    = n_head_kv*n_group;
     const int n_steps   = rand_int(1, 3);
@@ -143,8 +148,10 @@ static void test_attn(int n_embd, int n_embd_v, int n_group, ggml_type type_k, g
     const int n_threads = rand_int(1, 5);
 
     char name[256];
-    snprintf(name, sizeof(name), "attn: n_embd %d/%d, heads %d*%d, %s/%s, list %d of %d, steps %d, shared %d, kq %d, softcap %g, threads %d",
-            n_embd, n_embd_v, n_head_kv, n_group, ggml_type_name(type_k), ggml_type_name(type_v), n_list, n_max, n_steps, shared, kq, softcap, n_threads);
+    snprintf(name, sizeof(name),
+            "attn: n_embd %d/%d, heads %d*%d, %s/%s, list %d of %d, steps %d, shared %d, kq %d, softcap %g, threads %d",
+            n_embd, n_embd_v, n_head_kv, n_group, ggml_type_name(type_k), ggml_type_name(type_v), n_list, n_max,
+            n_steps, shared, kq, softcap, n_threads);
     test_name = name;
 
     lil_select_layer layer = {};
@@ -160,7 +167,8 @@ static void test_attn(int n_embd, int n_embd_v, int n_group, ggml_type type_k, g
     ggml_tensor * list  = g.input(GGML_TYPE_I32, 1 + n_max, shared ? 1 : n_head_kv, n_steps);
     ggml_tensor * steps = g.input(GGML_TYPE_I32, LIL_SEL_COUNT, n_steps);
 
-    ggml_tensor * work = g.op(ops->attn, layer, { q, k, v, list, steps }, lil_attn_n_work(n_embd_v, n_head, n_max, n_steps, kq));
+    ggml_tensor * work =
+            g.op(ops->attn, layer, { q, k, v, list, steps }, lil_attn_n_work(n_embd_v, n_head, n_max, n_steps, kq));
     ggml_tensor * out  = g.op(ops->attn_join, layer, { work, list }, n_embd_v, n_head, n_steps);
 
     g.alloc();
@@ -233,14 +241,16 @@ static void test_attn(int n_embd, int n_embd_v, int n_group, ggml_type type_k, g
     }
 }
 
-// The errors of the op over all tokens and of llama.cpp's FlashAttention, as it builds it, against F64: ours is not the larger
+// The errors of the op over all tokens and of llama.cpp's FlashAttention, as it builds it, against F64: ours is not the
+// larger
 static void test_error(int n_embd, int n_group, ggml_type type, int n) {
     const int n_head_kv = 2;
     const int n_head    = n_head_kv*n_group;
     const int n_kv      = (n + 255)/256*256; // llama.cpp's, which masks the rest
 
     char name[256];
-    snprintf(name, sizeof(name), "error: n_embd %d, heads %d*%d, %s, %d tokens", n_embd, n_head_kv, n_group, ggml_type_name(type), n);
+    snprintf(name, sizeof(name), "error: n_embd %d, heads %d*%d, %s, %d tokens", n_embd, n_head_kv, n_group,
+            ggml_type_name(type), n);
     test_name = name;
 
     lil_select_layer layer = {};
@@ -256,7 +266,8 @@ static void test_error(int n_embd, int n_group, ggml_type type, int n) {
     ggml_tensor * steps = g.input(GGML_TYPE_I32, LIL_SEL_COUNT, 1);
     ggml_tensor * mask  = g.input(GGML_TYPE_F16, n_kv, 1);
 
-    ggml_tensor * work = g.op(ops->attn, layer, { q, k, v, list, steps }, lil_attn_n_work(n_embd, n_head, n_kv, 1, false));
+    ggml_tensor * work =
+            g.op(ops->attn, layer, { q, k, v, list, steps }, lil_attn_n_work(n_embd, n_head, n_kv, 1, false));
     ggml_tensor * ours = g.op(ops->attn_join, layer, { work, list }, n_embd, n_head, 1);
 
     const auto view = [&](ggml_tensor * t) {
@@ -265,7 +276,8 @@ static void test_error(int n_embd, int n_group, ggml_type type, int n) {
         return type == GGML_TYPE_F32 ? ggml_cast(g.ctx, t, GGML_TYPE_F16) : t;
     };
 
-    ggml_tensor * theirs = ggml_flash_attn_ext(g.ctx, ggml_permute(g.ctx, q, 0, 2, 1, 3), view(k), view(v), mask, layer.scale, 0.0f, 0.0f);
+    ggml_tensor * theirs = ggml_flash_attn_ext(
+            g.ctx, ggml_permute(g.ctx, q, 0, 2, 1, 3), view(k), view(v), mask, layer.scale, 0.0f, 0.0f);
     ggml_prec_set_acc(theirs, GGML_PREC_F32);
     ggml_build_forward_expand(g.gf, theirs);
 
@@ -343,7 +355,8 @@ static void test_pages(int n_embd, int n_group, ggml_type type_k, ggml_type type
 
     char name[256];
     snprintf(name, sizeof(name), "pages: n_embd %d, heads %d*%d, %s, bounds %s, steps %d, pages %d of %d, threads %d",
-            n_embd, n_head_kv, n_group, ggml_type_name(type_k), ggml_type_name(type_b), n_steps, n_pages, page_size, n_threads);
+            n_embd, n_head_kv, n_group, ggml_type_name(type_k), ggml_type_name(type_b), n_steps, n_pages, page_size,
+            n_threads);
     test_name = name;
 
     lil_select_layer layer = {};
@@ -453,7 +466,8 @@ static void test_blocks(int n_embd, int n_group) {
     const int n_threads = rand_int(1, 5);
 
     char name[256];
-    snprintf(name, sizeof(name), "blocks: n_embd %d, heads %d*%d, steps %d, blocks %d, threads %d", n_embd, n_head_kv, n_group, n_steps, n_blocks, n_threads);
+    snprintf(name, sizeof(name), "blocks: n_embd %d, heads %d*%d, steps %d, blocks %d, threads %d", n_embd, n_head_kv,
+            n_group, n_steps, n_blocks, n_threads);
     test_name = name;
 
     lil_select_layer layer = {};
@@ -540,7 +554,8 @@ static void test_blocks(int n_embd, int n_group) {
 
             double ref = 0.0;
             for (int h = 0; h < n_head; ++h) {
-                ref += dot(qs.data() + (s*n_head + h)*n_embd, rs.data() + ((n_tables - 1 - s)*n_blocks + b)*repr->ne[0] + h/n_group*n_embd, n_embd);
+                ref += dot(qs.data() + (s*n_head + h)*n_embd,
+                        rs.data() + ((n_tables - 1 - s)*n_blocks + b)*repr->ne[0] + h/n_group*n_embd, n_embd);
             }
             check_near(score[b], ref, 2e-4);
         }
@@ -583,7 +598,9 @@ int main(int argc, char ** argv) {
 
             const ggml_type type_k = rand_type(n_embd);
 
-            test_pages(n_embd, n_group, type_k, type_k == GGML_TYPE_F16 || (type_k == GGML_TYPE_F32 && rng()%2 == 0) ? GGML_TYPE_F16 : GGML_TYPE_F32);
+            test_pages(n_embd, n_group, type_k,
+                    type_k == GGML_TYPE_F16 || (type_k == GGML_TYPE_F32 && rng()%2 == 0) ? GGML_TYPE_F16
+                                                                                           : GGML_TYPE_F32);
             test_blocks(n_embd, n_group);
             n_tests += 2;
         }
@@ -606,7 +623,8 @@ int main(int argc, char ** argv) {
         const int n_embd_v = rand_int(1, 70);
         const int n_group  = rand_int(1, 20);
 
-        test_attn(n_embd, n_embd_v, n_group, TYPES[rng()%3], TYPES[rng()%3], rand_int(1, 300), rng()%2 == 0, rng()%2 == 0, 0.0f);
+        test_attn(n_embd, n_embd_v, n_group, TYPES[rng()%3], TYPES[rng()%3], rand_int(1, 300), rng()%2 == 0,
+                rng()%2 == 0, 0.0f);
         test_pages(n_embd, n_group, TYPES[rng()%2], GGML_TYPE_F16);
         test_blocks(n_embd, n_group);
         n_tests += 3;
@@ -614,7 +632,8 @@ int main(int argc, char ** argv) {
 
     ggml_backend_free(backend);
 
-    printf("test-attn-ops: %d cases, seed %u: ok; error at most %.1e of FlashAttention's\n", n_tests, seed, error_worst);
+    printf("test-attn-ops: %d cases, seed %u: ok; error at most %.1e of FlashAttention's\n", n_tests, seed,
+            error_worst);
 
     return 0;
 }

@@ -23,8 +23,11 @@ static void test_attn(int n_embd, int n_embd_v, int n_group, ggml_type type_k, g
     const int n_sm      = pick({ 1, 4, 20, 132 });
 
     char name[256];
-    snprintf(name, sizeof(name), "attn: n_embd %d/%d, heads %d*%d, %s/%s, list %d of %d, steps %d, shared %d, kq %d, softcap %g, multiprocessors %d",
-            n_embd, n_embd_v, n_head_kv, n_group, ggml_type_name(type_k), ggml_type_name(type_v), n_list, n_max, n_steps, shared, kq, (double) softcap, n_sm);
+    snprintf(name, sizeof(name),
+            "attn: n_embd %d/%d, heads %d*%d, %s/%s, list %d of %d, steps %d, shared %d, kq %d, softcap %g, "
+            "multiprocessors %d",
+            n_embd, n_embd_v, n_head_kv, n_group, ggml_type_name(type_k), ggml_type_name(type_v), n_list, n_max,
+            n_steps, shared, kq, (double) softcap, n_sm);
     test_name = name;
 
     lil_select_layer layer = {};
@@ -108,11 +111,13 @@ static void test_attn_all() {
         for (int n_group : { 1, 2, 3, 5, 7, 8, 9, 16 }) {
             const int n_embd_v = rng()%4 == 0 ? 32*rand_int(1, 8) : n_embd;
 
-            for (int n_list : { pick({ 1, 2, 31, 32, 33 }), pick({ 63, 64, 65, 127, 128, 129 }), pick({ 255, 256, 257, 500 }) }) {
+            for (int n_list :
+                    { pick({ 1, 2, 31, 32, 33 }), pick({ 63, 64, 65, 127, 128, 129 }), pick({ 255, 256, 257, 500 }) }) {
                 const ggml_type type = rand_type(n_embd%32 ? n_embd : n_embd_v);
 
                 // the types that have kernels of their own, and others
-                test_attn(n_embd, n_embd_v, n_group, type, rng()%4 && n_embd_v%ggml_blck_size(type) == 0 ? type : rand_type(n_embd_v), n_list);
+                test_attn(n_embd, n_embd_v, n_group, type,
+                        rng()%4 && n_embd_v%ggml_blck_size(type) == 0 ? type : rand_type(n_embd_v), n_list);
             }
         }
     }
@@ -139,8 +144,9 @@ static void test_pages(int n_embd, int n_group, ggml_type type_k, ggml_type type
     const int page_size = pick({ 1, 2, 7, 15, 16, 17, 20 });
 
     char name[256];
-    snprintf(name, sizeof(name), "pages: n_embd %d, heads %d*%d, %s, bounds %s, steps %d, pages %d of %d%s",
-            n_embd, n_head_kv, n_group, ggml_type_name(type_k), ggml_type_name(type_b), n_steps, n_pages, page_size, in_scores ? ", in scores" : "");
+    snprintf(name, sizeof(name), "pages: n_embd %d, heads %d*%d, %s, bounds %s, steps %d, pages %d of %d%s", n_embd,
+            n_head_kv, n_group, ggml_type_name(type_k), ggml_type_name(type_b), n_steps, n_pages, page_size,
+            in_scores ? ", in scores" : "");
     test_name = name;
 
     lil_select_layer layer = {};
@@ -199,7 +205,8 @@ static void test_pages(int n_embd, int n_group, ggml_type type_k, ggml_type type
                 }
 
                 if (p == n_pages || s >= n_steps) { // not written
-                    CHECK(memcmp(bounds.row(h, p, s), &POISON, 4) == 0 && memcmp(bounds.row(h, p, s) + bounds.nb[1] - 4, &POISON, 4) == 0);
+                    CHECK(memcmp(bounds.row(h, p, s), &POISON, 4) == 0 &&
+                            memcmp(bounds.row(h, p, s) + bounds.nb[1] - 4, &POISON, 4) == 0);
                     CHECK(s >= n_steps || std::isnan(scores.f32(h, s)[p]));
                     continue;
                 }
@@ -244,7 +251,8 @@ static void test_pages_all() {
             const ggml_type type_k = rand_type(n_embd);
             const bool      is_f16 = type_k == GGML_TYPE_F16 || (type_k == GGML_TYPE_F32 && rng()%2 == 0);
 
-            test_pages(n_embd, n_group, type_k, is_f16 ? GGML_TYPE_F16 : GGML_TYPE_F32, pick({ 1, 2, 3, 15, 16, 17, 63, 64, 65, 90 }), rng()%2);
+            test_pages(n_embd, n_group, type_k, is_f16 ? GGML_TYPE_F16 : GGML_TYPE_F32,
+                    pick({ 1, 2, 3, 15, 16, 17, 63, 64, 65, 90 }), rng()%2);
         }
     }
 }

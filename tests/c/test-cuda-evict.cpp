@@ -27,7 +27,8 @@ static void test_h2o_score() {
 
     const ggml_type type = rng()%2 ? GGML_TYPE_F16 : rand_type(n_embd);
 
-    test_name = "h2o_score: n_embd " + std::to_string(n_embd) + ", group " + std::to_string(n_group) + ", capacity " + std::to_string(capacity) + ", " + ggml_type_name(type);
+    test_name = "h2o_score: n_embd " + std::to_string(n_embd) + ", group " + std::to_string(n_group) + ", capacity " +
+            std::to_string(capacity) + ", " + ggml_type_name(type);
 
     tensor q    (GGML_TYPE_F32, n_embd, n_head, n_steps);
     tensor steps(GGML_TYPE_I32, LIL_STEP_COUNT, n_steps);
@@ -69,7 +70,8 @@ static void test_h2o_score() {
                 std::vector<double> p(n);
                 double max = -INFINITY;
                 for (int j = 0; j < n; ++j) {
-                    p[j] = get_logit(q.f32(h*n_group + g, s), k.row(j, h, n_stream - 1 - s), n_embd, layer.scale, layer.softcap);
+                    p[j] = get_logit(q.f32(h*n_group + g, s), k.row(j, h, n_stream - 1 - s), n_embd, layer.scale,
+                            layer.softcap);
                     max  = std::max(max, p[j]);
                 }
                 double sum = 0.0;
@@ -184,7 +186,8 @@ static void test_h2o_evict() {
         for (int h = 0; h < n_head_kv; ++h) {
             const auto order = rand_order(n);
             for (int j = 0; j < n; ++j) { // positions 0, 3, 6, ... in any order
-                pos.f32(h, n_stream - 1 - s)[j] = 3.0f*(float) (layer.shared && h > 0 ? (int) pos.f32(0, n_stream - 1 - s)[j]/3 : order[j]);
+                pos.f32(h, n_stream - 1 - s)[j] =
+                        3.0f*(float) (layer.shared && h > 0 ? (int) pos.f32(0, n_stream - 1 - s)[j]/3 : order[j]);
             }
         }
     }
@@ -216,14 +219,16 @@ static void test_h2o_evict() {
                     slots.push_back(j);
                 }
             }
-            std::sort(slots.begin(), slots.end(), [&](int a, int b) { return x[a] < x[b] || (x[a] == x[b] && t[a] < t[b]); });
+            std::sort(slots.begin(), slots.end(),
+                    [&](int a, int b) { return x[a] < x[b] || (x[a] == x[b] && t[a] < t[b]); });
 
             std::vector<bool> gone(n);
             for (int j = 0; j < step[LIL_STEP_EVICT]; ++j) {
                 gone[slots[j]] = true;
             }
 
-            const auto move = [&](std::vector<char> & bytes, const tensor & of, int64_t src, int64_t dst, size_t size, size_t at) {
+            const auto move = [&](std::vector<char> & bytes, const tensor & of, int64_t src, int64_t dst, size_t size,
+                                      size_t at) {
                 memcpy(bytes.data() + at + dst*of.nb[1], bytes.data() + at + src*of.nb[1], size);
             };
 
@@ -264,10 +269,11 @@ static int rand_embd() {
     return pick({ 32, 64, 72, 80, 96, 128, 160, 256 });
 }
 
-// what keys receive from n_query*n_group rows: get_q(query, head in the group), is_seen(query, key), all in F64 from what was
-// rounded to F16
+// what keys receive from n_query*n_group rows: get_q(query, head in the group), is_seen(query, key), all in F64 from
+// what was rounded to F16
 template <typename Q, typename S>
-static std::vector<double> get_received(int n_query, int n_group, int n_keys, int n_embd, float scale, float softcap, Q get_q, const std::vector<const float *> & keys, S is_seen) {
+static std::vector<double> get_received(int n_query, int n_group, int n_keys, int n_embd, float scale, float softcap,
+        Q get_q, const std::vector<const float *> & keys, S is_seen) {
     std::vector<float> k(n_keys*n_embd);
     for (int j = 0; j < n_keys; ++j) {
         for (int d = 0; d < n_embd; ++d) {
@@ -309,15 +315,17 @@ static void test_h2o_score_prompt() {
     const int n_head    = n_head_kv*n_group;
     const int n_steps   = rand_int(1, 2);
     const int n_stream  = n_steps + rand_int(0, 1);
-    const int n_query   = std::max(1, pick({ 1, 2, 31, 32, 33, 63, 64, 65, 127, 128, 129, 150 })/n_group + rand_int(-1, 1));
+    const int n_query   =
+            std::max(1, pick({ 1, 2, 31, 32, 33, 63, 64, 65, 127, 128, 129, 150 })/n_group + rand_int(-1, 1));
     const int n_before  = pick({ 0, 0, 1, 31, 64, 65, 130, 600 });
     const int capacity  = n_before + n_query + rand_int(0, 40);
     const int n_sm      = pick({ 1, 20, 132 });
 
     const ggml_type type = rng()%2 ? GGML_TYPE_F16 : rand_type(n_embd);
 
-    test_name = "h2o_score_prompt: n_embd " + std::to_string(n_embd) + ", group " + std::to_string(n_group) + ", before " + std::to_string(n_before) +
-        ", queries " + std::to_string(n_query) + ", " + ggml_type_name(type);
+    test_name = "h2o_score_prompt: n_embd " + std::to_string(n_embd) + ", group " + std::to_string(n_group) +
+            ", before " + std::to_string(n_before) + ", queries " + std::to_string(n_query) + ", " +
+            ggml_type_name(type);
 
     lil_h2o_layer layer = {};
     layer.n_head_kv = n_head_kv;
@@ -365,8 +373,10 @@ static void test_h2o_score_prompt() {
             for (int j = 0; j < base + n_query; ++j) {
                 keys.push_back(k.row(j, h, strm));
             }
-            const auto sum = get_received(n_query, n_group, base + n_query, n_embd, layer.scale, layer.softcap,
-                    [&](int i, int g) { return q.f32(h*n_group + g, s*n_query + i); }, keys, [&](int i, int j) { return j <= base + i; });
+            const auto sum = get_received(
+                    n_query, n_group, base + n_query, n_embd, layer.scale, layer.softcap,
+                    [&](int i, int g) { return q.f32(h*n_group + g, s*n_query + i); }, keys,
+                    [&](int i, int j) { return j <= base + i; });
 
             for (int j = 0; j < base + n_query; ++j) {
                 want[(strm*n_head_kv + h)*capacity + j] = sum[j] + (j < base ? score.f32(h, strm)[j] : 0.0f);
@@ -407,7 +417,8 @@ static void test_h2o_score_window() {
 
     const ggml_type type = rng()%2 ? GGML_TYPE_F16 : rand_type(n_embd);
 
-    test_name = "h2o_score_window: n_embd " + std::to_string(n_embd) + ", group " + std::to_string(n_group) + ", capacity " + std::to_string(capacity) + ", " + ggml_type_name(type);
+    test_name = "h2o_score_window: n_embd " + std::to_string(n_embd) + ", group " + std::to_string(n_group) +
+            ", capacity " + std::to_string(capacity) + ", " + ggml_type_name(type);
 
     lil_h2o_layer layer = {};
     layer.n_head_kv = n_head_kv;
@@ -449,9 +460,12 @@ static void test_h2o_score_window() {
                 pos.f32(h, strm)[j] = (float) order[j];
                 keys.push_back(k.row(j, h, strm));
             }
-            const auto sum = get_received(n_win, n_group, n, n_embd, layer.scale, layer.softcap,
-                    [&](int i, int g) { return win.f32((p1 - n_win + i)%LIL_H2O_WINDOW, strm) + (h*n_group + g)*n_embd; }, keys,
-                    [&](int i, int j) { return order[j] <= p1 - n_win + i; });
+            const auto sum = get_received(
+                    n_win, n_group, n, n_embd, layer.scale, layer.softcap,
+                    [&](int i, int g) {
+                        return win.f32((p1 - n_win + i)%LIL_H2O_WINDOW, strm) + (h*n_group + g)*n_embd;
+                    },
+                    keys, [&](int i, int j) { return order[j] <= p1 - n_win + i; });
 
             for (int j = 0; j < n; ++j) {
                 want[(strm*n_head_kv + h)*capacity + j] += sum[j];
@@ -481,8 +495,12 @@ static void test_mma() {
     float    d[32][2][4];
 
     for (int i = 0; i < 32; ++i) {
-        for (uint32_t & x : a[i]) { x = ggml_fp32_to_fp16(rand_floats(1)[0]) | (uint32_t) ggml_fp32_to_fp16(rand_floats(1)[0]) << 16; }
-        for (uint32_t & x : b[i]) { x = ggml_fp32_to_fp16(rand_floats(1)[0]) | (uint32_t) ggml_fp32_to_fp16(rand_floats(1)[0]) << 16; }
+        for (uint32_t & x : a[i]) {
+            x = ggml_fp32_to_fp16(rand_floats(1)[0]) | (uint32_t) ggml_fp32_to_fp16(rand_floats(1)[0]) << 16;
+        }
+        for (uint32_t & x : b[i]) {
+            x = ggml_fp32_to_fp16(rand_floats(1)[0]) | (uint32_t) ggml_fp32_to_fp16(rand_floats(1)[0]) << 16;
+        }
         for (float    & x : d[i][0]) { x = rand_floats(1)[0]; }
         memcpy(d[i][1], d[i][0], sizeof(d[i][0]));
     }
@@ -501,8 +519,9 @@ static void test_mma() {
 }
 
 // one head's, by the definition; near: how close any similarity comes to the threshold
-static std::vector<double> get_rkv(const lil_h2o_layer & layer, const std::vector<std::vector<float>> & keys, const std::vector<float> & pos,
-        const std::vector<std::vector<std::vector<float>>> & queries, int p0, double & near) {
+static std::vector<double> get_rkv(const lil_h2o_layer & layer, const std::vector<std::vector<float>> & keys,
+        const std::vector<float> & pos, const std::vector<std::vector<std::vector<float>>> & queries, int p0,
+        double & near) {
     const int n     = (int) keys.size();
     const int n_win = (int) queries.size();
 
@@ -575,8 +594,8 @@ static void test_rkv_score() {
 
     const ggml_type type = rng()%2 ? GGML_TYPE_F16 : rand_type(n_embd);
 
-    test_name = "rkv_score: n_embd " + std::to_string(n_embd) + ", group " + std::to_string(n_group) + ", capacity " + std::to_string(capacity) +
-        ", ring " + std::to_string(n_ring) + ", " + ggml_type_name(type);
+    test_name = "rkv_score: n_embd " + std::to_string(n_embd) + ", group " + std::to_string(n_group) + ", capacity " +
+            std::to_string(capacity) + ", ring " + std::to_string(n_ring) + ", " + ggml_type_name(type);
 
     lil_h2o_layer layer = {};
     layer.n_head_kv = n_head_kv;
@@ -663,7 +682,8 @@ static void test_rkv_score() {
                     }
                 }
 
-                const auto res = get_rkv(layer, keys, std::vector<float>(pos.f32(h, strm), pos.f32(h, strm) + n), queries, p0, near);
+                const auto res = get_rkv(
+                        layer, keys, std::vector<float>(pos.f32(h, strm), pos.f32(h, strm) + n), queries, p0, near);
                 for (int j = 0; j < n; ++j) {
                     want[(strm*n_head_kv + h)*capacity + j] = res[j];
                     size[(strm*n_head_kv + h)*capacity + j] = n;

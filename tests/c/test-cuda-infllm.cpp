@@ -77,7 +77,8 @@ static void test_infllm_score() {
             for (int g = 0; g < n_group; ++g) {
                 std::vector<double> kq;
                 for (int j = 0; j < l[0]; ++j) {
-                    kq.push_back(get_logit(q.f32(h*n_group + g, s), k.row(l[1 + j], h, strm), n_embd, layer.scale, layer.softcap));
+                    kq.push_back(get_logit(
+                            q.f32(h*n_group + g, s), k.row(l[1 + j], h, strm), n_embd, layer.scale, layer.softcap));
                 }
                 const auto p = get_softmax(kq);
                 for (int j = std::max(0, l[0] - layer.n_recent); j < l[0]; ++j) {
@@ -123,8 +124,9 @@ static void test_infllm_score_prompt() {
     layer.n_recent  = pick({ 1, 10, 64, 100, 200, 1000 });
     layer.n_part    = 1;
 
-    test_name = "infllm_score_prompt: n_embd " + std::to_string(n_embd) + ", group " + std::to_string(n_group) + ", n_max " + std::to_string(seq.n_max) +
-        ", new " + std::to_string(n_new) + ", recent " + std::to_string(layer.n_recent) + ", " + ggml_type_name(type);
+    test_name = "infllm_score_prompt: n_embd " + std::to_string(n_embd) + ", group " + std::to_string(n_group) +
+            ", n_max " + std::to_string(seq.n_max) + ", new " + std::to_string(n_new) + ", recent " +
+            std::to_string(layer.n_recent) + ", " + ggml_type_name(type);
 
     tensor q    (GGML_TYPE_F32, n_embd, n_head, n_new*seq.n_steps);
     tensor part (GGML_TYPE_F32, layer.n_recent + n_new, n_head_kv, 1, seq.n_steps);
@@ -156,7 +158,8 @@ static void test_infllm_score_prompt() {
             }
             for (int r = base; r < seq.n(s); ++r) {
                 for (int g = 0; g < n_group; ++g) {
-                    std::vector<float> row(q.f32(h*n_group + g, s*n_new + r - base), q.f32(h*n_group + g, s*n_new + r - base) + n_embd);
+                    std::vector<float> row(q.f32(h*n_group + g, s*n_new + r - base),
+                            q.f32(h*n_group + g, s*n_new + r - base) + n_embd);
                     for (float & v : row) {
                         v = round_f16(v*layer.scale);
                     }
@@ -176,7 +179,8 @@ static void test_infllm_score_prompt() {
 
     CHECK(lil_cuda_infllm_score_prompt_supports(layer, part, q, k.t, seq.cells, seq.steps));
 
-    tensor scratch(GGML_TYPE_F32, (int64_t) lil_cuda_infllm_score_prompt_n_scratch(layer, q, seq.cells, seq.steps, n_sm));
+    tensor scratch(
+            GGML_TYPE_F32, (int64_t) lil_cuda_infllm_score_prompt_n_scratch(layer, q, seq.cells, seq.steps, n_sm));
 
     lil_cuda_infllm_score_prompt(layer, part, q, k.t, seq.cells, seq.steps, (float *) scratch.data, n_sm, nullptr);
     lil_cuda_infllm_score_add   (layer, score, part, seq.cells, seq.steps, nullptr);
@@ -197,7 +201,8 @@ static void test_block_repr() {
 
     const ggml_type type = rng()%2 ? GGML_TYPE_F16 : rand_type(n_embd);
 
-    test_name = "block_repr: n_embd " + std::to_string(n_embd) + ", block " + std::to_string(block) + ", " + ggml_type_name(type);
+    test_name = "block_repr: n_embd " + std::to_string(n_embd) + ", block " + std::to_string(block) + ", " +
+            ggml_type_name(type);
 
     lil_select_layer layer = {};
     layer.n_head_kv = n_head_kv;
@@ -264,7 +269,8 @@ static void test_block_scores() {
     const int n_steps   = rand_int(1, 3);
     const int n_blocks  = pick({ 1, 7, 8, 9, 15, 16, 17, 100 });
 
-    test_name = "block_scores: n_embd " + std::to_string(n_embd) + ", group " + std::to_string(n_group) + ", blocks " + std::to_string(n_blocks);
+    test_name = "block_scores: n_embd " + std::to_string(n_embd) + ", group " + std::to_string(n_group) + ", blocks " +
+            std::to_string(n_blocks);
 
     lil_select_layer layer = {};
     layer.n_head_kv = n_head_kv;
@@ -331,7 +337,8 @@ static void test_block_scores() {
     for (int s = 0; s < n_steps; ++s) {
         for (int b = 0; b < n_blocks; ++b) {
             for (int64_t i = 0; i < repr.ne[0]; ++i) {
-                check_near(repr.f32(b, s)[i], want.f32(b, s)[i], 1e-6); // of another number of lanes, so summed in another order
+                // of another number of lanes, so summed in another order
+                check_near(repr.f32(b, s)[i], want.f32(b, s)[i], 1e-6);
             }
         }
     }

@@ -144,7 +144,8 @@ static void test_lessismore_select() {
 
     tensor scratch(GGML_TYPE_I32, (int64_t) lil_cuda_lessismore_select_n_scratch(layer, n_head, seq.steps, seq.cells));
 
-    lil_cuda_lessismore_select(layer, list, work, n_embd_v, n_head, seq.steps, seq.cells, (int32_t *) scratch.data, nullptr);
+    lil_cuda_lessismore_select(
+            layer, list, work, n_embd_v, n_head, seq.steps, seq.cells, (int32_t *) scratch.data, nullptr);
     CHECK(scratch.is_whole());
 
     for (int s = 0; s < seq.n_steps; ++s) {
@@ -298,7 +299,8 @@ static void test_raas() {
     const auto get_step = [&](int s) {
         const int n_pages = seq.step(s)[LIL_SEL_PAGES];
 
-        return raas_step { seq.all(s) + 1, pages.i32(s), n_pages, seq.step(s)[LIL_SEL_SPARSE] ? layer.n_pages : n_pages + 1 };
+        return raas_step { seq.all(s) + 1, pages.i32(s), n_pages,
+            seq.step(s)[LIL_SEL_SPARSE] ? layer.n_pages : n_pages + 1 };
     };
 
     // what is to become of the stamps

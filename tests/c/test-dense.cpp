@@ -2,8 +2,8 @@
 //
 //   test-dense model.gguf
 //
-// Beside it runs llama.cpp's attention (fused_dense OFF). Prompts are llama.cpp's in both, bit for bit; decode steps agree
-// within rounding.
+// Beside it runs llama.cpp's attention (fused_dense OFF). Prompts are llama.cpp's in both, bit for bit; decode steps
+// agree within rounding.
 
 #include "sparse-common.h"
 
@@ -27,7 +27,9 @@ static bool runs_op(llama_context * ctx) {
     return lil_sparse_get_info(ctx, &info) && info.fused_dense;
 }
 
-static float diff(llama_context * a, llama_context * b, int32_t i = -1) { return max_diff(get_logits(a, i), get_logits(b, i)); }
+static float diff(llama_context * a, llama_context * b, int32_t i = -1) {
+    return max_diff(get_logits(a, i), get_logits(b, i));
+}
 
 // the same calls on two contexts
 struct pair {
@@ -159,7 +161,8 @@ static void test_steps() {
             // a draft, some of which is taken back
             c.prompt(330, 335);
             CHECK(diff(c.a, c.b) < LIMIT);
-            CHECK(llama_memory_seq_rm(llama_get_memory(c.a), 0, 332, -1) && llama_memory_seq_rm(llama_get_memory(c.b), 0, 332, -1));
+            CHECK(llama_memory_seq_rm(llama_get_memory(c.a), 0, 332, -1) &&
+                    llama_memory_seq_rm(llama_get_memory(c.b), 0, 332, -1));
             c.steps(332, 340);
 
             // a hole, and what comes after it moves
@@ -199,7 +202,8 @@ static void test_sequences() {
         }
 
         for (int i = 0; i < 12; ++i) { // together
-            c.batch({ { text[200 + i], 200 + i, 0 }, { text[100 + i], 100 + i, 1 }, { text[5 + i], 200 + i, 2 } }, LIMIT);
+            c.batch({ { text[200 + i], 200 + i, 0 }, { text[100 + i], 100 + i, 1 }, { text[5 + i], 200 + i, 2 } },
+                    LIMIT);
         }
         for (int i = 12; i < 16; ++i) { // two of them
             c.batch({ { text[5 + i], 200 + i, 2 }, { text[200 + i], 200 + i, 0 } }, LIMIT);
@@ -323,8 +327,10 @@ static void test_states() {
 static void test_methods() {
     test_name = __func__;
 
-    for (const lil_sparse_method method : { LIL_SPARSE_SINK, LIL_SPARSE_H2O, LIL_SPARSE_TOVA, LIL_SPARSE_RKV, LIL_SPARSE_QUEST, LIL_SPARSE_INFLLM, LIL_SPARSE_RAAS }) {
-        const bool evicts = method == LIL_SPARSE_SINK || method == LIL_SPARSE_H2O || method == LIL_SPARSE_TOVA || method == LIL_SPARSE_RKV;
+    for (const lil_sparse_method method : { LIL_SPARSE_SINK, LIL_SPARSE_H2O, LIL_SPARSE_TOVA, LIL_SPARSE_RKV,
+                 LIL_SPARSE_QUEST, LIL_SPARSE_INFLLM, LIL_SPARSE_RAAS }) {
+        const bool evicts = method == LIL_SPARSE_SINK || method == LIL_SPARSE_H2O || method == LIL_SPARSE_TOVA ||
+                method == LIL_SPARSE_RKV;
 
         options o = make_auto(method);
         o.sparse.buffer = 16;

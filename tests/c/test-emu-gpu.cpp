@@ -1,11 +1,12 @@
-// The methods with layers offloaded to an emulated GPU (emu-gpu.h): which form runs, what it computes against the same form on
-// the CPU, where every node of the graph runs, and what crosses between device and host. Guardian, where the device samples.
+// The methods with layers offloaded to an emulated GPU (emu-gpu.h): which form runs, what it computes against the same
+// form on the CPU, where every node of the graph runs, and what crosses between device and host. Guardian, where the
+// device samples.
 //
 //   test-emu-gpu model.gguf
 //
-// It tests all that CUDA (with LIL_EMU_METAL: Metal) needs but ggml-cuda (ggml-metal) and the hardware: the table of ops, the
-// choice of a form, the caches' tensors, the graph as the scheduler splits it, the dispatcher, the kernels' logic. What runs on
-// real hardware it does not show.
+// It tests all that CUDA (with LIL_EMU_METAL: Metal) needs but ggml-cuda (ggml-metal) and the hardware: the table of
+// ops, the choice of a form, the caches' tensors, the graph as the scheduler splits it, the dispatcher, the kernels'
+// logic. What runs on real hardware it does not show.
 
 #include "emu-gpu.h"
 
@@ -26,7 +27,8 @@ static const lil_sparse_method METHODS[] = {
 };
 
 static bool evicts(lil_sparse_method method) {
-    return method == LIL_SPARSE_SINK || method == LIL_SPARSE_H2O || method == LIL_SPARSE_TOVA || method == LIL_SPARSE_RKV;
+    return method == LIL_SPARSE_SINK || method == LIL_SPARSE_H2O || method == LIL_SPARSE_TOVA ||
+            method == LIL_SPARSE_RKV;
 }
 
 // an op that every decode step of every layer has; null: none
@@ -99,10 +101,11 @@ static bool place_node(ggml_tensor * t, bool ask, void * data) {
     return false;
 }
 
-// both contexts compute the same text; what they hold and their logits agree, as far as rounding lets them: what differs in the
-// last bit may round to another F16 where keys and values are stored, and gemma3 makes most of that. Once a near tie was decided
-// in two ways the logits are those of two texts: they are compared up to there
-static void compare(llama_context * a, llama_context * b, llama_pos n_prompt, llama_pos n_end, llama_seq_id seq_id = 0) {
+// both contexts compute the same text; what they hold and their logits agree, as far as rounding lets them: what
+// differs in the last bit may round to another F16 where keys and values are stored, and gemma3 makes most of that.
+// Once a near tie was decided in two ways the logits are those of two texts: they are compared up to there
+static void compare(
+        llama_context * a, llama_context * b, llama_pos n_prompt, llama_pos n_end, llama_seq_id seq_id = 0) {
     for (llama_context * ctx : { a, b }) {
         CHECK(decode_text(ctx, 0, n_prompt, seq_id) == 0);
     }
@@ -152,15 +155,16 @@ static void compare(llama_context * a, llama_context * b, llama_pos n_prompt, ll
 
     const float median = diffs[diffs.size()/2];
 
-    fprintf(stderr, "%s: %-10s %-8s sets %.4f, logits of %zu steps: median %.2g, worst %.2g of their size\n", test_name, get_info(b).backend, get_info(b).fused ? "fused" : "portable",
-            jaccard/n_sets, diffs.size(), median, worst);
+    fprintf(stderr, "%s: %-10s %-8s sets %.4f, logits of %zu steps: median %.2g, worst %.2g of their size\n", test_name,
+            get_info(b).backend, get_info(b).fused ? "fused" : "portable", jaccard/n_sets, diffs.size(), median,
+            worst);
 
     CHECK(jaccard/n_sets > 0.99);
     CHECK(median < 5e-3f);
 }
 
-// all layers on the device: the CPU's numbers in the same form, every node but the lookup of embeddings on the device, nothing
-// but logits copied back
+// all layers on the device: the CPU's numbers in the same form, every node but the lookup of embeddings on the device,
+// nothing but logits copied back
 static void test_method(const options & o) {
     const bool fused = o.sparse.form == LIL_FORM_FUSED;
 
@@ -208,7 +212,8 @@ static void test_method(const options & o) {
     llama_free(on_gpu);
     llama_free(on_cpu);
 
-    // a step copies the logits back and nothing else; to the device it copies some numbers for each token, not for each layer
+    // a step copies the logits back and nothing else; to the device it copies some numbers for each token, not for each
+    // layer
     on_gpu = make_context(model_gpu, o);
     CHECK(decode_text(on_gpu, 0, 80) == 0);
     decode_steps(on_gpu, 80, 83);
@@ -221,7 +226,8 @@ static void test_method(const options & o) {
     get_logits(on_gpu);
 
     if (emu_gpu.n_get != 4*n_vocab*sizeof(float) || (fused && emu_gpu.n_set > 4*(16*o.n_ctx + 4096))) {
-        fprintf(stderr, "%s: a step copies %zu bytes to the host and %zu from it\n", test_name, emu_gpu.n_get/4, emu_gpu.n_set/4);
+        fprintf(stderr, "%s: a step copies %zu bytes to the host and %zu from it\n", test_name, emu_gpu.n_get/4,
+                emu_gpu.n_set/4);
         CHECK(false);
     }
 
@@ -247,8 +253,8 @@ static void test_methods() {
     test_method(o);
 }
 
-// launches of kernels in each of the steps [p0, p1) of a text. CUDA graphs: n_replayed of these steps find the graph as it was and
-// launch it as one
+// launches of kernels in each of the steps [p0, p1) of a text. CUDA graphs: n_replayed of these steps find the graph as
+// it was and launch it as one
 static std::vector<int> count_launches(const options & o, llama_pos p0, llama_pos p1, size_t & n_replayed) {
     llama_context * ctx = make_context(model_gpu, o);
     CHECK(ctx && decode_text(ctx, 0, p0) == 0);
@@ -276,8 +282,8 @@ static std::vector<int> count_launches(const options & o, llama_pos p0, llama_po
     return res;
 }
 
-// how many more kernels a decode step launches than full attention's, by layers that have the method's op, and how many steps
-// CUDA graphs serve: docs/gpu.md
+// how many more kernels a decode step launches than full attention's, by layers that have the method's op, and how many
+// steps CUDA graphs serve: docs/gpu.md
 static void test_launches() {
     test_name = __func__;
 
@@ -330,8 +336,11 @@ static void test_launches() {
 #else
         const auto want = t.cuda;
 #endif
-        fprintf(stderr, "%s: method %d, in each of %d layers: %g launches more than full attention, at most %g; %zu of %zu steps as CUDA graphs\n", test_name, t.method, n_op,
-                more[more.size()/2]/(double) n_op, more.back()/(double) n_op, n_replayed, steps.size());
+        fprintf(stderr,
+                "%s: method %d, in each of %d layers: %g launches more than full attention, at most %g; %zu of %zu "
+                "steps as CUDA graphs\n",
+                test_name, t.method, n_op, more[more.size()/2]/(double) n_op, more.back()/(double) n_op,
+                n_replayed, steps.size());
 
         CHECK(n_op > 0 && more[more.size()/2] == want.usual*n_op && more.back() == want.most*n_op);
 
@@ -478,7 +487,9 @@ static void test_missing() {
 
     o.sparse.form = LIL_FORM_FUSED;
     check_refused(model_gpu,  o, { EMU_GPU_NAME, "has no op page_select" });
-    check_refused(model_half, o, { EMU_GPU_NAME, "has no op page_select", "layer " + std::to_string(sparse_layers[sparse_layers.size()/2]) });
+    check_refused(model_half, o,
+            { EMU_GPU_NAME, "has no op page_select",
+                    "layer " + std::to_string(sparse_layers[sparse_layers.size()/2]) });
 
     o.sparse.form        = LIL_FORM_AUTO;
     o.sparse.fused_dense = true;
@@ -488,7 +499,8 @@ static void test_missing() {
     emu_gpu.ops.raas_stamp       = nullptr;
     emu_gpu.ops.h2o_score_window = nullptr;
 
-    check_refused(model_gpu, make_method(LIL_SPARSE_RAAS), { "RaaS has the fused form only", EMU_GPU_NAME, "has no op raas_stamp" });
+    check_refused(model_gpu, make_method(LIL_SPARSE_RAAS),
+            { "RaaS has the fused form only", EMU_GPU_NAME, "has no op raas_stamp" });
 
     o = make_method(LIL_SPARSE_H2O);
     o.sparse.prompt_scores = LIL_PROMPT_SCORES_WINDOW;
@@ -516,8 +528,10 @@ static void test_missing() {
     check_refused(model_gpu, make_options(LIL_SPARSE_PROBE, 48), { "probe", EMU_GPU_NAME });
 }
 
-// the tokens that a chain of `pick` and a Guardian gives, on the backend or on the CPU; its end-of-generation token is the last
-static std::vector<llama_token> sample_text(llama_model * m, bool on_backend, bool greedy, lil_guardian_action action, lil_guardian_report & report) {
+// the tokens that a chain of `pick` and a Guardian gives, on the backend or on the CPU; its end-of-generation token is
+// the last
+static std::vector<llama_token> sample_text(
+        llama_model * m, bool on_backend, bool greedy, lil_guardian_action action, lil_guardian_report & report) {
     const llama_vocab * vocab = llama_model_get_vocab(m);
 
     lil_guardian_params params = lil_guardian_default_params();
@@ -572,8 +586,10 @@ static void test_sampling() {
                 const auto on_cpu = sample_text(m, false, greedy, action, want);
 
                 CHECK(sample_text(m, true, greedy, action, got) == on_cpu);
-                CHECK(got.n_tokens == want.n_tokens && got.stopped == want.stopped && got.think_closed == want.think_closed);
-                CHECK(want.stopped == (action != LIL_GUARDIAN_FLAG) && want.think_closed == (action == LIL_GUARDIAN_CLOSE_THINK));
+                CHECK(got.n_tokens == want.n_tokens && got.stopped == want.stopped &&
+                        got.think_closed == want.think_closed);
+                CHECK(want.stopped == (action != LIL_GUARDIAN_FLAG) &&
+                        want.think_closed == (action == LIL_GUARDIAN_CLOSE_THINK));
                 CHECK(want.alarmed && on_cpu.size() == (action == LIL_GUARDIAN_FLAG ? 20 : want.n_tokens + 1));
             }
         }

@@ -88,8 +88,8 @@ static run take_steps_anew(llama_context * ctx, llama_pos p0, llama_pos p1) {
     return res;
 }
 
-// Bit for bit. Cells of a sliding window are in another order the second time, which rounds differently, and near ties of scores
-// may then fall otherwise.
+// Bit for bit. Cells of a sliding window are in another order the second time, which rounds differently, and near ties
+// of scores may then fall otherwise.
 static void check_same(const run & a, const run & b) {
     CHECK(a.logits.size() == b.logits.size());
 
@@ -191,7 +191,8 @@ static void test_restore() {
             CHECK(get_info(ctx).n_restored == 3 && get_info(ctx).n_kept == 1);
             CHECK(llama_memory_seq_pos_max(mem, 0) == n_prompt - 2);
 
-            const uint32_t n_kept = std::min<uint32_t>(n_prompt, get_n_full(o.sparse) - (n_prompt >= (llama_pos) BUDGET ? 1 : 0));
+            const uint32_t n_kept =
+                    std::min<uint32_t>(n_prompt, get_n_full(o.sparse) - (n_prompt >= (llama_pos) BUDGET ? 1 : 0));
             for (const auto & held : get_sets(ctx)) {
                 CHECK(held.size() == n_kept - 1 && *held.rbegin() <= n_prompt - 2);
             }
@@ -282,7 +283,8 @@ static void test_turns() {
 
         // B - 1 slots each
         CHECK(bytes[1] - bytes[0] == bytes[2] - bytes[1] && bytes[2] - bytes[1] == bytes[3] - bytes[2]);
-        CHECK(bytes[1] - bytes[0] >= bytes[0]/o.n_ctx*(BUDGET - 1)*9/10 || o.sparse.prompt_scores == LIL_PROMPT_SCORES_WINDOW);
+        CHECK(bytes[1] - bytes[0] >= bytes[0]/o.n_ctx*(BUDGET - 1)*9/10 ||
+                o.sparse.prompt_scores == LIL_PROMPT_SCORES_WINDOW);
         CHECK(bytes[1] - bytes[0] <= bytes[0]/o.n_ctx*(BUDGET - 1)*11/10 || o.sparse.method == LIL_SPARSE_RKV);
     }
 }
@@ -351,7 +353,8 @@ static void test_sequences() {
 
         // all of them or none: the end of one is not that of another
         CHECK(!llama_memory_seq_rm(mem, -1, 100, -1));
-        CHECK(llama_memory_seq_pos_max(mem, 0) == 139 && llama_memory_seq_pos_max(mem, 1) == 99 && llama_memory_seq_pos_max(mem, 2) == 119);
+        CHECK(llama_memory_seq_pos_max(mem, 0) == 139 && llama_memory_seq_pos_max(mem, 1) == 99 &&
+                llama_memory_seq_pos_max(mem, 2) == 119);
 
         for (llama_seq_id s = 0; s < 3; ++s) {
             CHECK(llama_memory_seq_rm(mem, s, n_prompt[s], -1));
@@ -447,7 +450,8 @@ static void test_state() {
     }
 }
 
-// A damaged state is refused with a reason, and the context works. Counts begin behind the header, which begins with "lile".
+// A damaged state is refused with a reason, and the context works. Counts begin behind the header, which begins with
+// "lile".
 static void test_damaged_state() {
     test_name = __func__;
 
@@ -577,7 +581,8 @@ static void test_window() {
         CHECK(get_info(ctx).n_kept == 1);
         CHECK(!llama_memory_seq_rm(mem, 0, 100, -1));
         CHECK(get_info(ctx).n_kept == 1 && get_info(ctx).n_restored == 0);
-        CHECK(get_sets(ctx) == sets && llama_memory_seq_pos_min(mem, 0) == pos_min && llama_memory_seq_pos_max(mem, 0) == 499);
+        CHECK(get_sets(ctx) == sets && llama_memory_seq_pos_min(mem, 0) == pos_min &&
+                llama_memory_seq_pos_max(mem, 0) == 499);
 
         decode_steps(ctx, 500, 520);
         CHECK(llama_memory_seq_rm(mem, 0, 0, -1));

@@ -188,10 +188,11 @@ static void test_forms(lil_sparse_method method, ggml_type type_kv) {
         }
     }
 
-    fprintf(stderr, "%s: method %d, %s: mean Jaccard %.4f, last logits differ by %.3f\n", __func__, method, ggml_type_name(type_kv), jaccard/n_sets,
-            max_diff(get_logits(fused), get_logits(portable)));
+    fprintf(stderr, "%s: method %d, %s: mean Jaccard %.4f, last logits differ by %.3f\n", __func__, method,
+            ggml_type_name(type_kv), jaccard/n_sets, max_diff(get_logits(fused), get_logits(portable)));
     // ggml's product rounds queries to BF16 or 8 bits where keys have these types; a single query decides in TOVA
-    CHECK(jaccard/n_sets > (method == LIL_SPARSE_TOVA && type_kv != GGML_TYPE_F16 && type_kv != GGML_TYPE_F32 ? 0.9 : 0.98));
+    CHECK(jaccard/n_sets >
+            (method == LIL_SPARSE_TOVA && type_kv != GGML_TYPE_F16 && type_kv != GGML_TYPE_F32 ? 0.9 : 0.98));
 
     llama_free(fused);
     llama_free(portable);
@@ -380,7 +381,8 @@ static void test_sequences() {
         CHECK(max_diff(get_logits(ctx, 0), get_logits(ctx, 1)) < 1e-4f);
 
         llama_memory_seq_keep(mem, 1);
-        CHECK(get_held(ctx, 0, 0, 0).empty() && get_held(ctx, 0, 0, 1).size() == get_n_held(o.sparse, 61) && get_held(ctx, 0, 0, 2).empty());
+        CHECK(get_held(ctx, 0, 0, 0).empty() && get_held(ctx, 0, 0, 1).size() == get_n_held(o.sparse, 61) &&
+                get_held(ctx, 0, 0, 2).empty());
         CHECK(llama_memory_seq_pos_max(mem, 1) == 210);
 
         llama_free(ctx);
@@ -398,7 +400,8 @@ static void test_sequences() {
             const auto want = get_logits(alone);
             const auto best = std::max_element(want.begin(), want.end()) - want.begin();
 
-            CHECK(get_held(alone, 0, 0).size() <= 48 && (n_prompt[s] <= 48 || get_held(alone, 0, 0).size() == get_n_held(o.sparse, 60)));
+            CHECK(get_held(alone, 0, 0).size() <= 48 &&
+                    (n_prompt[s] <= 48 || get_held(alone, 0, 0).size() == get_n_held(o.sparse, 60)));
             CHECK(max_diff(logits[s], want) < 1.5f);
             CHECK(logits[s][best] > *std::max_element(logits[s].begin(), logits[s].end()) - 0.5f);
 
@@ -420,7 +423,8 @@ static void test_capacity() {
         llama_context * small = new_context(o);
 
         CHECK(get_info(small).capacity == 256);
-        if (o.sparse.prompt_scores != LIL_PROMPT_SCORES_WINDOW && o.sparse.positions == LIL_POSITIONS_ABSOLUTE && o.sparse.method != LIL_SPARSE_RKV) {
+        if (o.sparse.prompt_scores != LIL_PROMPT_SCORES_WINDOW && o.sparse.positions == LIL_POSITIONS_ABSOLUTE &&
+                o.sparse.method != LIL_SPARSE_RKV) {
             CHECK(get_info(large).kv_bytes == 16*get_info(small).kv_bytes);
         }
 
@@ -528,23 +532,63 @@ static void test_errors() {
         { "method = 99",     [&](auto & s, auto &  ) { s.method = (lil_sparse_method) 99; } },
         { "budget = 0",      [&](auto & s, auto &  ) { s.budget = 0; } },
         { "budget = 1",      [&](auto & s, auto &  ) { s.budget = 1; } },
-        { "n_sink + 1 = 5",  [&](auto & s, auto &  ) { sink(s); s.budget = 4; } },
+        { "n_sink + 1 = 5",
+                [&](auto & s, auto &  ) {
+                    sink(s);
+                    s.budget = 4;
+                } },
         { "recent = 64",     [&](auto & s, auto &  ) { s.recent = 64; } },
         { "positions = 1",   [&](auto & s, auto &  ) { s.positions = LIL_POSITIONS_CACHE; } },
-        { "positions = 7",   [&](auto & s, auto &  ) { sink(s); s.positions = (lil_positions) 7; } },
+        { "positions = 7",
+                [&](auto & s, auto &  ) {
+                    sink(s);
+                    s.positions = (lil_positions) 7;
+                } },
         { "prompt_scores",   [&](auto & s, auto &  ) { s.prompt_scores = (lil_prompt_scores) 3; } },
-        { "no portable form",[&](auto & s, auto &  ) { s.prompt_scores = LIL_PROMPT_SCORES_WINDOW; s.form = LIL_FORM_PORTABLE; } },
+        { "no portable form",
+                [&](auto & s, auto &  ) {
+                    s.prompt_scores = LIL_PROMPT_SCORES_WINDOW;
+                    s.form = LIL_FORM_PORTABLE;
+                } },
         { "form = 5",        [&](auto & s, auto &  ) { s.form = (lil_form) 5; } },
-        { "TOVA needs",      [&](auto & s, auto &  ) { tova(s); s.budget = 1; } },
-        { "positions = 1",   [&](auto & s, auto &  ) { tova(s); s.positions = LIL_POSITIONS_CACHE; } },
-        { "56 + 8 = 64",     [&](auto & s, auto &  ) { rkv(s); s.buffer = 56; } },
-        { "n_obs = 0",       [&](auto & s, auto &  ) { rkv(s); s.n_obs = 0; } },
-        { "lambda = 1.5",    [&](auto & s, auto &  ) { rkv(s); s.lambda = 1.5f; } },
-        { "threshold = -1",  [&](auto & s, auto &  ) { rkv(s); s.threshold = -1.0f; } },
+        { "TOVA needs",
+                [&](auto & s, auto &  ) {
+                    tova(s);
+                    s.budget = 1;
+                } },
+        { "positions = 1",
+                [&](auto & s, auto &  ) {
+                    tova(s);
+                    s.positions = LIL_POSITIONS_CACHE;
+                } },
+        { "56 + 8 = 64",
+                [&](auto & s, auto &  ) {
+                    rkv(s);
+                    s.buffer = 56;
+                } },
+        { "n_obs = 0",
+                [&](auto & s, auto &  ) {
+                    rkv(s);
+                    s.n_obs = 0;
+                } },
+        { "lambda = 1.5",
+                [&](auto & s, auto &  ) {
+                    rkv(s);
+                    s.lambda = 1.5f;
+                } },
+        { "threshold = -1",
+                [&](auto & s, auto &  ) {
+                    rkv(s);
+                    s.threshold = -1.0f;
+                } },
         { "budget + n_ubatch = 64 + 128 = 192", [&](auto & s, auto &) { s.capacity = 191; } },
         { "embeddings",      [&](auto &  , auto & c) { c.embeddings = true; } },
         { "FlashAttention",  [&](auto &  , auto & c) { c.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_DISABLED; } },
-        { "kv_unified",      [&](auto &  , auto & c) { c.n_seq_max = 2; c.kv_unified = true; } },
+        { "kv_unified",
+                [&](auto &  , auto & c) {
+                    c.n_seq_max = 2;
+                    c.kv_unified = true;
+                } },
         { "causal",          [&](auto &  , auto & c) { c.attention_type = LLAMA_ATTENTION_TYPE_NON_CAUSAL; } },
     };
 
@@ -595,7 +639,8 @@ int main(int argc, char ** argv) {
     test_dense_within_budget();
     test_invariants();
     for (const lil_sparse_method method : { LIL_SPARSE_H2O, LIL_SPARSE_TOVA, LIL_SPARSE_RKV }) {
-        for (const ggml_type type_kv : { GGML_TYPE_F16, GGML_TYPE_F32, GGML_TYPE_BF16, GGML_TYPE_Q8_0, GGML_TYPE_Q4_0 }) {
+        for (const ggml_type type_kv :
+                { GGML_TYPE_F16, GGML_TYPE_F32, GGML_TYPE_BF16, GGML_TYPE_Q8_0, GGML_TYPE_Q4_0 }) {
             test_forms(method, type_kv);
         }
     }

@@ -1,21 +1,24 @@
-// Greedy texts of a real model with all layers on a GPU device against the CPU's, in the form that runs on the device: equal but
-// for near-ties, of logits, and of what is read or held.
+// Greedy texts of a real model with all layers on a GPU device against the CPU's, in the form that runs on the device:
+// equal but for near-ties, of logits, and of what is read or held.
 //
 //   test-gpu-greedy model.gguf [N_TOKENS] [METHOD ...]
 //
-// The device is given the CPU's tokens, so that both always stand behind the same text. With full attention it may go on with
-// another token only where that one's logit is below the best one's, on the CPU, by no more than the rounding of logits that were
-// computed in F16. A method that takes another page or token at a near-tie goes on from there with other logits: of its tokens 19
-// in 20 must be the CPU's.
+// The device is given the CPU's tokens, so that both always stand behind the same text. With full attention it may go
+// on with another token only where that one's logit is below the best one's, on the CPU, by no more than the rounding
+// of logits that were computed in F16. A method that takes another page or token at a near-tie goes on from there with
+// other logits: of its tokens 19 in 20 must be the CPU's.
 
 #include "gpu-common.h"
 
 static const uint32_t BUDGET = 64;
 
 static const char * const PROMPT =
-    "The lighthouse on the northern cape was built in three summers, because nobody could work there in winter. The first keeper, a man who "
-    "had never been at sea, wrote a diary of every storm, every ship and every bird that flew against the lantern. When the diary was found "
-    "again, a hundred years later, the people of the village read it aloud on long evenings. This is what it said about the great storm of";
+        "The lighthouse on the northern cape was built in three summers, because nobody could work there in winter. "
+        "The first keeper, a man who "
+        "had never been at sea, wrote a diary of every storm, every ship and every bird that flew against the "
+        "lantern. When the diary was found "
+        "again, a hundred years later, the people of the village read it aloud on long evenings. This is what it "
+        "said about the great storm of";
 
 // the best token that does not end the text
 static llama_token get_best(const std::vector<float> & logits) {
@@ -106,7 +109,8 @@ int main(int argc, char ** argv) {
     }
 
     text.resize(512);
-    text.resize(llama_tokenize(llama_model_get_vocab(model), PROMPT, strlen(PROMPT), text.data(), text.size(), true, false));
+    text.resize(llama_tokenize(
+            llama_model_get_vocab(model), PROMPT, strlen(PROMPT), text.data(), text.size(), true, false));
     CHECK(text.size() > BUDGET);
 
     for (ggml_backend_dev_t gpu : gpus) {

@@ -1,6 +1,6 @@
-// Every method on every GPU device that the library finds, with all layers on it, in the portable form and where the device has our
-// ops in the fused one, against the same form on the CPU: the same text, the same steps. Beside the logits and the tokens held or
-// read, what the scheduler made of the graph.
+// Every method on every GPU device that the library finds, with all layers on it, in the portable form and where the
+// device has our ops in the fused one, against the same form on the CPU: the same text, the same steps. Beside the
+// logits and the tokens held or read, what the scheduler made of the graph.
 //
 //   test-gpu-methods [--quick] gpu.gguf [METHOD]
 //
@@ -31,7 +31,8 @@ static bool on_host(const ggml_tensor * t) {
 static bool log_node(ggml_tensor * t, bool, void * data) {
     auto & log = *(sched_log *) data;
 
-    if (!log.on || t->op == GGML_OP_VIEW || t->op == GGML_OP_RESHAPE || t->op == GGML_OP_PERMUTE || t->op == GGML_OP_TRANSPOSE) {
+    if (!log.on || t->op == GGML_OP_VIEW || t->op == GGML_OP_RESHAPE || t->op == GGML_OP_PERMUTE ||
+            t->op == GGML_OP_TRANSPOSE) {
         return false;
     }
 
@@ -119,9 +120,10 @@ static float get_limit(float diff) {
 // how the layers are shared out
 enum placement { ALL, SOME, NO_KV };
 
-// Prompts and steps of n_seq sequences, on both. limit: how far logits may be apart while the two hold or read the same tokens.
-// Returns how far they were.
-static float test_method(llama_model * model_dev, const method & m, ggml_type type_kv, int32_t n_seq, float limit, placement where = ALL) {
+// Prompts and steps of n_seq sequences, on both. limit: how far logits may be apart while the two hold or read the same
+// tokens. Returns how far they were.
+static float test_method(llama_model * model_dev, const method & m, ggml_type type_kv, int32_t n_seq, float limit,
+        placement where = ALL) {
     test_name = m.name;
 
     options o = m.o;
@@ -218,7 +220,8 @@ static float test_method(llama_model * model_dev, const method & m, ggml_type ty
             }
         }
         CHECK(log.n_gpu > 0);
-        if (where == ALL) { // behind the embeddings everything is on the device, and nothing comes back before the logits
+        // behind the embeddings everything is on the device, and nothing comes back before the logits
+        if (where == ALL) {
             CHECK(log.cpu.empty() && log.to_cpu.empty());
         }
     }
@@ -227,12 +230,20 @@ static float test_method(llama_model * model_dev, const method & m, ggml_type ty
     const double mean   = n_jaccard ? sum_jaccard/n_jaccard : 1.0;
     const float  median = medians.empty() ? 0.0f : medians[medians.size()/2];
 
-    printf("%-5s %-8s %-20s %-5s %d seq: same tokens in %d of %d steps, logits within %.4f; tokens %.4f alike, then median %.4f; copied %zu bytes a step, %zu at most for one tensor\n",
-            where == ALL ? "all" : where == SOME ? "some" : "no kv", !sparse ? "" : get_info(dev).fused ? "fused" : "portable", m.name, ggml_type_name(type_kv), n_seq, n_same, n_steps*n_seq, diff, mean, median, n_bytes, n_most);
+    printf("%-5s %-8s %-20s %-5s %d seq: same tokens in %d of %d steps, logits within %.4f; tokens %.4f alike, then "
+           "median %.4f; copied %zu bytes a step, %zu at most for one tensor\n",
+            where == ALL ? "all"
+                    : where == SOME ? "some"
+                                    : "no kv",
+            !sparse ? ""
+                    : get_info(dev).fused ? "fused"
+                                          : "portable",
+            m.name, ggml_type_name(type_kv), n_seq, n_same, n_steps*n_seq, diff, mean, median, n_bytes, n_most);
     fflush(stdout);
 
     CHECK(diff   <= limit);
-    CHECK(mean   >= (type_kv == GGML_TYPE_F16 || type_kv == GGML_TYPE_F32 ? 0.96 : 0.9)); // the CPU's product rounds queries as keys are
+    // the CPU's product rounds queries as keys are
+    CHECK(mean   >= (type_kv == GGML_TYPE_F16 || type_kv == GGML_TYPE_F32 ? 0.96 : 0.9));
     CHECK(median <= 0.5f); // one page or token exchanged at a near tie moves a random model's logits by as much
 
     if (sparse) {
@@ -290,7 +301,10 @@ static void test_other_types(llama_model * model_dev) {
     test_name = __func__;
 
     const ggml_type types[][2] = {
-        { GGML_TYPE_BF16, GGML_TYPE_F16 }, { GGML_TYPE_F16, GGML_TYPE_Q8_0 }, { GGML_TYPE_IQ4_NL, GGML_TYPE_IQ4_NL }, { GGML_TYPE_Q5_1, GGML_TYPE_Q5_1 },
+        { GGML_TYPE_BF16, GGML_TYPE_F16 },
+        { GGML_TYPE_F16, GGML_TYPE_Q8_0 },
+        { GGML_TYPE_IQ4_NL, GGML_TYPE_IQ4_NL },
+        { GGML_TYPE_Q5_1, GGML_TYPE_Q5_1 },
     };
 
     for (const auto & type : types) {
@@ -303,7 +317,8 @@ static void test_other_types(llama_model * model_dev) {
 
             llama_context * ctx = try_context(model_dev, o, &log);
             if (!ctx) {
-                printf("%s, %s and %s: refused: %s\n", name, ggml_type_name(type[0]), ggml_type_name(type[1]), lil_last_error());
+                printf("%s, %s and %s: refused: %s\n", name, ggml_type_name(type[0]), ggml_type_name(type[1]),
+                        lil_last_error());
                 CHECK(strstr(lil_last_error(), "offload_kqv"));
                 continue;
             }

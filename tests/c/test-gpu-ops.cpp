@@ -2,9 +2,9 @@
 //
 //   test-gpu-ops [seed [test]]
 //
-// The devices are those of the installed libraries; without one it is skipped, exit status 77. Compiled with LIL_EMU_CUDA or
-// LIL_EMU_METAL there is an emulated one (emu-gpu.h) instead. With LIL_RACES its kernels are looked at for races (race.h), in some
-// of the tests, for the time it takes; with LIL_ALL in the environment in all.
+// The devices are those of the installed libraries; without one it is skipped, exit status 77. Compiled with
+// LIL_EMU_CUDA or LIL_EMU_METAL there is an emulated one (emu-gpu.h) instead. With LIL_RACES its kernels are looked at
+// for races (race.h), in some of the tests, for the time it takes; with LIL_ALL in the environment in all.
 
 #include "device-ops-attn.h"
 #include "device-ops-evict.h"
@@ -146,7 +146,8 @@ int main(int argc, char ** argv) {
         device.may_refuse = true;
         run_tests("test-gpu-ops", argc, argv, get_share(ODD_TESTS));
 
-        printf("test-gpu-ops: %d nodes, %d of odd sizes not taken, seed %u: ok\n", device.n_nodes, device.n_refused, seed);
+        printf("test-gpu-ops: %d nodes, %d of odd sizes not taken, seed %u: ok\n", device.n_nodes, device.n_refused,
+                seed);
     }
 
     device.backend.reset();

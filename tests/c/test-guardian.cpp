@@ -2,7 +2,8 @@
 //
 //     test-guardian model.gguf answers
 //
-// Only the vocabulary of the file is loaded. The folder answers (tests/data/answers) holds answers that must raise no alarm.
+// Only the vocabulary of the file is loaded. The folder answers (tests/data/answers) holds answers that must raise no
+// alarm.
 
 #undef NDEBUG
 
@@ -31,7 +32,8 @@
 static const llama_vocab * vocab = nullptr;
 
 #ifdef __linux__
-// elsewhere a library's allocations are not replaced by a program's. Inlined, gcc takes them for a malloc that is deleted
+// elsewhere a library's allocations are not replaced by a program's. Inlined, gcc takes them for a malloc that is
+// deleted
 static size_t fail_size = 0; // 0: no allocation fails, otherwise those of at least that many bytes
 
 __attribute__((noinline)) void * operator new(size_t size) {
@@ -57,7 +59,8 @@ __attribute__((noinline)) void operator delete(void * ptr, size_t) noexcept {
 
 static std::vector<llama_token> tokenize(const std::string & text, bool special = false) {
     std::vector<llama_token> tokens(text.size() + 8);
-    const int32_t n = llama_tokenize(vocab, text.data(), (int32_t) text.size(), tokens.data(), (int32_t) tokens.size(), false, special);
+    const int32_t n = llama_tokenize(
+            vocab, text.data(), (int32_t) text.size(), tokens.data(), (int32_t) tokens.size(), false, special);
     CHECK(n >= 0);
     tokens.resize((size_t) n);
     return tokens;
@@ -81,9 +84,42 @@ static std::string repeat(const std::string & text, size_t n) {
 // text that says something new all the time
 static std::string make_prose(size_t n_words, uint32_t seed) {
     static const char * const words[] = {
-        "river", "stone", "quickly", "under", "seven", "garden", "because", "window", "yellow", "answer", "never", "music", "clock",
-        "ladder", "through", "winter", "doubt", "paper", "along", "bright", "question", "market", "whisper", "almost", "copper",
-        "island", "between", "harvest", "silent", "travel", "orange", "number", "castle", "except", "feather", "morning",
+        "river",
+        "stone",
+        "quickly",
+        "under",
+        "seven",
+        "garden",
+        "because",
+        "window",
+        "yellow",
+        "answer",
+        "never",
+        "music",
+        "clock",
+        "ladder",
+        "through",
+        "winter",
+        "doubt",
+        "paper",
+        "along",
+        "bright",
+        "question",
+        "market",
+        "whisper",
+        "almost",
+        "copper",
+        "island",
+        "between",
+        "harvest",
+        "silent",
+        "travel",
+        "orange",
+        "number",
+        "castle",
+        "except",
+        "feather",
+        "morning",
     };
 
     std::string text;
@@ -95,7 +131,8 @@ static std::string make_prose(size_t n_words, uint32_t seed) {
     return text;
 }
 
-static lil_guardian_params make_params(lil_guardian_action action, uint32_t every, double threshold, uint32_t patience) {
+static lil_guardian_params make_params(
+        lil_guardian_action action, uint32_t every, double threshold, uint32_t patience) {
     lil_guardian_params params = lil_guardian_default_params();
     params.action    = action;
     params.every     = every;
@@ -132,7 +169,8 @@ static llama_token apply(llama_sampler * smpl, int64_t selected = -1) {
 
     if (cur_p.size == 4) {
         // left alone
-        CHECK(cur_p.selected == selected && data[0].id == 10 && data[3].id == 13 && data[2].logit == 3.0f && !cur_p.sorted);
+        CHECK(cur_p.selected == selected && data[0].id == 10 && data[3].id == 13 && data[2].logit == 3.0f &&
+                !cur_p.sorted);
         return LLAMA_TOKEN_NULL;
     }
 
@@ -162,8 +200,8 @@ static bool is_eog(llama_token token) {
 
 // the rule, simulated: the curve from the LZ77 sizes, the alarm from the curve
 static void test_rule() {
-    const std::string text = make_prose(300, 1) + repeat("All work and no play makes a dull page. ", 80) + make_prose(300, 2) +
-        repeat("one two ", 400);
+    const std::string text = make_prose(300, 1) + repeat("All work and no play makes a dull page. ", 80) +
+            make_prose(300, 2) + repeat("one two ", 400);
     const auto prompt = tokenize("Write a novel, please.\n");
     const auto tokens = tokenize(text);
 
@@ -205,7 +243,8 @@ static void test_rule() {
             }
 
             const auto report = get_report(smpl);
-            CHECK(report.n_tokens == tokens.size() && report.n_bytes == lil_lz77_bytes(lz) && report.size == lil_lz77_size(lz));
+            CHECK(report.n_tokens == tokens.size() && report.n_bytes == lil_lz77_bytes(lz) &&
+                    report.size == lil_lz77_size(lz));
             CHECK(report.n_checks == tokens.size()/every && report.n_checks + 1 == curve.size());
             CHECK(n_alarm > 0 && report.alarmed && report.n_tokens_alarm == n_alarm);
             CHECK(!report.stopped && !report.think_closed);
@@ -306,7 +345,8 @@ static void test_close_think() {
     const auto loop   = tokenize(repeat("Wait, let me think about that again. ", 300));
     const auto answer = tokenize(make_prose(120, 5));
 
-    for (const char * think_end : { (const char *) nullptr, "</think>", "\n<|end of my thoughts|>\n\n", "\xe2\x9c\x93 fertig" }) {
+    for (const char * think_end :
+            { (const char *) nullptr, "</think>", "\n<|end of my thoughts|>\n\n", "\xe2\x9c\x93 fertig" }) {
         auto params = make_params(LIL_GUARDIAN_CLOSE_THINK, 50, 10.0, 1);
         std::string copy = think_end ? think_end : "";
         params.think_end = think_end ? copy.c_str() : nullptr;
@@ -328,7 +368,8 @@ static void test_close_think() {
 
         auto report = get_report(smpl);
         CHECK(report.alarmed && report.think_closed && !report.stopped);
-        CHECK(report.n_tokens == n_loop + forced.size() && report.n_tokens_alarm == n_loop && report.n_checks == n_loop/50);
+        CHECK(report.n_tokens == n_loop + forced.size() && report.n_tokens_alarm == n_loop &&
+                report.n_checks == n_loop/50);
         CHECK(apply(smpl) == LLAMA_TOKEN_NULL);
 
         // the answer is let through, with a whole interval to the next check
@@ -420,7 +461,8 @@ static void test_clone() {
     }
     fail_size = 0;
     const auto after = get_report(kept);
-    CHECK(thrown && after.size == before.size && after.n_tokens == before.n_tokens && after.n_checks == before.n_checks);
+    CHECK(thrown && after.size == before.size && after.n_tokens == before.n_tokens &&
+            after.n_checks == before.n_checks);
     accept_until_forced(kept, prose);
     llama_sampler_copy(full, kept);
     CHECK(get_curve(kept) == get_curve(full));
@@ -520,7 +562,8 @@ static void check_refused(const lil_guardian_params & params, const char * word)
 
 static void test_errors() {
     const auto params = lil_guardian_default_params();
-    CHECK(params.every == 250 && params.threshold == 20.0 && params.patience == 1 && params.action == LIL_GUARDIAN_STOP);
+    CHECK(params.every == 250 && params.threshold == 20.0 && params.patience == 1 &&
+            params.action == LIL_GUARDIAN_STOP);
     CHECK(params.think_end == nullptr);
 
     auto p = params;
@@ -548,7 +591,8 @@ static void test_errors() {
 
     lil_lz77 * lz = lil_lz77_init();
     CHECK(lil_lz77_feed(lz, "abc", 3) && !lil_lz77_feed(lz, "abc", (size_t) 1 << 31) && lil_lz77_bytes(lz) == 3);
-    CHECK(strstr(lil_last_error(), "2147483648 bytes after 3") != nullptr && strstr(lil_last_error(), "2^31 - 1") != nullptr);
+    CHECK(strstr(lil_last_error(), "2147483648 bytes after 3") != nullptr &&
+            strstr(lil_last_error(), "2^31 - 1") != nullptr);
     lil_lz77_free(lz);
 
     // no Guardian
@@ -634,8 +678,8 @@ static void test_grammar() {
 }
 
 static void test_answers(const std::string & dir) {
-    static const char * const names[] = { "table-12", "table-60", "json-60", "list", "python", "math", "ascii-box", "csv",
-                                          "model-table", "model-json", "model-list", "model-code" };
+    static const char * const names[] = { "table-12", "table-60", "json-60", "list", "python", "math", "ascii-box",
+        "csv", "model-table", "model-json", "model-list", "model-code" };
 
     for (const char * name : names) {
         std::ifstream file(dir + "/" + name + ".txt", std::ios::binary);
@@ -663,7 +707,8 @@ static void test_answers(const std::string & dir) {
                 least = std::min(least, curve[i] - curve[i - 1]);
             }
             if (skip == 0) {
-                printf("  %-11s %5zu tokens, %2u checks, least growth %.1f\n", name, tokens.size(), report.n_checks, least);
+                printf("  %-11s %5zu tokens, %2u checks, least growth %.1f\n", name, tokens.size(), report.n_checks,
+                        least);
             }
 
             llama_sampler_free(smpl);

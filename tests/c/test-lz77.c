@@ -33,7 +33,8 @@ static const char * what = "";
 #define CHECK(x) \
     do { \
         if (!(x)) { \
-            fprintf(stderr, "%s:%d: failed: %s (%s, seed %llu)\n", __FILE__, __LINE__, #x, what, (unsigned long long) seed); \
+            fprintf(stderr, "%s:%d: failed: %s (%s, seed %llu)\n", __FILE__, __LINE__, #x, what, \
+                    (unsigned long long) seed); \
             exit(1); \
         } \
     } while (0)
@@ -388,7 +389,8 @@ static void check_memory(const char * name, const uint8_t * text, size_t n, size
 
     CHECK(mem_now == lil_lz77_memory(lz));
     printf("%-24s %6.1f bytes held per byte, %5.1f at the peak, %8llu phrases, size %.1f\n", name,
-        (double) mem_now/(double) n, (double) mem_peak/(double) n, (unsigned long long) lil_lz77_phrases(lz), lil_lz77_size(lz));
+            (double) mem_now/(double) n, (double) mem_peak/(double) n, (unsigned long long) lil_lz77_phrases(lz),
+            lil_lz77_size(lz));
     CHECK(mem_now  <= 50*n + 2048);
     CHECK(mem_peak <= 70*n + 4096);
 
@@ -429,8 +431,10 @@ static void test_memory(struct rng * rng) {
 // calibration
 //
 
-// What 1000 bytes add to the size, from `from` on: the mean must be within [lo, hi], and each within [lo_each, hi_each].
-static void check_growth(const char * name, const uint8_t * text, size_t n, size_t from, double lo, double hi, double lo_each, double hi_each) {
+// What 1000 bytes add to the size, from `from` on: the mean must be within [lo, hi], and each within [lo_each,
+// hi_each].
+static void check_growth(const char * name, const uint8_t * text, size_t n, size_t from, double lo, double hi,
+        double lo_each, double hi_each) {
     what = name;
 
     struct lil_lz77 * lz = lil_lz77_init();
@@ -484,7 +488,8 @@ static void test_calibration(struct rng * rng, const char * path) {
 
         memcpy(text, prose, periods[i]);
         text_loop(text, sizeof(text), periods[i]);
-        check_growth(name, text, 3*periods[i] + 10000 < sizeof(text) ? 3*periods[i] + 10000 : sizeof(text), periods[i], 0, 11, 0, 11);
+        check_growth(name, text, 3*periods[i] + 10000 < sizeof(text) ? 3*periods[i] + 10000 : sizeof(text),
+                periods[i], 0, 11, 0, 11);
     }
 
     text_sentences(rng, text, 60000);

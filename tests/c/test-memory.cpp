@@ -21,8 +21,8 @@ static uint64_t resident(llama_context * ctx) {
     return get_memory(ctx).kv_resident;
 }
 
-// What n cells of n_cells take at most, and two pages more for each of a tensor's parts that lie apart: K, V, and what is kept
-// beside them for each head; the channels of V where it is transposed
+// What n cells of n_cells take at most, and two pages more for each of a tensor's parts that lie apart: K, V, and what
+// is kept beside them for each head; the channels of V where it is transposed
 static uint64_t bound(llama_context * ctx, uint32_t n, bool v_trans = false) {
     const uint64_t n_cells = llama_n_ctx(ctx);
     const uint64_t n_parts = n_layer*(2 + 4*n_head_kv + (v_trans ? llama_model_n_embd(model) : 0));
@@ -44,8 +44,8 @@ static std::vector<options> all_kinds() {
         res.push_back(o);
     }
 
-    for (const lil_sparse_method method : { LIL_SPARSE_SINK, LIL_SPARSE_H2O, LIL_SPARSE_TOVA, LIL_SPARSE_RKV, LIL_SPARSE_QUEST,
-            LIL_SPARSE_INFLLM, LIL_SPARSE_RAAS, LIL_SPARSE_DENSE }) {
+    for (const lil_sparse_method method : { LIL_SPARSE_SINK, LIL_SPARSE_H2O, LIL_SPARSE_TOVA, LIL_SPARSE_RKV,
+                 LIL_SPARSE_QUEST, LIL_SPARSE_INFLLM, LIL_SPARSE_RAAS, LIL_SPARSE_DENSE }) {
         options o = make_options(method, 64);
         o.sparse.buffer = 16;
         res.push_back(o);
@@ -110,7 +110,8 @@ static void test_clear() {
 
         if (o.sparse.method != LIL_SPARSE_NONE) {
             CHECK(decode_text(ctx, 0, 300) == 0);
-            CHECK(get_info(ctx).kv_resident > 0 && get_info(ctx).kv_resident <= resident(ctx) && get_info(ctx).kv_resident < get_info(ctx).kv_bytes/8);
+            CHECK(get_info(ctx).kv_resident > 0 && get_info(ctx).kv_resident <= resident(ctx) &&
+                    get_info(ctx).kv_resident < get_info(ctx).kv_bytes/8);
         }
 
         llama_free(ctx);
@@ -199,7 +200,8 @@ static void test_hole() {
 
         // the twin's memory stays: it loses a few tokens at a time
         CHECK(llama_memory_seq_rm(llama_get_memory(ctx), 0, -1, -1));
-        CHECK(llama_memory_seq_rm(llama_get_memory(twin), 0, 200, -1) && llama_memory_seq_rm(llama_get_memory(twin), 0, -1, -1));
+        CHECK(llama_memory_seq_rm(llama_get_memory(twin), 0, 200, -1) &&
+                llama_memory_seq_rm(llama_get_memory(twin), 0, -1, -1));
         CHECK(resident(ctx) < all && resident(twin) == all);
         CHECK(max_diff(step(ctx, 400, 1), step(twin, 400, 1)) == 0.0f);
 
@@ -268,10 +270,13 @@ static void test_states() {
             CHECK(decode_text(ctx, 0, 500) == 0);
             const uint64_t before = resident(ctx);
 
-            CHECK(seq ? llama_state_seq_set_data(ctx, one.data(), one.size(), 0) > 0 : llama_state_set_data(ctx, all.data(), all.size()) > 0);
+            CHECK(seq ? llama_state_seq_set_data(ctx, one.data(), one.size(), 0) > 0
+                      : llama_state_set_data(ctx, all.data(), all.size()) > 0);
             CHECK(resident(ctx) < before && resident(ctx) <= bound(ctx, 150));
-            // tokens in a window may lie in other cells than they did, so that attention sums in another order, of F16 in F16
-            CHECK(max_diff(step_anew(ctx, 150), want) <= (seq || sparse_layers.size() == (size_t) n_layer ? 0.0f : 0.05f));
+            // tokens in a window may lie in other cells than they did, so that attention sums in another order, of F16
+            // in F16
+            CHECK(max_diff(step_anew(ctx, 150), want) <=
+                    (seq || sparse_layers.size() == (size_t) n_layer ? 0.0f : 0.05f));
         }
 
         llama_free(twin);

@@ -1,4 +1,5 @@
-// How Metal's dispatcher (src/ops/metal/lil-metal.cpp) tells our nodes from others, what it refuses, and when it compiles.
+// How Metal's dispatcher (src/ops/metal/lil-metal.cpp) tells our nodes from others, what it refuses, and when it
+// compiles.
 //
 //   test-metal-dispatch [seed]
 
@@ -28,13 +29,17 @@ struct attn_node {
         row_i32(list, 0)[1] = 0;
         memset(steps->data, 0, ggml_nbytes(steps));
 
-        set_op(node, metal->attn, { t.tensor(GGML_TYPE_F32, n_embd, 4, 1), t.tensor(type, 2*n_embd, 16), t.tensor(type, 2*n_embd_v, 16), list, steps }, &layer);
+        set_op(node, metal->attn,
+                { t.tensor(GGML_TYPE_F32, n_embd, 4, 1), t.tensor(type, 2*n_embd, 16),
+                        t.tensor(type, 2*n_embd_v, 16), list, steps },
+                &layer);
     }
 
     bool is_supported(int dev = 0) const { return lil_metal_supports(emu_metal_device(dev), node); }
 };
 
-// The library is compiled by the first node of ours, once, and pipelines once for each pair of types. So this goes first
+// The library is compiled by the first node of ours, once, and pipelines once for each pair of types. So this goes
+// first
 static void test_compile() {
     test_name = "compile";
 
@@ -88,12 +93,14 @@ static void test_identity() {
     CHECK(a.is_supported());
 
     // the CPU's op of the same name is not Metal's
-    set_op(a.node, ops->attn, { a.node->src[0], a.node->src[1], a.node->src[2], a.node->src[3], a.node->src[4] }, &a.layer);
+    set_op(a.node, ops->attn, { a.node->src[0], a.node->src[1], a.node->src[2], a.node->src[3], a.node->src[4] },
+            &a.layer);
     CHECK(!a.is_supported() && !lil_metal_writes_src(a.node));
     CHECK(std::string(lil_metal_plan(a.node, l)) == "not one of our ops");
 
     // and a function of ours in another kind of node is none
-    set_op(a.node, metal->attn, { a.node->src[0], a.node->src[1], a.node->src[2], a.node->src[3], a.node->src[4] }, &a.layer);
+    set_op(a.node, metal->attn, { a.node->src[0], a.node->src[1], a.node->src[2], a.node->src[3], a.node->src[4] },
+            &a.layer);
     a.node->op = GGML_OP_MAP_CUSTOM1;
     CHECK(!a.is_supported());
 
@@ -163,8 +170,10 @@ static void test_refusals() {
         ggml_tensor * score = t.tensor(GGML_TYPE_F32, n_slots);
 
         ggml_tensor * node = t.inplace(score);
-        set_op(node, metal->rkv_score, { score, t.tensor(GGML_TYPE_F32, 64, 8), t.tensor(GGML_TYPE_F16, 64, n_slots), t.tensor(GGML_TYPE_F32, n_slots),
-                t.tensor(GGML_TYPE_I32, LIL_STEP_COUNT, 1) }, &layer);
+        set_op(node, metal->rkv_score,
+                { score, t.tensor(GGML_TYPE_F32, 64, 8), t.tensor(GGML_TYPE_F16, 64, n_slots),
+                        t.tensor(GGML_TYPE_F32, n_slots), t.tensor(GGML_TYPE_I32, LIL_STEP_COUNT, 1) },
+                &layer);
 
         CHECK(lil_metal_supports(emu_metal_device(), node) == (n_slots == 7296));
     }

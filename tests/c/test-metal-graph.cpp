@@ -1,5 +1,6 @@
-// Graphs of our ops through the patched ggml-metal: its table of ops, its reordering, its encoding with barriers, everything but
-// the Objective-C files, whose functions the emulated device has (emu-metal-device.h). Against the CPU's ops.
+// Graphs of our ops through the patched ggml-metal: its table of ops, its reordering, its encoding with barriers,
+// everything but the Objective-C files, whose functions the emulated device has (emu-metal-device.h). Against the CPU's
+// ops.
 //
 //   test-metal-graph [seed]
 
@@ -57,7 +58,8 @@ struct step_graph {
     std::vector<ggml_tensor *> leafs;
     std::vector<ggml_tensor *> nodes;
 
-    explicit step_graph(const lil_ops & ops) : ctx(ggml_init({ 128*ggml_tensor_overhead() + ggml_graph_overhead(), nullptr, true })) {
+    explicit step_graph(const lil_ops & ops)
+        : ctx(ggml_init({ 128*ggml_tensor_overhead() + ggml_graph_overhead(), nullptr, true })) {
         h2o.n_head_kv = quest.n_head_kv = n_head_kv;
         h2o.scale     = quest.scale     = 0.125f;
         h2o.n_part    = 1;
@@ -103,10 +105,12 @@ struct step_graph {
             last[il] = add(GGML_TYPE_F32, n_pages, n_head_kv, 1, { q[il], bounds[il], steps }, ops.page_scores, &quest);
         }
         for (int il = 0; il < n_layer; ++il) {
-            list[il] = add(GGML_TYPE_I32, 1 + n_cells, n_head_kv, 1, { last[il], steps, cells, pages }, ops.page_select, &quest);
+            list[il] = add(GGML_TYPE_I32, 1 + n_cells, n_head_kv, 1, { last[il], steps, cells, pages }, ops.page_select,
+                    &quest);
         }
         for (int il = 0; il < n_layer; ++il) {
-            last[il] = add(GGML_TYPE_F32, ops.attn_n_work(n_embd, n_head, n_cells, 1, false), 1, 1, { q[il], k[il], v[il], list[il], steps }, ops.attn, &quest);
+            last[il] = add(GGML_TYPE_F32, ops.attn_n_work(n_embd, n_head, n_cells, 1, false), 1, 1,
+                    { q[il], k[il], v[il], list[il], steps }, ops.attn, &quest);
         }
         for (int il = 0; il < n_layer; ++il) {
             add(GGML_TYPE_F32, n_embd, n_head, 1, { last[il], list[il] }, ops.attn_join, &quest);
@@ -131,7 +135,8 @@ struct step_graph {
         return node;
     }
 
-    ggml_tensor * add(ggml_type type, int64_t ne0, int64_t ne1, int64_t ne2, std::vector<ggml_tensor *> src, ggml_custom_op_t op, void * layer) {
+    ggml_tensor * add(ggml_type type, int64_t ne0, int64_t ne1, int64_t ne2, std::vector<ggml_tensor *> src,
+            ggml_custom_op_t op, void * layer) {
         leaf(GGML_TYPE_F32, 64, 1); // ggml-metal takes neighbours in memory for the same
 
         return add_node(ggml_custom_4d(ctx.get(), type, ne0, ne1, ne2, 1, src.data(), (int) src.size(), op, 1, layer));
@@ -221,7 +226,8 @@ static void test_graph(bool reorder) {
 
     ggml_metal_fusion_info * fusion = ggml_metal_fusion_info_init(true, 0);
 
-    ggml_metal_op_t op = ggml_metal_op_init(emu_metal_device(), nullptr, gpu.gf, fusion, 0, ggml_graph_n_nodes(gpu.gf), true, false, 0);
+    ggml_metal_op_t op = ggml_metal_op_init(
+            emu_metal_device(), nullptr, gpu.gf, fusion, 0, ggml_graph_n_nodes(gpu.gf), true, false, 0);
     CHECK(ggml_metal_op_n_nodes(op) == (int) gpu.nodes.size());
     for (int i = 0; i < ggml_metal_op_n_nodes(op); ) {
         i += ggml_metal_op_encode(op, i);
@@ -229,7 +235,9 @@ static void test_graph(bool reorder) {
     ggml_metal_op_free(op);
     ggml_metal_fusion_info_free(fusion);
 
-    const auto bytes = [](const ggml_tensor * t) { return std::vector<char>((const char *) t->data, (const char *) t->data + ggml_nbytes(t)); };
+    const auto bytes = [](const ggml_tensor * t) {
+        return std::vector<char>((const char *) t->data, (const char *) t->data + ggml_nbytes(t));
+    };
 
     for (size_t i = 0; i < cpu.leafs.size(); ++i) {
         compare(cpu.leafs[i], bytes(gpu.leafs[i]), bytes(cpu.leafs[i]), 2e-5);
@@ -252,7 +260,9 @@ static void test_graph(bool reorder) {
         CHECK(!"a kernel of that name");
         return (size_t) 0;
     };
-    const auto has_barrier = [&](size_t a, size_t b) { return std::find(log.begin() + a, log.begin() + b, "barrier") != log.begin() + b; };
+    const auto has_barrier = [&](size_t a, size_t b) {
+        return std::find(log.begin() + a, log.begin() + b, "barrier") != log.begin() + b;
+    };
 
     for (int il = 0; il < step_graph::n_layer; ++il) {
         for (const size_t i : { find("kernel_lil_h2o_evict", il), find("kernel_lil_h2o_score_2", il) }) {
@@ -265,7 +275,8 @@ static void test_graph(bool reorder) {
     }
 
     // what needs nothing of each other runs side by side
-    for (const char * name : { "kernel_lil_page_bounds", "kernel_lil_page_scores_2", "kernel_lil_page_select", "kernel_lil_attn_2", "kernel_lil_attn_join" }) {
+    for (const char * name : { "kernel_lil_page_bounds", "kernel_lil_page_scores_2", "kernel_lil_page_select",
+                 "kernel_lil_attn_2", "kernel_lil_attn_join" }) {
         CHECK(!has_barrier(find(name, 0), find(name, 1)));
     }
 }

@@ -87,7 +87,9 @@ static void test_available() {
     assert(available() == 900*MB);
     write(root/"sys/fs/cgroup/user/job/memory.max",  std::to_string(1000*MB) + "\n");
     assert(available() == 600*MB);
-    write(root/"sys/fs/cgroup/user/job/memory.stat", "anon 1\nfile 99999999999\ninactive_file " + std::to_string(100*MB) + "\nactive_file " + std::to_string(200*MB) + "\n");
+    write(root/"sys/fs/cgroup/user/job/memory.stat",
+            "anon 1\nfile 99999999999\ninactive_file " + std::to_string(100*MB) + "\nactive_file " +
+                    std::to_string(200*MB) + "\n");
     assert(available() == 800*MB); // 300 MB of files, 100 of them ours
     write(root/"sys/fs/cgroup/user/job/memory.high", std::to_string(900*MB) + "\n");
     assert(available() == 700*MB);
@@ -110,7 +112,8 @@ static void test_available() {
     write(root/"sys/fs/cgroup/memory/docker/b/memory.usage_in_bytes", std::to_string(100*MB) + "\n");
     assert(available() == 900*MB);
     write(root/"sys/fs/cgroup/memory/docker/b/memory.limit_in_bytes", std::to_string(600*MB) + "\n");
-    write(root/"sys/fs/cgroup/memory/docker/b/memory.stat", "cache 5\ntotal_inactive_file " + std::to_string(150*MB) + "\ntotal_active_file 0\n");
+    write(root/"sys/fs/cgroup/memory/docker/b/memory.stat",
+            "cache 5\ntotal_inactive_file " + std::to_string(150*MB) + "\ntotal_active_file 0\n");
     assert(available() == 550*MB);
 
     fs::remove_all(root);

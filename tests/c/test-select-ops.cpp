@@ -1,5 +1,6 @@
-// The select ops that choose tokens and keep scores, each against its definition in lil-ops.h, computed the naive way: random
-// inputs with many ties, every size around a border, dense and sparse steps together, 1 to 5 threads, outputs poisoned.
+// The select ops that choose tokens and keep scores, each against its definition in lil-ops.h, computed the naive way:
+// random inputs with many ties, every size around a border, dense and sparse steps together, 1 to 5 threads, outputs
+// poisoned.
 //
 //   test-select-ops [seed]
 
@@ -66,7 +67,8 @@ struct test_case {
         return t;
     }
 
-    ggml_tensor * tensor_f32(int32_t levels, float scale, int64_t ne0, int64_t ne1 = 1, int64_t ne2 = 1, int64_t ne3 = 1) {
+    ggml_tensor * tensor_f32(
+            int32_t levels, float scale, int64_t ne0, int64_t ne1 = 1, int64_t ne2 = 1, int64_t ne3 = 1) {
         ggml_tensor * t = tensor(GGML_TYPE_F32, ne0, ne1, ne2, ne3);
         fill((float *) t->data, ggml_nelements(t), levels, scale);
         return t;
@@ -87,7 +89,8 @@ struct test_case {
     }
 };
 
-static void run(ggml_custom_op_t op, ggml_tensor * dst, const std::vector<ggml_tensor *> & src, const lil_select_layer & layer, int n_threads) {
+static void run(ggml_custom_op_t op, ggml_tensor * dst, const std::vector<ggml_tensor *> & src,
+        const lil_select_layer & layer, int n_threads) {
     for (size_t i = 0; i < src.size(); ++i) {
         dst->src[i] = src[i];
     }
@@ -114,9 +117,11 @@ static std::vector<float> data_f32(const ggml_tensor * t) {
 }
 
 // a head of a row of keys, as attention reads it
-static std::vector<float> get_key(const ggml_tensor * k, int64_t n_head_kv, int64_t i_head, int64_t cell, int64_t strm) {
+static std::vector<float> get_key(
+        const ggml_tensor * k, int64_t n_head_kv, int64_t i_head, int64_t cell, int64_t strm) {
     const int64_t n_embd = k->ne[0]/n_head_kv;
-    const char *  src    = (const char *) k->data + strm*k->nb[2] + cell*k->nb[1] + i_head*ggml_row_size(k->type, n_embd);
+    const char *  src    =
+            (const char *) k->data + strm*k->nb[2] + cell*k->nb[1] + i_head*ggml_row_size(k->type, n_embd);
 
     std::vector<float> res(n_embd);
     if (k->type == GGML_TYPE_F32) {
@@ -130,7 +135,8 @@ static std::vector<float> get_key(const ggml_tensor * k, int64_t n_head_kv, int6
 }
 
 // a list says: the cells of these ranks, and nothing is written behind them
-static void check_list(const ggml_tensor * list, int64_t i_head, int64_t i_step, const int32_t * all, std::vector<int32_t> ranks) {
+static void check_list(
+        const ggml_tensor * list, int64_t i_head, int64_t i_step, const int32_t * all, std::vector<int32_t> ranks) {
     const int32_t * got = row_i32(list, i_head, i_step);
 
     std::sort(ranks.begin(), ranks.end());
@@ -222,14 +228,16 @@ struct heads {
 };
 
 // the work of attn over a list, of which only the logits are there
-static ggml_tensor * make_work(test_case & t, const heads & h, ggml_tensor * list, ggml_tensor * steps, int32_t levels, float scale) {
+static ggml_tensor * make_work(
+        test_case & t, const heads & h, ggml_tensor * list, ggml_tensor * steps, int32_t levels, float scale) {
     const int32_t n_embd_v = t.pick({ 8, 24 });
     const int64_t n_max    = list->ne[0] - 1;
     const int64_t n_steps  = steps->ne[1];
 
     ggml_tensor * work = t.tensor(GGML_TYPE_F32, lil_attn_n_work(n_embd_v, h.n_head(), n_max, n_steps, true));
 
-    t.fill((float *) work->data + lil_attn_kq_offset(n_embd_v, h.n_head(), n_max, n_steps), n_max*h.n_head()*n_steps, levels, scale);
+    t.fill((float *) work->data + lil_attn_kq_offset(n_embd_v, h.n_head(), n_max, n_steps),
+            n_max*h.n_head()*n_steps, levels, scale);
 
     work->src[0] = t.tensor(GGML_TYPE_F32, 16, h.n_head(), n_steps);
     work->src[1] = t.tensor(GGML_TYPE_F16, 16*h.n_head_kv, 4);
@@ -245,7 +253,8 @@ static const float * get_logits(const ggml_tensor * work, const heads & h, int64
 
     const int64_t n_max = node->src[3]->ne[0] - 1;
 
-    return (const float *) node->data + ggml_nelements(node) - n_max*h.n_head()*node->src[4]->ne[1] + (i_step*h.n_head() + i_head)*n_max;
+    return (const float *) node->data + ggml_nelements(node) - n_max*h.n_head()*node->src[4]->ne[1] +
+            (i_step*h.n_head() + i_head)*n_max;
 }
 
 //
@@ -308,7 +317,8 @@ static void test_tidal_select(uint32_t seed) {
 
     lil_select_layer layer = {};
     layer.n_head_kv = h.n_head_kv;
-    layer.budget    = t.rand_int(0, 1) ? std::max(1, seq.n(0) + t.rand_int(-1, 1)) : t.rand_int(2, t.pick({ 10, 100, 1500 }));
+    layer.budget    =
+            t.rand_int(0, 1) ? std::max(1, seq.n(0) + t.rand_int(-1, 1)) : t.rand_int(2, t.pick({ 10, 100, 1500 }));
 
     run(ops->tidal_select, list, { work, seq.steps, seq.cells }, layer, t.rand_int(1, 5));
 
@@ -347,7 +357,8 @@ static void test_lessismore_select(uint32_t seed) {
         seq.step(0)[LIL_SEL_SPARSE] = 1;
     }
 
-    ggml_tensor * work = make_work(t, h, seq.cells, seq.steps, is_long ? t.pick({ 0, 0, 2000, 3 }) : t.pick({ 0, 1, 3, 50 }), t.pick({ 1, 20 }));
+    ggml_tensor * work = make_work(t, h, seq.cells, seq.steps,
+            is_long ? t.pick({ 0, 0, 2000, 3 }) : t.pick({ 0, 1, 3, 50 }), t.pick({ 1, 20 }));
     ggml_tensor * list = t.tensor(GGML_TYPE_I32, 1 + seq.n_max, 1, seq.n_steps);
 
     lil_select_layer layer = {};
@@ -427,7 +438,8 @@ static void test_block_select(uint32_t seed) {
     for (int32_t s = 0; s < seq.n_steps; ++s) {
         seq.set_n(s, std::max(layer.n_sink + 1, seq.n(s)));
         const int32_t n_full = (seq.n(s) - layer.n_sink - 1)/layer.block;
-        seq.step(s)[LIL_SEL_PAGES] = t.rand_int(0, 1) ? n_full : std::min(n_full, std::max(0, layer.n_pages + t.rand_int(-1, 1)));
+        seq.step(s)[LIL_SEL_PAGES] =
+                t.rand_int(0, 1) ? n_full : std::min(n_full, std::max(0, layer.n_pages + t.rand_int(-1, 1)));
     }
 
     ggml_tensor * scores = t.tensor_f32(t.pick({ 0, 1, 3, 50 }), 1.0f, seq.n_max, seq.n_steps);
@@ -445,7 +457,8 @@ static void test_block_select(uint32_t seed) {
             ranks = all_ranks(n);
         } else {
             add_ranks(ranks, 0, layer.n_sink);
-            for (const int32_t b : get_best(std::vector<float>(row_f32(scores, s), row_f32(scores, s) + n_blocks), layer.n_pages)) {
+            for (const int32_t b :
+                    get_best(std::vector<float>(row_f32(scores, s), row_f32(scores, s) + n_blocks), layer.n_pages)) {
                 add_ranks(ranks, layer.n_sink + b*layer.block, layer.n_sink + (b + 1)*layer.block);
             }
             add_ranks(ranks, layer.n_sink + n_blocks*layer.block, n);
@@ -485,7 +498,8 @@ static void test_raas(uint32_t seed) {
     const auto get_step = [&](int32_t s) {
         const int32_t n_pages = seq.step(s)[LIL_SEL_PAGES];
 
-        return raas_step { seq.all(s) + 1, row_i32(pages, s), n_pages, seq.step(s)[LIL_SEL_SPARSE] ? layer.n_pages : n_pages + 1 };
+        return raas_step { seq.all(s) + 1, row_i32(pages, s), n_pages,
+            seq.step(s)[LIL_SEL_SPARSE] ? layer.n_pages : n_pages + 1 };
     };
 
     // what is to become of the stamps
@@ -722,7 +736,8 @@ int main(int argc, char ** argv) {
         return 1;
     }
 
-    const auto get_ops = (const lil_ops * (*)(void)) ggml_backend_reg_get_proc_address(ggml_backend_dev_backend_reg(dev), "lil_ops");
+    const auto get_ops = (const lil_ops * (*)(void)) ggml_backend_reg_get_proc_address(
+            ggml_backend_dev_backend_reg(dev), "lil_ops");
     if (!get_ops) {
         fprintf(stderr, "the CPU backend has no lil_ops\n");
         return 1;

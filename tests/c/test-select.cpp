@@ -2,9 +2,9 @@
 //
 //   test-select model.gguf
 //
-// What the methods choose is compared with a reference in Python (tests/python); here the C API's contract is tested. After
-// an edit of the cache there is no text that a fresh evaluation could be compared with; but a context restored from the
-// state has none of the metadata and computes all of it anew.
+// What the methods choose is compared with a reference in Python (tests/python); here the C API's contract is tested.
+// After an edit of the cache there is no text that a fresh evaluation could be compared with; but a context restored
+// from the state has none of the metadata and computes all of it anew.
 
 #include "sparse-common.h"
 
@@ -40,7 +40,9 @@ static std::vector<options> all_methods(uint32_t budget) {
     return res;
 }
 
-static bool keeps_stock_logits(const options & o) { return !o.sparse.fused_dense && o.sparse.method != LIL_SPARSE_DENSE; }
+static bool keeps_stock_logits(const options & o) {
+    return !o.sparse.fused_dense && o.sparse.method != LIL_SPARSE_DENSE;
+}
 
 static float median_diff(const std::vector<float> & a, const std::vector<float> & b) {
     std::vector<float> d;
@@ -81,7 +83,8 @@ static double jaccard(const std::vector<std::set<llama_pos>> & a, const std::vec
 static void check_refused(options o, const char * word) {
     llama_context * ctx = lil_init_from_model(model, make_cparams(o), o.sparse);
     if (ctx || !strstr(lil_last_error(), word)) {
-        fprintf(stderr, "%s: expected an error with '%s', got: %s\n", test_name, word, ctx ? "a context" : lil_last_error());
+        fprintf(stderr, "%s: expected an error with '%s', got: %s\n", test_name, word,
+                ctx ? "a context" : lil_last_error());
         exit(1);
     }
 }
@@ -207,7 +210,8 @@ static void test_sets() {
             }
 
             const auto info = get_info(ctx);
-            CHECK(info.n_sparse == 50 && info.n_dense == 0 && info.fused == (o.sparse.form != LIL_FORM_PORTABLE && o.sparse.positions != LIL_POSITIONS_CLIPPED));
+            CHECK(info.n_sparse == 50 && info.n_dense == 0 &&
+                    info.fused == (o.sparse.form != LIL_FORM_PORTABLE && o.sparse.positions != LIL_POSITIONS_CLIPPED));
             llama_free(ctx);
         }
     }
@@ -242,7 +246,8 @@ static void test_forms() {
             std::sort(diffs.begin(), diffs.end());
 
             if (same < 0.97 || diffs[20] > 0.05f) {
-                fprintf(stderr, "test_forms: method %d, type %s: sets %.4f, median logit difference %.4f\n", o.sparse.method, ggml_type_name(type), same, diffs[20]);
+                fprintf(stderr, "test_forms: method %d, type %s: sets %.4f, median logit difference %.4f\n",
+                        o.sparse.method, ggml_type_name(type), same, diffs[20]);
                 exit(1);
             }
             CHECK(get_info(a).n_rows == get_info(b).n_rows);
@@ -259,8 +264,8 @@ static std::vector<uint8_t> get_state(llama_context * ctx, llama_seq_id seq_id) 
     return state;
 }
 
-// How far apart the last logits of two contexts are whose cells are in a different order. The portable form, and layers with a
-// sliding window, attend in that order, and a near tie may then fall otherwise; the fused form goes by position.
+// How far apart the last logits of two contexts are whose cells are in a different order. The portable form, and layers
+// with a sliding window, attend in that order, and a near tie may then fall otherwise; the fused form goes by position.
 static bool is_exact(llama_context * ctx) {
     return get_info(ctx).fused && (int32_t) sparse_layers.size() == n_layer;
 }
@@ -289,7 +294,8 @@ static void check_fresh(llama_context * ctx, const options & o, llama_seq_id seq
         const float  diff = logit_diff(ctx, fresh);
 
         if (same < (is_exact(ctx) ? 0.999 : 0.97) || diff > logit_limit(ctx)) {
-            fprintf(stderr, "%s, %s, method %d, form %d, step %d: sets %.4f, logits differ by %g\n", test_name, what, o.sparse.method, o.sparse.form, i, same, diff);
+            fprintf(stderr, "%s, %s, method %d, form %d, step %d: sets %.4f, logits differ by %g\n", test_name, what,
+                    o.sparse.method, o.sparse.form, i, same, diff);
             exit(1);
         }
     }
@@ -324,7 +330,8 @@ static void test_edits() {
         const llama_pos p_max = llama_memory_seq_pos_max(mem, 0);
         llama_memory_seq_add(mem, 0, 61, -1, -24);
         CHECK(llama_memory_seq_pos_max(mem, 0) == p_max - 24);
-        decode_steps(ctx, p_max - 23, p_max - 22); // llama.cpp turns the keys now; a state saved before would hold them as they were
+        // llama.cpp turns the keys now; a state saved before would hold them as they were
+        decode_steps(ctx, p_max - 23, p_max - 22);
         check_fresh(ctx, o, 0, "a shift");
 
         // new tokens in old cells
@@ -388,7 +395,8 @@ static void test_sequences() {
             }
             std::sort(diffs.begin(), diffs.end());
             if (same < 0.98 || diffs[diffs.size()/2] > 0.03f) {
-                fprintf(stderr, "%s: method %d, form %d, unified %d: sets %.4f, median difference %g\n", test_name, o.sparse.method, o.sparse.form, unified, same, diffs[diffs.size()/2]);
+                fprintf(stderr, "%s: method %d, form %d, unified %d: sets %.4f, median difference %g\n", test_name,
+                        o.sparse.method, o.sparse.form, unified, same, diffs[diffs.size()/2]);
                 exit(1);
             }
 
@@ -407,10 +415,12 @@ static void test_sequences() {
             // a copy goes its own way
             llama_memory_seq_rm(mem, 2, -1, -1);
             llama_memory_seq_cp(mem, 0, 2, -1, -1);
-            CHECK(decode(ctx, { { text[7], llama_memory_seq_pos_max(mem, 2) + 1, 2 } }) == 0); // llama.cpp copies the keys now
+            // llama.cpp copies the keys now
+            CHECK(decode(ctx, { { text[7], llama_memory_seq_pos_max(mem, 2) + 1, 2 } }) == 0);
             check_fresh(ctx, o, 2, "a copy");
             check_fresh(ctx, o, 0, "the original");
-            if (unified && o.sparse.method != LIL_SPARSE_INFLLM) { // shared cells share InfLLM's scores, see docs/select.md
+            // shared cells share InfLLM's scores, see docs/select.md
+            if (unified && o.sparse.method != LIL_SPARSE_INFLLM) {
                 CHECK(llama_memory_seq_rm(mem, 2, 50, -1));
                 check_fresh(ctx, o, 2, "a shorter copy");
                 check_fresh(ctx, o, 0, "the original of a shorter copy");
@@ -455,7 +465,8 @@ static void test_state() {
         llama_free(b);
     }
 
-    // a method that keeps nothing beside K and V exchanges states with the stock cache; one that does refuses a foreign state
+    // a method that keeps nothing beside K and V exchanges states with the stock cache; one that does refuses a foreign
+    // state
     llama_context * stock = new_context(options());
     CHECK(decode_text(stock, 0, 100) == 0);
     const auto state = get_state(stock, 0);
@@ -575,8 +586,9 @@ static void test_prompt_parts() {
             diffs.push_back(median_diff(get_logits(parts), get_logits(one)));
         }
         if (diffs[0] > 0.02f || *std::max_element(diffs.begin(), diffs.end()) > 0.2f) {
-            fprintf(stderr, "%s: method %d, form %d, positions %d: logits differ by %g, in a step by %g\n", test_name, o.sparse.method,
-                    o.sparse.form, o.sparse.positions, diffs[0], *std::max_element(diffs.begin(), diffs.end()));
+            fprintf(stderr, "%s: method %d, form %d, positions %d: logits differ by %g, in a step by %g\n", test_name,
+                    o.sparse.method, o.sparse.form, o.sparse.positions, diffs[0],
+                    *std::max_element(diffs.begin(), diffs.end()));
             exit(1);
         }
 

@@ -2,7 +2,8 @@
 //
 //   test-steps tiny.gguf
 //
-// The rule itself is compared with a slow reference over random batches and edits; what it makes of a prompt with full attention.
+// The rule itself is compared with a slow reference over random batches and edits; what it makes of a prompt with full
+// attention.
 
 #include "sparse-common.h"
 
@@ -12,8 +13,8 @@
 static std::vector<options> all_methods(uint32_t budget) {
     std::vector<options> res;
 
-    for (const auto method : { LIL_SPARSE_SINK, LIL_SPARSE_H2O, LIL_SPARSE_TOVA, LIL_SPARSE_RKV, LIL_SPARSE_QUEST, LIL_SPARSE_INFLLM,
-            LIL_SPARSE_RAAS, LIL_SPARSE_TIDAL, LIL_SPARSE_LESSISMORE }) {
+    for (const auto method : { LIL_SPARSE_SINK, LIL_SPARSE_H2O, LIL_SPARSE_TOVA, LIL_SPARSE_RKV, LIL_SPARSE_QUEST,
+                 LIL_SPARSE_INFLLM, LIL_SPARSE_RAAS, LIL_SPARSE_TIDAL, LIL_SPARSE_LESSISMORE }) {
         res.push_back(make_options(method, budget));
 
         if (method == LIL_SPARSE_RKV) {
@@ -33,7 +34,8 @@ static std::vector<options> all_methods(uint32_t budget) {
 }
 
 // text[p0, p1), whose logits are asked for where ask says so
-static void decode_asking(llama_context * ctx, llama_pos p0, llama_pos p1, const std::function<bool(llama_pos)> & ask, llama_seq_id seq_id = 0) {
+static void decode_asking(llama_context * ctx, llama_pos p0, llama_pos p1, const std::function<bool(llama_pos)> & ask,
+        llama_seq_id seq_id = 0) {
     llama_batch batch = llama_batch_init(p1 - p0, 0, 1);
 
     for (llama_pos p = p0; p < p1; ++p) {
@@ -112,7 +114,8 @@ static void test_prompts() {
             // clipped positions are part of a prompt too
             const bool same = o.sparse.positions == LIL_POSITIONS_CLIPPED || max_diff(want, get_logits(ctx)) == 0.0f;
             if (!same || get_steps(ctx).first != 0) {
-                fprintf(stderr, "method %d, form %d: %s: %d steps\n", o.sparse.method, o.sparse.form, way.first, (int) get_steps(ctx).first);
+                fprintf(stderr, "method %d, form %d: %s: %d steps\n", o.sparse.method, o.sparse.form, way.first,
+                        (int) get_steps(ctx).first);
             }
             CHECK(same);
             CHECK(get_steps(ctx).first == 0);
@@ -163,7 +166,9 @@ static void test_mixed_batches() {
         o.n_ctx     = 3*512;
 
         for (const bool unified : { false, true }) {
-            if (unified && (o.sparse.method <= LIL_SPARSE_H2O || o.sparse.method == LIL_SPARSE_TOVA || o.sparse.method == LIL_SPARSE_RKV)) {
+            if (unified &&
+                    (o.sparse.method <= LIL_SPARSE_H2O || o.sparse.method == LIL_SPARSE_TOVA ||
+                            o.sparse.method == LIL_SPARSE_RKV)) {
                 continue;
             }
             o.unified = unified;
@@ -233,7 +238,8 @@ static void test_rule() {
             switch (any(8)) {
                 case 0: { // a tail goes, or nothing
                     const llama_pos p0 = any(seq.size() + 2);
-                    if (llama_memory_seq_rm(llama_get_memory(ctx), s, p0, -1)) { // a sliding window may have forgotten too much
+                    // a sliding window may have forgotten too much
+                    if (llama_memory_seq_rm(llama_get_memory(ctx), s, p0, -1)) {
                         seq.resize(std::min<size_t>(seq.size(), p0));
                     }
                     break;

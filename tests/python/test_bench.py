@@ -124,7 +124,16 @@ def test_plots_without_matplotlib(
 def test_a_vocabulary_without_a_mark_for_spaces(tiny: str, tmp_path: Path) -> None:
     path = tmp_path / "no-mark.gguf"  # each space is three tokens
     path.write_bytes(Path(tiny).read_bytes().replace("\u2581".encode(), b"<_>"))
-    assert main(["bench", str(path), *"--methods quest --budgets 48 --contexts 64 --prompt 0 --rounds 1 --steps 1 --threads 1".split()]) == 0
+    assert (
+        main(
+            [
+                "bench",
+                str(path),
+                *"--methods quest --budgets 48 --contexts 64 --prompt 0 --rounds 1 --steps 1 --threads 1".split(),
+            ]
+        )
+        == 0
+    )
 
 
 def test_batches() -> None:

@@ -405,7 +405,8 @@ def test_what_does_not_fit_is_refused(session: Session) -> None:
         ({"max_tokens": 0}, "max_tokens"),
     ):
         with pytest.raises(ConfigError, match=words):
-            list(generate(session, None, [("0", [5] * 30)], **{"n_ctx": 100, "max_tokens": 70, **keywords}))  # type: ignore[arg-type]
+            arguments: dict[str, Any] = {"n_ctx": 100, "max_tokens": 70, **keywords}
+            list(generate(session, None, [("0", [5] * 30)], **arguments))
     assert list(generate(session, None, [], n_ctx=100)) == []
 
 

@@ -245,8 +245,8 @@ def test_within_the_budget_it_is_full_attention(make_llama: Callable[..., lil.Ll
 
 @pytest.mark.parametrize("sparse", METHODS, ids=str)
 def test_same_answer_twice(make_llama: Callable[..., lil.Llama], sparse: Any) -> None:
-    """The second prompt shares a prefix with a cache from which tokens are gone: it is evaluated anew. (A kept end of the
-    prompt would be gone back to, and its last token then be counted twice in H2O's scores.)"""
+    """The second prompt shares a prefix with a cache from which tokens are gone: it is evaluated anew. (A kept end of
+    the prompt would be gone back to, and its last token then be counted twice in H2O's scores.)"""
     llama = make_llama(n_ubatch=64, sparse=dataclasses.replace(sparse, kept_prompts=0))
     first = llama.create_completion(PROMPT, max_tokens=60, temperature=0)["choices"]
     assert llama.create_completion(PROMPT, max_tokens=60, temperature=0)["choices"] == first

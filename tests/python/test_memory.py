@@ -15,7 +15,9 @@ ROW = 30 * 3 * (64 + 64) * 2  # bytes of a token: layers, KV heads, K and V, F16
 SLACK = 2**20  # the last page of every tensor
 LONG = "The river went slowly under the bridge, and nobody saw the boat. " * 60
 
-needs_pages = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems' pages are larger, or not counted")
+needs_pages = pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="other systems' pages are larger, or not counted"
+)
 
 
 def resident(llama: lil.Llama) -> int:
@@ -25,7 +27,9 @@ def resident(llama: lil.Llama) -> int:
 
 
 @needs_pages
-@pytest.mark.parametrize("sparse", [None, Sink(budget=64), H2O(budget=64), Quest(budget=64), InfLLM(budget=64)], ids=str)
+@pytest.mark.parametrize(
+    "sparse", [None, Sink(budget=64), H2O(budget=64), Quest(budget=64), InfLLM(budget=64)], ids=str
+)
 @pytest.mark.parametrize("type_kv", [1, 8], ids=["f16", "q8_0"])
 def test_a_context_takes_what_its_tokens_need(make_llama: Callable[..., lil.Llama], sparse: Any, type_kv: int) -> None:
     llama = make_llama(n_ctx=32768, sparse=sparse, type_k=type_kv, type_v=type_kv, flash_attn=True)
@@ -87,5 +91,8 @@ def test_a_context_that_does_not_fit_is_said_not_to(
         make_llama(n_ctx=1024)
         monkeypatch.setattr(_context, "memory_info", little)
         make_llama(n_ctx=512)
-    with pytest.warns(lil.MemoryWarning, match=r"n_ctx=1024: the KV cache takes 22 MiB once it is full, and 22 MiB of memory are left; use"):
+    with pytest.warns(
+        lil.MemoryWarning,
+        match=r"n_ctx=1024: the KV cache takes 22 MiB once it is full, and 22 MiB of memory are left; use",
+    ):
         make_llama(n_ctx=1024)

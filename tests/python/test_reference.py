@@ -505,16 +505,17 @@ def test_large_budget_equals_full_attention(
 # --- a real model ----------------------------------------------------------------------------------------------------
 
 PROSE = """\
-The lighthouse stood on a spit of shingle that the sea had been trying to take back for two hundred years. Every winter it took
-a little, and every spring the keeper and his sister wheeled barrows of stone along the causeway and put a little back. Nobody
-paid them for it. The keeper was paid to keep the lamp, and the sister was not paid at all, but both of them had been born in
-the low white house behind the tower, and neither could imagine a morning without the sound of water working at the stones.
-In the autumn of the year of the great herring, a boat came in that nobody knew. It was long and narrow, painted a green so
-dark that it looked black until the sun struck it, and it carried one man, who asked the keeper, before he had so much as
-tied up his boat, whether the lamp had ever failed. The keeper said that it had not. The man laughed, and said that in that
-case he had come to the wrong lighthouse, or to the right one on the wrong night, and would they be so kind as to give him
-something hot to drink while he waited to find out which of the two it was. So the sister made tea, and the three of them sat
-by the stove while the wind got up, and the stranger told them about the other lamp.
+The lighthouse stood on a spit of shingle that the sea had been trying to take back for two hundred years. Every winter
+it took a little, and every spring the keeper and his sister wheeled barrows of stone along the causeway and put a
+little back. Nobody paid them for it. The keeper was paid to keep the lamp, and the sister was not paid at all, but both
+of them had been born in the low white house behind the tower, and neither could imagine a morning without the sound of
+water working at the stones. In the autumn of the year of the great herring, a boat came in that nobody knew. It was
+long and narrow, painted a green so dark that it looked black until the sun struck it, and it carried one man, who asked
+the keeper, before he had so much as tied up his boat, whether the lamp had ever failed. The keeper said that it had
+not. The man laughed, and said that in that case he had come to the wrong lighthouse, or to the right one on the wrong
+night, and would they be so kind as to give him something hot to drink while he waited to find out which of the two it
+was. So the sister made tea, and the three of them sat by the stove while the wind got up, and the stranger told them
+about the other lamp.
 """
 
 

@@ -44,8 +44,8 @@ class Judge:
 
     Attributes:
         alike: Per cut and head, the share of the tokens dropped that the reference would have dropped.
-        gaps: How much higher the highest score dropped is than it need be, in standard deviations of the scores. 0 where
-            both drop the same.
+        gaps: How much higher the highest score dropped is than it need be, in standard deviations of the scores. 0
+            where both drop the same.
     """
 
     def judge(self, engine: Engine) -> None:

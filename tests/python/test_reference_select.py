@@ -84,7 +84,8 @@ def decode(policy: Select, pos: int, q: Any, view: LayerView, il: int = 0, probs
 
 
 def prompt(policy: Policy, pos: int, probs: Any, view: LayerView, il: int = 0, q: Any = None) -> list[list[int]]:
-    """A piece of the prompt of one layer with one head, whose queries have these probabilities; returns what it sees."""
+    """A piece of the prompt of one layer with one head, whose queries have these probabilities; returns what it
+    sees."""
     p = np.asarray(probs, np.float32)
     seen = policy.before(il, pos, len(p), view)
     q = np.zeros(len(p), np.float32) if q is None else np.asarray(q, np.float32)
@@ -808,7 +809,8 @@ def test_rkv_importance_takes_the_groups_largest_logit() -> None:
     q = np.zeros((1, 2, 2, 2), np.float32)
     q[0, 0, :, 0] = q[0, 1, :, 1] = 1  # one query head per channel
     policy.after(0, 0, q, seen, np.zeros((1, 2, 2, 2), np.float32))
-    # logits log 2 and log 4; query 0 sees token 0 alone; two queries so far though the window is three; all are neighbours
+    # logits log 2 and log 4; query 0 sees token 0 alone; two queries so far though the window is three; all are
+    # neighbours
     mean = np.array([1 + 2 / 6, 4 / 6]) / 2
     assert np.allclose(policy.importance(0, 0, view), mean.max(), atol=1e-6)
 
@@ -820,8 +822,8 @@ def test_rkv_redundancy_by_hand() -> None:
     policy.start([0], 1)
     policy.before(0, 0, 5, Keys(keys))
     policy.after(0, 0, np.zeros((1, 1, 5, 2), np.float32), [[]], np.zeros((1, 1, 5, 5), np.float32))
-    # Rows: 0 is like 2 and 3, of which 3 is let off; 1 like 4, let off; 2 like 0 and 3 (off); 3 like 0 and 2 (off); 4 like 1
-    # (off). Means 2/5, 0, 1/5, 0, 0.
+    # Rows: 0 is like 2 and 3, of which 3 is let off; 1 like 4, let off; 2 like 0 and 3 (off); 3 like 0 and 2 (off); 4
+    # like 1 (off). Means 2/5, 0, 1/5, 0, 0.
     e = np.exp([0.4, 0, 0.2, 0, 0])
     assert np.allclose(policy.redundancy(0, 0, Keys(keys)), e / e.sum(), atol=1e-6)
     # 5 comes: four are left with it. 4 stays, the most alike of the rest go.

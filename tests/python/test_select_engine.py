@@ -1,8 +1,9 @@
 """The methods that select: the library, in both forms, against the reference.
 
-In a random model near ties are common, and one other token changes all layers and tokens after it. So the reference judges each
-choice of the library by its own scores, then attends to what the library chose: every step is compared on the same state, and
-logits must agree at all of them. Free-running comparisons, each side with its own choices, are there as well.
+In a random model near ties are common, and one other token changes all layers and tokens after it. So the reference
+judges each choice of the library by its own scores, then attends to what the library chose: every step is compared on
+the same state, and logits must agree at all of them. Free-running comparisons, each side with its own choices, are
+there as well.
 """
 
 from __future__ import annotations
@@ -91,7 +92,8 @@ def forms_of(policy: Select) -> tuple[str, ...]:
 
 
 def in_forms(*policies: Select, form: str | None = None) -> list[Any]:
-    """Parameters (policy, form): each policy in every form that it has, or in `form` where it has that, otherwise in the other."""
+    """Parameters (policy, form): each policy in every form that it has, or in `form` where it has that, otherwise in
+    the other."""
     out = []
     for p in policies:
         forms = forms_of(p)
@@ -114,12 +116,13 @@ def batches_of(text: Sequence[int], *n: int) -> list[Sequence[int]]:
 
 
 class Judge:
-    """The reference's side of a choice: checks what must be so, notes how good the rest is, and lets the library decide.
+    """The reference's side of a choice: checks what must be so, notes how good the rest is, and lets the library
+    decide.
 
     Attributes:
         alike: Per choice, the share of what the reference would have chosen that the library chose.
-        gaps: How much better the best that was left out is than the worst that was chosen, in standard deviations of the
-            scores, or as a share of the ranks. 0 where both choose the same.
+        gaps: How much better the best that was left out is than the worst that was chosen, in standard deviations of
+            the scores, or as a share of the ranks. 0 where both choose the same.
     """
 
     def judge(self, engine: Engine) -> None:
@@ -162,7 +165,8 @@ class JudgedQuest(Judge, Quest):
 
 
 class JudgedInfLLM(Judge, InfLLM):
-    """Where the last representative of a head leads by less than `near` of its score, either that or the next may be one."""
+    """Where the last representative of a head leads by less than `near` of its score, either that or the next may be
+    one."""
 
     near: float = 0.002
 
@@ -249,8 +253,9 @@ class JudgedLessIsMore(_JudgedReselect, LessIsMore):
 
 
 class JudgedRaaS(Judge, RaaS):
-    """The stamps of the library are not seen, only the pages that are alive. A page whose score is within `near` standard
-    deviations of making the other side may have been stamped or not; the pages that go must be explained by the rest."""
+    """The stamps of the library are not seen, only the pages that are alive. A page whose score is within `near`
+    standard deviations of making the other side may have been stamped or not; the pages that go must be explained by
+    the rest."""
 
     near: float = 0.02
 
@@ -351,7 +356,8 @@ def compare(
                     scores.append(float(np.median([abs(s - theirs[p]) / (theirs[p] + 1e-3) for p, s in slots.items()])))
     gaps, same = np.array(policy.gaps or [0.0]), np.mean(policy.alike)
     print(
-        f"logits {max(diff):.4f}; {len(policy.alike)} choices, alike {same:.4f}, gaps {gaps.mean():.6f}, {gaps.max():.4f}",
+        f"logits {max(diff):.4f}; {len(policy.alike)} choices, alike {same:.4f}, gaps {gaps.mean():.6f}, "
+        f"{gaps.max():.4f}",
         end="",
     )
     print(f"; scores {np.mean(scores):.5f}" if scores else f"; unsure {getattr(policy, 'n_unsure', 0)}")
@@ -541,7 +547,8 @@ def test_quest_takes_the_best_bounds(
 def test_attention_over_the_librarys_own_sets(
     tiny: Callable[..., tuple[Path, Weights]], lil: ModuleType, policy: Any, form: str
 ) -> None:
-    """The attention alone: the reference, which knows nothing of the method, attends to what the library says it did."""
+    """The attention alone: the reference, which knows nothing of the method, attends to what the library says it
+    did."""
     path, w = tiny("llama")
     engine = Engine(lil, path, sparse=make_sparse(lil, policy, form))
     fed = Reference(w, Fed(sets=lambda il, h, pos: engine.held(il, h)))

@@ -21,7 +21,8 @@ METHODS = [
     lil.RaaS(budget=48),
     lil.LessIsMore(budget=48, reselect=17),
 ]
-QUESTION = "".join(f"The drawer number {i} holds a {word}. " for i, word in enumerate("spoon key coin map pen".split() * 8))
+WORDS = ["spoon", "key", "coin", "map", "pen"]
+QUESTION = "".join(f"The drawer number {i} holds a {word}. " for i, word in enumerate(WORDS * 8))
 
 
 def first_logits(llama: lil.Llama, tokens: Sequence[int], n: int = 3) -> npt.NDArray[np.float32]:

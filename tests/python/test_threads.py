@@ -89,6 +89,7 @@ def test_affinity_is_followed() -> None:
 
 def test_two_models_at_once_in_one_process(model_path: str) -> None:
     """Each has threads of its own; both answer as they do alone."""
+
     def answer(llama: lil.Llama, out: list[str]) -> None:
         out.append(llama.create_completion("The sea is", max_tokens=48, temperature=0.0)["choices"][0]["text"])
 

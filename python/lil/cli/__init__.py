@@ -1,7 +1,7 @@
 """The command line, `lil`. One file per command; what they share is in `_common.py`, what they measure in `lil.eval`.
 
-Adding a command: a function in a file of its own, with annotated parameters and a docstring that is its help, and a line
-below. Whatever it raises of `LilError` becomes one line on standard error and exit status 2.
+Adding a command: a function in a file of its own, with annotated parameters and a docstring that is its help, and a
+line below. Whatever it raises of `LilError` becomes one line on standard error and exit status 2.
 """
 
 from __future__ import annotations

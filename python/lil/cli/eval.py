@@ -77,8 +77,8 @@ def evaluate(
 ) -> None:
     """Ask a model the questions of a task, under each method and budget, and judge the answers.
 
-    Every answer is on the disk as soon as it is there. The same command goes on where an earlier one ended; more methods,
-    budgets or problems may be added to a run.
+    Every answer is on the disk as soon as it is there. The same command goes on where an earlier one ended; more
+    methods, budgets or problems may be added to a run.
     """
     from ..eval.evaluation import SUFFIX, ask, machine, summarize
     from ..eval.evaluation import evaluate as answers_of

@@ -41,8 +41,8 @@ class Context(Closing):
             warnings.warn(f"{guess}; run: lil calibrate {session.path}", CalibrationWarning, stacklevel=3)
 
     def eval(self, tokens: Sequence[int]) -> Logits:
-        """Appends tokens. One token after such a call is a decode step, since that gave the logits to choose it from; more
-        are a part of a prompt.
+        """Appends tokens. One token after such a call is a decode step, since that gave the logits to choose it from;
+        more are a part of a prompt.
 
         Returns:
             The logits after the last one, [n_vocab].

@@ -13,8 +13,9 @@ Answers one JSON value a line: first the number of the text's tokens, then one f
     {"do": "peak", "slot": NAME}                        most bytes of memory that this process ever held, after one more
                                                         part of a prompt and some steps; null: the system does not say
 
-`options` are {"sparse": [class, {parameters}], "fused_dense": bool or None} for lil, {"flash_attn": bool} for stock, otherwise
-{}. They, `slot`, `room` and `back` may be left out. A failure ends the process; the last line of standard error says why.
+`options` are {"sparse": [class, {parameters}], "fused_dense": bool or None} for lil, {"flash_attn": bool} for stock,
+otherwise {}. They, `slot`, `room` and `back` may be left out. A failure ends the process; the last line of standard
+error says why.
 
 Filling is cheap. The text is cut into pieces that are evaluated as sequences of their own, each at its place, and
 joined. A method that evicts is given the last tokens only, more than it holds. The keys and values are not those of the

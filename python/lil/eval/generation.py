@@ -56,7 +56,8 @@ class Sampling:
             for name, neutral in (("top_p", 1.0), ("top_k", 0), ("min_p", 0.0)):
                 if getattr(self, name) != neutral:
                     raise ConfigError(
-                        f"{name}={getattr(self, name)} has no effect at temperature 0; give a temperature, or leave it out"
+                        f"{name}={getattr(self, name)} has no effect at temperature 0; give a temperature, or leave "
+                        f"it out"
                     )
 
     def sampler(self, name: str) -> internals.LlamaSampler | None:

@@ -242,7 +242,8 @@ def read_answers(folder: str | os.PathLike[str]) -> Iterator[Answer]:
 class AnswersFile(Closing):
     """Appends answers to a run. A part of a line that a kill left behind is cut off first.
 
-    Makes the folder where it is missing. Read the answers that are there after it was opened: it keeps other processes from adding to them.
+    Makes the folder where it is missing. Read the answers that are there after it was opened: it keeps other processes
+    from adding to them.
 
     Raises:
         ConfigError: The file cannot be written, or another process is writing it.

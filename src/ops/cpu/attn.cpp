@@ -5,9 +5,9 @@
 #include <cmath>
 #include <cstring>
 
-// Attention over a list, in chunks of LIL_ATTN_CHUNK entries: a unit of work is a chunk of some KV heads that share the list.
-// Within a chunk the logits of all entries come first, then the softmax, then the sum over V; so a row is read once for all
-// query heads. The heads take turns tile by tile, because their rows of a cell lie side by side.
+// Attention over a list, in chunks of LIL_ATTN_CHUNK entries: a unit of work is a chunk of some KV heads that share the
+// list. Within a chunk the logits of all entries come first, then the softmax, then the sum over V; so a row is read
+// once for all query heads. The heads take turns tile by tile, because their rows of a cell lie side by side.
 
 namespace {
 
@@ -195,11 +195,14 @@ void attn_chunk(const attn_job & job) {
 }
 
 bool lil_attn_wins(const lil_ops_shape * shape) {
-    const auto has_load = [](ggml_type type) { // others are widened by to_float, which is compiled without the CPU's instructions
-        return type == GGML_TYPE_F32 || type == GGML_TYPE_F16 || type == GGML_TYPE_BF16 || type == GGML_TYPE_Q8_0 || type == GGML_TYPE_Q4_0;
+    // others are widened by to_float, which is compiled without the CPU's instructions
+    const auto has_load = [](ggml_type type) {
+        return type == GGML_TYPE_F32 || type == GGML_TYPE_F16 || type == GGML_TYPE_BF16 || type == GGML_TYPE_Q8_0 ||
+                type == GGML_TYPE_Q4_0;
     };
 
-    return LIL_VF_N > 1 && has_load(shape->type_k) && has_load(shape->type_v) && shape->n_embd_k%LIL_VF_N == 0 && shape->n_embd_v%LIL_VF_N == 0;
+    return LIL_VF_N > 1 && has_load(shape->type_k) && has_load(shape->type_v) && shape->n_embd_k%LIL_VF_N == 0 &&
+            shape->n_embd_v%LIL_VF_N == 0;
 }
 
 void lil_attn(ggml_tensor * dst, int ith, int nth, void * userdata) {
@@ -220,7 +223,9 @@ void lil_attn(ggml_tensor * dst, int ith, int nth, void * userdata) {
     const int64_t n_embd_v  = v->ne[0]/n_head_kv;
 
     float * work = (float *) dst->data;
-    float * kq   = dst->ne[0] == lil_attn_n_work(n_embd_v, n_head, n_max, n_steps, true) ? work + lil_attn_kq_offset(n_embd_v, n_head, n_max, n_steps) : nullptr;
+    float * kq   = dst->ne[0] == lil_attn_n_work(n_embd_v, n_head, n_max, n_steps, true)
+            ? work + lil_attn_kq_offset(n_embd_v, n_head, n_max, n_steps)
+            : nullptr;
 
     // the entries of all lists in the order of the loops below; a thread's chunks are those that begin in its share
     int64_t n_entry = 0;

@@ -60,7 +60,8 @@ void lil_block_scores(ggml_tensor * dst, int ith, int nth, void * userdata) {
                 rows.row[r] = (const char *) (tile + r*n_pad);
             }
             for (int r = 0; r < n; ++r) {
-                lil_load_row(repr->type, (const char *) lil_sel_f32(repr, b + r, step[LIL_SEL_TABLE]), tile + r*n_pad, n_embd*n_head_kv);
+                lil_load_row(repr->type, (const char *) lil_sel_f32(repr, b + r, step[LIL_SEL_TABLE]), tile + r*n_pad,
+                        n_embd*n_head_kv);
                 lil_pad_row(tile + r*n_pad, n_embd*n_head_kv);
             }
 

@@ -31,7 +31,8 @@ void lil_block_select(ggml_tensor * dst, int ith, int nth, void * userdata) {
         lil_topk_keys(lil_sel_f32(scores, i_step), n_blocks, key);
 
         list.add(0, first);
-        lil_topk_each(key, n_blocks, layer->n_pages, [&](int64_t i) { list.add(first + i*block, first + (i + 1)*block); });
+        lil_topk_each(key, n_blocks, layer->n_pages,
+                [&](int64_t i) { list.add(first + i*block, first + (i + 1)*block); });
         list.add(first + n_blocks*block, all[0]);
     }
 }

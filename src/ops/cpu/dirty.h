@@ -1,7 +1,7 @@
 #pragma once
 
-// The metadata of one page or block, for one KV head: what page_bounds and block_repr compute for all that are dirty, and
-// page_scores and block_scores for those among the pages that they score.
+// The metadata of one page or block, for one KV head: what page_bounds and block_repr compute for all that are dirty,
+// and page_scores and block_scores for those among the pages that they score.
 
 #include "select.h"
 
@@ -20,7 +20,8 @@ static inline void lil_dirty_each(const ggml_tensor * dirty, int64_t table, int6
     }
 }
 
-static inline void lil_dirty_bounds(const lil_select_layer & layer, const ggml_tensor * bounds, const ggml_tensor * k, const int32_t * entry, int64_t i_head) {
+static inline void lil_dirty_bounds(const lil_select_layer & layer, const ggml_tensor * bounds, const ggml_tensor * k,
+        const int32_t * entry, int64_t i_head) {
     static thread_local lil_scratch scratch;
 
     GGML_ASSERT(bounds->type == GGML_TYPE_F16 || bounds->type == GGML_TYPE_F32);
@@ -46,7 +47,8 @@ static inline void lil_dirty_bounds(const lil_select_layer & layer, const ggml_t
         }
     }
 
-    char * dst = (char *) bounds->data + entry[LIL_DIRTY_TABLE]*bounds->nb[3] + entry[LIL_DIRTY_PAGE]*bounds->nb[2] + i_head*bounds->nb[1];
+    char * dst = (char *) bounds->data + entry[LIL_DIRTY_TABLE]*bounds->nb[3] +
+            entry[LIL_DIRTY_PAGE]*bounds->nb[2] + i_head*bounds->nb[1];
 
     if (bounds->type == GGML_TYPE_F16) {
         ggml_cpu_fp32_to_fp16(max, (ggml_fp16_t *) dst, 2*n_embd);
@@ -55,7 +57,8 @@ static inline void lil_dirty_bounds(const lil_select_layer & layer, const ggml_t
     }
 }
 
-static inline void lil_dirty_repr(const lil_select_layer & layer, const ggml_tensor * repr, const ggml_tensor * k, const ggml_tensor * score, const int32_t * entry, int64_t i_head) {
+static inline void lil_dirty_repr(const lil_select_layer & layer, const ggml_tensor * repr, const ggml_tensor * k,
+        const ggml_tensor * score, const int32_t * entry, int64_t i_head) {
     static thread_local std::vector<int32_t> scratch_key;
     static thread_local std::vector<float>   scratch_row;
 

@@ -47,7 +47,8 @@ void evict_one(const ranking & r, const lil_h2o_head * heads, int n_head, uint32
 }
 
 // a large cut: once per prompt, or every so many steps, so it may allocate
-void evict_many(const ranking & r, const lil_h2o_head * heads, int n_head, uint32_t n, uint32_t n_evict, float protect) {
+void evict_many(
+        const ranking & r, const lil_h2o_head * heads, int n_head, uint32_t n, uint32_t n_evict, float protect) {
     std::vector<uint32_t> slots; // unprotected
     slots.reserve(n);
 
@@ -59,7 +60,8 @@ void evict_many(const ranking & r, const lil_h2o_head * heads, int n_head, uint3
 
     GGML_ASSERT(slots.size() >= n_evict);
 
-    std::nth_element(slots.begin(), slots.begin() + (n_evict - 1), slots.end(), [&](uint32_t a, uint32_t b) { return r.goes_before(a, b); });
+    std::nth_element(slots.begin(), slots.begin() + (n_evict - 1), slots.end(),
+            [&](uint32_t a, uint32_t b) { return r.goes_before(a, b); });
 
     std::vector<bool> gone(n, false);
     for (uint32_t i = 0; i < n_evict; ++i) {

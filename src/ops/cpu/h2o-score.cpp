@@ -59,7 +59,8 @@ void lil_h2o_score(ggml_tensor * dst, int ith, int nth, void * userdata) {
         const int32_t * step = lil_h2o_step(steps, i_step);
 
         const auto    head = lil_h2o_get_head(*layer, k, nullptr, dst, pos, step[LIL_STEP_STREAM], i_head);
-        const int64_t base = step[LIL_STEP_BEFORE] - step[LIL_STEP_EVICT] + step[LIL_STEP_NEW] - 1; // the query's own slot
+        // the query's own slot
+        const int64_t base = step[LIL_STEP_BEFORE] - step[LIL_STEP_EVICT] + step[LIL_STEP_NEW] - 1;
 
         lil_h2o_set_new(head, step);
 
@@ -150,7 +151,9 @@ void lil_h2o_score_add(ggml_tensor * dst, int ith, int nth, void * userdata) {
         lil_h2o_set_new(head, step);
 
         for (int i_part = 0; i_part < n_part; ++i_part) {
-            ggml_vec_acc_f32(base + n_new, head.score, (const float *) ((const char *) part->data + i_step*part->nb[3] + i_part*part->nb[2] + i_head*part->nb[1]));
+            ggml_vec_acc_f32(base + n_new, head.score,
+                    (const float *) ((const char *) part->data + i_step*part->nb[3] + i_part*part->nb[2] +
+                            i_head*part->nb[1]));
         }
     }
 }
@@ -197,7 +200,8 @@ void lil_h2o_score_window(ggml_tensor * dst, int ith, int nth, void * userdata) 
         lil_score_job job = make_job(*layer, k, step[LIL_STEP_STREAM], i_head);
 
         job.n_keys         = step[LIL_STEP_BEFORE];
-        job.q              = (const char *) win->data + step[LIL_STEP_STREAM]*win->nb[2] + i_head*n_group*n_embd*sizeof(float);
+        job.q              = (const char *) win->data + step[LIL_STEP_STREAM]*win->nb[2] +
+                i_head*n_group*n_embd*sizeof(float);
         job.q_stride_head  = n_embd*sizeof(float);
         job.q_stride_token = win->nb[1];
         job.n_group        = n_group;
@@ -206,7 +210,8 @@ void lil_h2o_score_window(ggml_tensor * dst, int ith, int nth, void * userdata) 
         job.pos0           = step[LIL_STEP_POS] - n_win;
 
         for (int64_t r0 = 0; r0 < n_win*n_group; r0 += LIL_SCORE_ROWS) {
-            lil_score_block<LIL_SCORE_NV, LIL_SCORE_NK>(job, r0, std::min<int64_t>(LIL_SCORE_ROWS, n_win*n_group - r0), head.score);
+            lil_score_block<LIL_SCORE_NV, LIL_SCORE_NK>(
+                    job, r0, std::min<int64_t>(LIL_SCORE_ROWS, n_win*n_group - r0), head.score);
         }
     }
 }

@@ -35,8 +35,8 @@ float get_max(const float * x, int64_t n) {
     return res;
 }
 
-// Sequences of one stream can share cells. Whose scores are added to belongs to one thread, so that steps go one after the
-// other.
+// Sequences of one stream can share cells. Whose scores are added to belongs to one thread, so that steps go one after
+// the other.
 bool is_mine(const int32_t * step, int64_t n_head_kv, int64_t i_head, int ith, int nth) {
     return (step[LIL_SEL_STREAM]*n_head_kv + i_head)%nth == ith;
 }

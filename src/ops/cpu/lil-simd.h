@@ -49,11 +49,14 @@ static inline lil_vf2 lil_vf_sum2(lil_vf a, lil_vf b) {
     const __m512d x = _mm512_castps_pd(a);
     const __m512d y = _mm512_castps_pd(b);
 
-    return _mm512_add_ps(_mm512_castpd_ps(_mm512_mask_blend_pd(0xAA, x, y)), _mm512_castpd_ps(_mm512_shuffle_pd(x, y, 0x55))); // a a b b
+    // a a b b
+    return _mm512_add_ps(
+            _mm512_castpd_ps(_mm512_mask_blend_pd(0xAA, x, y)), _mm512_castpd_ps(_mm512_shuffle_pd(x, y, 0x55)));
 }
 
 static inline void lil_vf2_store_sum(float * p, lil_vf2 ab, lil_vf2 cd) {
-    const __m512 x = _mm512_add_ps(_mm512_shuffle_ps(ab, cd, 0x88), _mm512_shuffle_ps(ab, cd, 0xDD)); // a b c d, four times
+    // a b c d, four times
+    const __m512 x = _mm512_add_ps(_mm512_shuffle_ps(ab, cd, 0x88), _mm512_shuffle_ps(ab, cd, 0xDD));
     const __m256 y = _mm256_add_ps(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps(x, 1));
 
     _mm_storeu_ps(p, _mm_add_ps(_mm256_castps256_ps128(y), _mm256_extractf128_ps(y, 1)));
@@ -186,7 +189,7 @@ static inline float  lil_vf_hmax (lil_vf a)                      { return a; }
 
 static inline lil_vf lil_vf_load_f16 (const ggml_fp16_t * p)     { return GGML_CPU_FP16_TO_FP32(*p); }
 static inline lil_vf lil_vf_load_bf16(const ggml_bf16_t * p)     { return GGML_BF16_TO_FP32(*p); }
-static inline lil_vf lil_vf_round_f16(lil_vf a)                  { return GGML_CPU_FP16_TO_FP32(GGML_CPU_FP32_TO_FP16(a)); }
+static inline lil_vf lil_vf_round_f16(lil_vf a) { return GGML_CPU_FP16_TO_FP32(GGML_CPU_FP32_TO_FP16(a)); }
 
 struct lil_vf2 {
     float a;

@@ -142,7 +142,8 @@ void lil_raas_select(ggml_tensor * dst, int ith, int nth, void * userdata) {
         }
 
         int32_t     * alive   = lil_grow(scratch.alive, step[LIL_SEL_PAGES]);
-        const int64_t n_alive = get_alive(*layer, step, first, all, lil_sel_f32(stamp, i_head, step[LIL_SEL_STREAM]), alive);
+        const int64_t n_alive =
+                get_alive(*layer, step, first, all, lil_sel_f32(stamp, i_head, step[LIL_SEL_STREAM]), alive);
 
         for (int64_t i = 0; i < n_alive; ++i) {
             list.add(first[alive[i]], first[alive[i] + 1]);

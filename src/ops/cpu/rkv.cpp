@@ -6,8 +6,8 @@
 #include <numeric>
 #include <vector>
 
-// What R-KV ranks by: importance and redundancy of the tokens of one KV head, in order of position, see lil-method-rkv.cpp.
-// Once every `buffer` steps and head, so it may allocate.
+// What R-KV ranks by: importance and redundancy of the tokens of one KV head, in order of position, see
+// lil-method-rkv.cpp. Once every `buffer` steps and head, so it may allocate.
 
 namespace {
 
@@ -20,7 +20,8 @@ struct rkv_keys {
     std::vector<float>    pos;  // [n]
     std::vector<float>    k;    // [n_embd, n]
 
-    rkv_keys(const lil_h2o_head & head, ggml_type type, int64_t n, int64_t n_embd) : n(n), n_embd(n_embd), slot(n), pos(n), k(n*n_embd) {
+    rkv_keys(const lil_h2o_head & head, ggml_type type, int64_t n, int64_t n_embd)
+        : n(n), n_embd(n_embd), slot(n), pos(n), k(n*n_embd) {
         std::iota(slot.begin(), slot.end(), 0);
         std::sort(slot.begin(), slot.end(), [&](uint32_t a, uint32_t b) { return head.pos[a] < head.pos[b]; });
 
@@ -60,7 +61,8 @@ float get_logit(const lil_h2o_layer & layer, float kq) {
 }
 
 // ring: a head's first query in row 0, n_ring rows; the last n_win queries before position p1
-std::vector<float> get_importance(const lil_h2o_layer & layer, rkv_keys & keys, const char * ring, size_t stride, int64_t n_ring, int64_t n_group, int64_t n_win, int64_t p1) {
+std::vector<float> get_importance(const lil_h2o_layer & layer, rkv_keys & keys, const char * ring, size_t stride,
+        int64_t n_ring, int64_t n_group, int64_t n_win, int64_t p1) {
     std::vector<float> mean(keys.n, 0.0f);
     std::vector<float> prob(keys.n);
 
@@ -96,8 +98,8 @@ std::vector<float> get_importance(const lil_h2o_layer & layer, rkv_keys & keys, 
     return res;
 }
 
-// The keys become unit vectors. The sum over i of S_ij is the dot product of key j and the sum of all; only the entry that
-// each row lets off has to be looked for, from the newest on.
+// The keys become unit vectors. The sum over i of S_ij is the dot product of key j and the sum of all; only the entry
+// that each row lets off has to be looked for, from the newest on.
 std::vector<float> get_redundancy(rkv_keys & keys, float threshold) {
     std::vector<float> sum(keys.n_embd, 0.0f);
 
@@ -157,9 +159,11 @@ void lil_rkv_score(ggml_tensor * dst, int ith, int nth, void * userdata) {
 
         rkv_keys keys(head, k->type, step[LIL_STEP_BEFORE], n_embd);
 
-        const char * queries = (const char *) ring->data + step[LIL_STEP_STREAM]*ring->nb[2] + i_head*n_group*n_embd*sizeof(float);
+        const char * queries = (const char *) ring->data + step[LIL_STEP_STREAM]*ring->nb[2] +
+                i_head*n_group*n_embd*sizeof(float);
 
-        const auto importance = get_importance(*layer, keys, queries, ring->nb[1], ring->ne[1], n_group, step[LIL_STEP_WIN], step[LIL_STEP_POS]);
+        const auto importance = get_importance(
+                *layer, keys, queries, ring->nb[1], ring->ne[1], n_group, step[LIL_STEP_WIN], step[LIL_STEP_POS]);
         const auto redundancy = get_redundancy(keys, layer->threshold);
 
         for (int64_t j = 0; j < keys.n; ++j) {

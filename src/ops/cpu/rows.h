@@ -1,10 +1,10 @@
 #pragma once
 
-// Rows of K and V in F32, and the two products that attention makes of them: dot products with the query heads of a group
-// (lil_rows_dot) and sums weighted per head (lil_rows_add). The hot loops of the select ops are those two.
+// Rows of K and V in F32, and the two products that attention makes of them: dot products with the query heads of a
+// group (lil_rows_dot) and sums weighted per head (lil_rows_add). The hot loops of the select ops are those two.
 //
-// Rows go through in tiles of LIL_TILE. A tile is widened once, into a scratch that stays in the first level cache, then
-// read for every head. There a row has n_pad channels, a multiple of LIL_VF_N, with zeros behind its own.
+// Rows go through in tiles of LIL_TILE. A tile is widened once, into a scratch that stays in the first level cache,
+// then read for every head. There a row has n_pad channels, a multiple of LIL_VF_N, with zeros behind its own.
 
 #include "lil-simd.h"
 
@@ -154,7 +154,8 @@ struct lil_rows {
 
 // C heads of lil_rows_dot, 4 rows
 template <typename READ, int C>
-static inline void lil_rows_dot_block(const char * const * rows, const float * q, int64_t n_pad, float * x, int64_t x_stride) {
+static inline void lil_rows_dot_block(
+        const char * const * rows, const float * q, int64_t n_pad, float * x, int64_t x_stride) {
     constexpr int R = 4*C + 5 <= LIL_VF_REGS ? 4 : 2; // rows at once: accumulators, R vectors of rows, one of a query
 
     lil_vf2 sum[C][2];
@@ -199,7 +200,8 @@ static inline void lil_rows_dot_block(const char * const * rows, const float * q
 
 // C heads of lil_rows_add, V vectors of channels from channel i0 on
 template <typename READ, int C, int V>
-static inline void lil_rows_add_block(const lil_rows & rows, const float * p, int64_t p_stride, int64_t n_pad, int64_t i0, float * y, bool fetch) {
+static inline void lil_rows_add_block(
+        const lil_rows & rows, const float * p, int64_t p_stride, int64_t n_pad, int64_t i0, float * y, bool fetch) {
     lil_vf acc[C][V];
     for (int c = 0; c < C; ++c) {
         for (int v = 0; v < V; ++v) {
@@ -232,7 +234,8 @@ static inline void lil_rows_add_block(const lil_rows & rows, const float * p, in
 }
 
 template <typename READ, int C>
-static inline void lil_rows_dot_heads(const lil_rows & rows, const float * q, int64_t n_pad, float * x, int64_t x_stride, bool fetch) {
+static inline void lil_rows_dot_heads(
+        const lil_rows & rows, const float * q, int64_t n_pad, float * x, int64_t x_stride, bool fetch) {
     for (int r = 0; r < rows.n; r += 4) {
         if (fetch) {
             for (int i = r; i < r + 4; ++i) {
@@ -244,18 +247,26 @@ static inline void lil_rows_dot_heads(const lil_rows & rows, const float * q, in
 }
 
 template <typename READ, int C>
-static inline void lil_rows_add_heads(const lil_rows & rows, const float * p, int64_t p_stride, int64_t n_pad, float * y, bool fetch) {
+static inline void lil_rows_add_heads(
+        const lil_rows & rows, const float * p, int64_t p_stride, int64_t n_pad, float * y, bool fetch) {
     constexpr int V = 4*C + 5 <= LIL_VF_REGS ? 4 : 2; // vectors at once: accumulators, V vectors of a row, one of p
 
     int64_t i = 0;
-    for (; i + V*LIL_VF_N <= n_pad; i += V*LIL_VF_N) { lil_rows_add_block<READ, C, V>(rows, p, p_stride, n_pad, i, y, fetch && i == 0); }
-    for (; i + 2*LIL_VF_N <= n_pad; i += 2*LIL_VF_N) { lil_rows_add_block<READ, C, 2>(rows, p, p_stride, n_pad, i, y, fetch && i == 0); }
-    for (; i < n_pad;               i +=   LIL_VF_N) { lil_rows_add_block<READ, C, 1>(rows, p, p_stride, n_pad, i, y, fetch && i == 0); }
+    for (; i + V*LIL_VF_N <= n_pad; i += V*LIL_VF_N) {
+        lil_rows_add_block<READ, C, V>(rows, p, p_stride, n_pad, i, y, fetch && i == 0);
+    }
+    for (; i + 2*LIL_VF_N <= n_pad; i += 2*LIL_VF_N) {
+        lil_rows_add_block<READ, C, 2>(rows, p, p_stride, n_pad, i, y, fetch && i == 0);
+    }
+    for (; i < n_pad;               i +=   LIL_VF_N) {
+        lil_rows_add_block<READ, C, 1>(rows, p, p_stride, n_pad, i, y, fetch && i == 0);
+    }
 }
 
 // x[head*x_stride + r] = sum_i rows[r][i]*q[head][i]; rows [n_pad], their number rounded up to 4; q [n_head][n_pad]
 template <typename READ>
-static inline void lil_rows_dot(const lil_rows & rows, const float * q, int64_t n_head, int64_t n_pad, float * x, int64_t x_stride) {
+static inline void lil_rows_dot(
+        const lil_rows & rows, const float * q, int64_t n_head, int64_t n_pad, float * x, int64_t x_stride) {
     bool fetch = rows.next_size > 0;
 
     while (n_head > 0) {
@@ -283,7 +294,8 @@ static inline void lil_rows_dot(const lil_rows & rows, const float * q, int64_t 
 
 // y[head][i] += sum_r p[head*p_stride + r]*rows[r][i]; y [n_head][n_pad]
 template <typename READ>
-static inline void lil_rows_add(const lil_rows & rows, const float * p, int64_t p_stride, int64_t n_head, int64_t n_pad, float * y) {
+static inline void lil_rows_add(
+        const lil_rows & rows, const float * p, int64_t p_stride, int64_t n_head, int64_t n_pad, float * y) {
     bool fetch = rows.next_size > 0;
 
     while (n_head > 0) {

@@ -3,9 +3,9 @@
 // The attention that keys receive: softmax over the keys for each query, summed over the queries.
 //
 // The vectors run over queries (rows), so that a row's maximum and sum need no work across lanes. The rows of a group
-// (all query heads of one KV head, all queries) are one list, row = query*G + head; a block is up to NV vectors of it. A
-// key is widened to F32 once per block, then used for every row in it. The logits of a block are kept, [n_kv][NV] vectors,
-// because a softmax needs the whole row before its first probability.
+// (all query heads of one KV head, all queries) are one list, row = query*G + head; a block is up to NV vectors of it.
+// A key is widened to F32 once per block, then used for every row in it. The logits of a block are kept, [n_kv][NV]
+// vectors, because a softmax needs the whole row before its first probability.
 
 #include "lil-ops-cpu.h"
 #include "lil-simd.h"
@@ -66,7 +66,8 @@ struct lil_score_scratch {
 
 // rows [r0, r0 + n_rows), at most NV*LIL_VF_N: adds to sum, whose first entry is that of key j_sum
 template <int NV, int NK>
-static inline void lil_score_block(const lil_score_job & job, int64_t r0, int64_t n_rows, float * sum, int64_t j_sum = 0) {
+static inline void lil_score_block(
+        const lil_score_job & job, int64_t r0, int64_t n_rows, float * sum, int64_t j_sum = 0) {
     constexpr int N_ROWS = NV*LIL_VF_N;
 
     auto & scratch = lil_score_scratch::get();

@@ -88,8 +88,9 @@ struct lil_topk_bound {
     int64_t n_ge; // and with those equal to it
 };
 
-// The k-th largest, 1 <= k <= n, where n_ge keys, at least k, are at least lo. Halves the range of keys that it can be in:
-// counting is fast, and when few are left in the range, they are copied out. At most 32 passes, whatever the scores are.
+// The k-th largest, 1 <= k <= n, where n_ge keys, at least k, are at least lo. Halves the range of keys that it can be
+// in: counting is fast, and when few are left in the range, they are copied out. At most 32 passes, whatever the scores
+// are.
 static inline lil_topk_bound lil_topk_search(const int32_t * key, int64_t n, int64_t k, int32_t lo, int64_t n_ge) {
     static thread_local std::vector<int32_t> scratch;
 
@@ -154,7 +155,8 @@ static inline int32_t lil_topk_guess(const int32_t * key, int64_t n, int64_t k, 
         const int64_t k_some = (int64_t) (mean + 3.0*std::sqrt(mean)) + 2;
 
         if (k_some <= n_some) {
-            const int32_t lo = lil_topk_search(some, n_some, k_some, *std::min_element(some, some + n_some), n_some).key;
+            const int32_t lo =
+                    lil_topk_search(some, n_some, k_some, *std::min_element(some, some + n_some), n_some).key;
 
             int32_t n_reach = 0;
             for (int64_t i = 0; i < n; ++i) {

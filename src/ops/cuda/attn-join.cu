@@ -2,7 +2,8 @@
 
 #include <math.h>
 
-// A block for each query head and step; a thread for each channel. The parts of a head are few, and lie in the L2 cache.
+// A block for each query head and step; a thread for each channel. The parts of a head are few, and lie in the L2
+// cache.
 static __global__ void lil_attn_join_kernel(
         float * dst, int64_t dst_nb1, int64_t dst_nb2, // [n_embd, n_head, n_steps]
         const float * part,                            // [n_embd + 2, n_head, n_split, n_steps]

@@ -2,12 +2,13 @@
 
 // The attention of one token over many rows, in parts: attn's kernel, and without V the first half of h2o_score.
 //
-// A block has one KV head's part of one list. Its warps form sets of N_WARP; a set has GROUP query heads of the group (two sets
-// read the same rows at the same time, the second from the cache). A warp takes units of up to 32 entries:
+// A block has one KV head's part of one list. Its warps form sets of N_WARP; a set has GROUP query heads of the group
+// (two sets read the same rows at the same time, the second from the cache). A warp takes units of up to 32 entries:
 //   logits     LANES lanes read a row of K, each 8 channels, for GROUP heads at once; the sums go to shared memory
 //   softmax    lane j has entry j, relative to the warp's own running maximum
 //   sum over V lanes and rows as with K; each lane keeps 8 channels of GROUP heads in registers
-// Loads run a batch of N_BATCH rows per lane ahead of their use, through the softmax as well. Warps meet only at the end.
+// Loads run a batch of N_BATCH rows per lane ahead of their use, through the softmax as well. Warps meet only at the
+// end.
 
 #include "lil-cuda-device.h"
 
@@ -50,7 +51,8 @@ static constexpr int lil_attn_min_blocks(int group) {
 }
 
 // rows between parts of each head's
-static __host__ __device__ __forceinline__ int64_t lil_attn_part_offset(const lil_attn_params & p, int i_step, int split, int i_head) {
+static __host__ __device__ __forceinline__ int64_t lil_attn_part_offset(
+        const lil_attn_params & p, int i_step, int split, int i_head) {
     return ((int64_t) (i_step*p.n_split + split)*p.n_head_kv*p.n_group + i_head)*(p.n_embd_v + 2);
 }
 
@@ -368,7 +370,8 @@ static void lil_attn_launch(const lil_attn_params & p, int n_steps, cudaStream_t
 
     const auto kernel = lil_attn_kernel<TYPE_K, TYPE_V, LANES, GROUP, N_SET>;
 
-    LIL_LAUNCH(dim3(p.n_split, p.n_head_kv, n_steps), LIL_WARP*n_warp, sizeof(float)*(n_units > n_join ? n_units : n_join), stream, kernel, p);
+    LIL_LAUNCH(dim3(p.n_split, p.n_head_kv, n_steps), LIL_WARP*n_warp,
+            sizeof(float)*(n_units > n_join ? n_units : n_join), stream, kernel, p);
 }
 
 template <int TYPE_K, int TYPE_V, int LANES>

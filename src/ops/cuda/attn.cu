@@ -16,19 +16,20 @@ static void lil_attn_launch_types(const lil_attn_params & p, int n_steps, cudaSt
 }
 
 bool lil_cuda_attn_supports(const lil_select_layer & layer, const lil_cuda_tensor & work, const lil_cuda_tensor & q,
-        const lil_cuda_tensor & k, const lil_cuda_tensor & v, const lil_cuda_tensor & list, const lil_cuda_tensor & steps) {
+        const lil_cuda_tensor & k, const lil_cuda_tensor & v, const lil_cuda_tensor & list,
+        const lil_cuda_tensor & steps) {
     const int64_t n_head_kv = layer.n_head_kv;
 
-    return work.type == GGML_TYPE_F32 && q.type == GGML_TYPE_F32 && list.type == GGML_TYPE_I32 && steps.type == GGML_TYPE_I32 &&
-        q.ne[1]%n_head_kv == 0 && q.ne[1]/n_head_kv <= LIL_CUDA_MAX_GROUP &&
-        k.ne[0]%n_head_kv == 0 && v.ne[0]%n_head_kv == 0 && k.ne[0]/n_head_kv == q.ne[0] &&
-        lil_cuda_can_read(k, k.ne[0]/n_head_kv) && lil_cuda_can_read(v, v.ne[0]/n_head_kv) &&
-        (list.ne[1] == 1 || list.ne[1] == n_head_kv) && n_head_kv <= 65535 && steps.ne[1] <= 65535;
+    return work.type == GGML_TYPE_F32 && q.type == GGML_TYPE_F32 && list.type == GGML_TYPE_I32 &&
+            steps.type == GGML_TYPE_I32 && q.ne[1]%n_head_kv == 0 && q.ne[1]/n_head_kv <= LIL_CUDA_MAX_GROUP &&
+            k.ne[0]%n_head_kv == 0 && v.ne[0]%n_head_kv == 0 && k.ne[0]/n_head_kv == q.ne[0] &&
+            lil_cuda_can_read(k, k.ne[0]/n_head_kv) && lil_cuda_can_read(v, v.ne[0]/n_head_kv) &&
+            (list.ne[1] == 1 || list.ne[1] == n_head_kv) && n_head_kv <= 65535 && steps.ne[1] <= 65535;
 }
 
 void lil_cuda_attn(const lil_select_layer & layer, const lil_cuda_tensor & work, const lil_cuda_tensor & q,
-        const lil_cuda_tensor & k, const lil_cuda_tensor & v, const lil_cuda_tensor & list, const lil_cuda_tensor & steps,
-        int n_sm, cudaStream_t stream) {
+        const lil_cuda_tensor & k, const lil_cuda_tensor & v, const lil_cuda_tensor & list,
+        const lil_cuda_tensor & steps, int n_sm, cudaStream_t stream) {
     GGML_ASSERT(lil_cuda_attn_supports(layer, work, q, k, v, list, steps));
 
     const int64_t n_head  = q.ne[1];

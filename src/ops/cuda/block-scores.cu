@@ -1,7 +1,7 @@
 #include "dirty.h"
 
-// A warp has one block: q.k summed over the query heads of a group is the sum of the queries times k, so a score is one dot product
-// of the summed queries, in shared memory, with the block's representatives, one row.
+// A warp has one block: q.k summed over the query heads of a group is the sum of the queries times k, so a score is one
+// dot product of the summed queries, in shared memory, with the block's representatives, one row.
 
 struct lil_block_scores_params {
     char       * scores; // [n_blocks_max, n_steps]
@@ -22,7 +22,8 @@ struct lil_block_scores_params {
 static constexpr int LIL_BLOCK_SCORES_N_WARP = 8;
 static constexpr int LIL_BLOCK_SCORES_SHARED = 48*1024;
 
-static __global__ void __launch_bounds__(LIL_WARP*LIL_BLOCK_SCORES_N_WARP, 3) lil_block_scores_kernel(const lil_block_scores_params p, const lil_dirty_params d) {
+static __global__ void __launch_bounds__(LIL_WARP*LIL_BLOCK_SCORES_N_WARP, 3)
+        lil_block_scores_kernel(const lil_block_scores_params p, const lil_dirty_params d) {
     const int i_step = blockIdx.y;
     const int lane   = threadIdx.x%LIL_WARP;
 
@@ -54,7 +55,8 @@ static __global__ void __launch_bounds__(LIL_WARP*LIL_BLOCK_SCORES_N_WARP, 3) li
         const int32_t * entry = lil_dirty_entry(d, i);
 
         if (lil_dirty_is_in(entry, step[LIL_SEL_TABLE], b0, min(b0 + LIL_BLOCK_SCORES_N_WARP, n_blocks))) {
-            for (int i_kv = warp; i_kv < p.n_head_kv; i_kv += LIL_BLOCK_SCORES_N_WARP) { // 32 lanes read heads of any size
+            // 32 lanes read heads of any size
+            for (int i_kv = warp; i_kv < p.n_head_kv; i_kv += LIL_BLOCK_SCORES_N_WARP) {
                 lil_dirty_repr<LIL_TYPE_ANY, LIL_WARP>(d, entry, i_kv, (int *) (sum + n) + warp*2*d.n_max);
             }
         }
@@ -85,18 +87,22 @@ static __global__ void __launch_bounds__(LIL_WARP*LIL_BLOCK_SCORES_N_WARP, 3) li
 
 // bytes
 static int64_t lil_block_scores_n_shared(const lil_cuda_tensor & repr, const lil_cuda_dirty & with) {
-    return sizeof(float)*repr.ne[0] + (with.any() ? sizeof(int)*LIL_BLOCK_SCORES_N_WARP*2*(with.dirty.ne[0] - LIL_DIRTY_HEAD) : 0);
+    return sizeof(float)*repr.ne[0] +
+            (with.any() ? sizeof(int)*LIL_BLOCK_SCORES_N_WARP*2*(with.dirty.ne[0] - LIL_DIRTY_HEAD) : 0);
 }
 
-bool lil_cuda_block_scores_supports(const lil_select_layer & layer, const lil_cuda_tensor & scores, const lil_cuda_tensor & q, const lil_cuda_tensor & repr, const lil_cuda_tensor & steps,
+bool lil_cuda_block_scores_supports(const lil_select_layer & layer, const lil_cuda_tensor & scores,
+        const lil_cuda_tensor & q, const lil_cuda_tensor & repr, const lil_cuda_tensor & steps,
         const lil_cuda_dirty & with) {
-    return scores.type == GGML_TYPE_F32 && q.type == GGML_TYPE_F32 && repr.type == GGML_TYPE_F32 && steps.type == GGML_TYPE_I32 &&
-        q.ne[1]%layer.n_head_kv == 0 && repr.ne[0] == q.ne[0]*layer.n_head_kv && repr.ne[0]%4 == 0 && lil_block_scores_n_shared(repr, with) <= LIL_BLOCK_SCORES_SHARED &&
-        repr.nb[1]%16 == 0 && repr.nb[2]%16 == 0 && steps.ne[1] <= 65535 && (!with.any() || lil_cuda_block_repr_supports(layer, repr, with.k, with.score, with.dirty));
+    return scores.type == GGML_TYPE_F32 && q.type == GGML_TYPE_F32 && repr.type == GGML_TYPE_F32 &&
+            steps.type == GGML_TYPE_I32 && q.ne[1]%layer.n_head_kv == 0 && repr.ne[0] == q.ne[0]*layer.n_head_kv &&
+            repr.ne[0]%4 == 0 && lil_block_scores_n_shared(repr, with) <= LIL_BLOCK_SCORES_SHARED &&
+            repr.nb[1]%16 == 0 && repr.nb[2]%16 == 0 && steps.ne[1] <= 65535 &&
+            (!with.any() || lil_cuda_block_repr_supports(layer, repr, with.k, with.score, with.dirty));
 }
 
-void lil_cuda_block_scores(const lil_select_layer & layer, const lil_cuda_tensor & scores, const lil_cuda_tensor & q, const lil_cuda_tensor & repr, const lil_cuda_tensor & steps,
-        const lil_cuda_dirty & with, cudaStream_t stream) {
+void lil_cuda_block_scores(const lil_select_layer & layer, const lil_cuda_tensor & scores, const lil_cuda_tensor & q,
+        const lil_cuda_tensor & repr, const lil_cuda_tensor & steps, const lil_cuda_dirty & with, cudaStream_t stream) {
     GGML_ASSERT(lil_cuda_block_scores_supports(layer, scores, q, repr, steps, with));
 
     lil_block_scores_params p = {};
@@ -121,6 +127,8 @@ void lil_cuda_block_scores(const lil_select_layer & layer, const lil_cuda_tensor
 
     const lil_dirty_params d = lil_dirty_get_params(layer, repr, with);
 
-    LIL_LAUNCH(dim3((unsigned) ((scores.ne[0] + LIL_BLOCK_SCORES_N_WARP - 1)/LIL_BLOCK_SCORES_N_WARP), (unsigned) steps.ne[1]), LIL_WARP*LIL_BLOCK_SCORES_N_WARP,
-            lil_block_scores_n_shared(repr, with), stream, lil_block_scores_kernel, p, d);
+    LIL_LAUNCH(dim3((unsigned) ((scores.ne[0] + LIL_BLOCK_SCORES_N_WARP - 1)/LIL_BLOCK_SCORES_N_WARP),
+                       (unsigned) steps.ne[1]),
+            LIL_WARP*LIL_BLOCK_SCORES_N_WARP, lil_block_scores_n_shared(repr, with), stream, lil_block_scores_kernel,
+            p, d);
 }

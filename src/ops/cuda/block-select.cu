@@ -60,8 +60,8 @@ static __global__ void __launch_bounds__(LIL_TOPK_THREADS, 1) lil_block_select_k
     }
 }
 
-void lil_cuda_block_select(const lil_select_layer & layer, const lil_cuda_tensor & list, const lil_cuda_tensor & scores, const lil_cuda_tensor & steps,
-        const lil_cuda_tensor & cells, cudaStream_t stream) {
+void lil_cuda_block_select(const lil_select_layer & layer, const lil_cuda_tensor & list, const lil_cuda_tensor & scores,
+        const lil_cuda_tensor & steps, const lil_cuda_tensor & cells, cudaStream_t stream) {
     lil_block_select_params p = {};
 
     p.n_pages = layer.n_pages;
@@ -80,5 +80,6 @@ void lil_cuda_block_select(const lil_select_layer & layer, const lil_cuda_tensor
     p.cells     = (const char *) cells.data;
     p.cells_nb2 = cells.nb[2];
 
-    LIL_LAUNCH(dim3((unsigned) steps.ne[1]), LIL_TOPK_THREADS, sizeof(int)*LIL_TOPK_EACH_SHARED, stream, lil_block_select_kernel, p);
+    LIL_LAUNCH(dim3((unsigned) steps.ne[1]), LIL_TOPK_THREADS, sizeof(int)*LIL_TOPK_EACH_SHARED, stream,
+            lil_block_select_kernel, p);
 }

@@ -1,14 +1,16 @@
 #pragma once
 
-// The metadata of one page or block of one KV head, by one warp: what page_bounds and block_repr compute for all that are dirty,
-// and page_scores and block_scores for those among the pages that they score. LANES lanes read a row of K, each 8 channels.
+// The metadata of one page or block of one KV head, by one warp: what page_bounds and block_repr compute for all that
+// are dirty, and page_scores and block_scores for those among the pages that they score. LANES lanes read a row of K,
+// each 8 channels.
 
 #include "topk.h"
 
 #include <math.h>
 
 struct lil_dirty_params {
-    char       * meta;  // bounds [2*n_embd, n_head_kv, n_pages_max, n_tables], or repr [n_embd*n_head_kv, n_blocks_max, n_tables]
+    // bounds [2*n_embd, n_head_kv, n_pages_max, n_tables], or repr [n_embd*n_head_kv, n_blocks_max, n_tables]
+    char       * meta;
     const char * k;
     const char * score; // [n_cells, n_head_kv, n_stream]; repr
     const char * dirty;
@@ -117,7 +119,8 @@ static __device__ __forceinline__ void lil_dirty_bounds(const lil_dirty_params &
 
 // block_repr: ranks the tokens by comparing each with all, then reads the rows of the best. shared [2*n_max]
 template <int TYPE_K, int LANES>
-static __device__ __forceinline__ void lil_dirty_repr(const lil_dirty_params & p, const int32_t * entry, int i_kv, int * shared) {
+static __device__ __forceinline__ void lil_dirty_repr(
+        const lil_dirty_params & p, const int32_t * entry, int i_kv, int * shared) {
     constexpr int N_ROW   = LIL_WARP/LANES; // that the warp reads at once
     constexpr int N_BATCH = LIL_DIRTY_N_BATCH;
 
@@ -191,14 +194,16 @@ static __device__ __forceinline__ void lil_dirty_repr(const lil_dirty_params & p
     }
 
     if (has && i_row == 0) {
-        float * row = (float *) (p.meta + entry[LIL_DIRTY_TABLE]*p.meta_nb2 + entry[LIL_DIRTY_PAGE]*p.meta_nb1) + i_kv*p.n_embd + c0;
+        float * row = (float *) (p.meta + entry[LIL_DIRTY_TABLE]*p.meta_nb2 + entry[LIL_DIRTY_PAGE]*p.meta_nb1) +
+                i_kv*p.n_embd + c0;
 
         *(float4 *) row       = { sum[0], sum[1], sum[2], sum[3] };
         *(float4 *) (row + 4) = { sum[4], sum[5], sum[6], sum[7] };
     }
 }
 
-static inline lil_dirty_params lil_dirty_get_params(const lil_select_layer & layer, const lil_cuda_tensor & meta, const lil_cuda_dirty & with) {
+static inline lil_dirty_params lil_dirty_get_params(
+        const lil_select_layer & layer, const lil_cuda_tensor & meta, const lil_cuda_dirty & with) {
     const lil_cuda_tensor & k     = with.k;
     const lil_cuda_tensor & score = with.score;
     const lil_cuda_tensor & dirty = with.dirty;

@@ -2,8 +2,8 @@
 
 #include <limits.h>
 
-// A block for each KV head and step, or for each step where all heads hold the same tokens: finds what goes, then moves the last
-// tokens into the holes: the first hole gets the last token that stays, and so on.
+// A block for each KV head and step, or for each step where all heads hold the same tokens: finds what goes, then moves
+// the last tokens into the holes: the first hole gets the last token that stays, and so on.
 
 struct lil_h2o_evict_params {
     char       * k;
@@ -141,7 +141,9 @@ static __global__ void __launch_bounds__(LIL_TOPK_THREADS, 1) lil_h2o_evict_kern
         // of those equal to the bound the older ones go
         int32_t oldest = INT_MIN;
         if (bound.n_skip > 0) {
-            oldest = lil_topk_search(n, bound.n_take, shared, [&](int i) { return get_key(i) == bound.key ? get_age(i) : (int32_t) INT_MIN; }).key;
+            oldest = lil_topk_search(n, bound.n_take, shared, [&](int i) {
+                return get_key(i) == bound.key ? get_age(i) : (int32_t) INT_MIN;
+            }).key;
         }
 
         const auto is_gone = [&](int i) {
@@ -200,12 +202,14 @@ static __global__ void __launch_bounds__(LIL_TOPK_THREADS, 1) lil_h2o_evict_kern
     }
 }
 
-size_t lil_cuda_h2o_evict_n_scratch(const lil_h2o_layer & layer, const lil_cuda_tensor & pos, const lil_cuda_tensor & steps) {
+size_t lil_cuda_h2o_evict_n_scratch(
+        const lil_h2o_layer & layer, const lil_cuda_tensor & pos, const lil_cuda_tensor & steps) {
     return (layer.shared ? 1 : layer.n_head_kv)*steps.ne[1]*2*pos.ne[0];
 }
 
-void lil_cuda_h2o_evict(const lil_h2o_layer & layer, const lil_cuda_tensor & pos, const lil_cuda_tensor & k, const lil_cuda_tensor & v,
-        const lil_cuda_tensor & score, const lil_cuda_tensor & steps, int32_t * scratch, cudaStream_t stream) {
+void lil_cuda_h2o_evict(const lil_h2o_layer & layer, const lil_cuda_tensor & pos, const lil_cuda_tensor & k,
+        const lil_cuda_tensor & v, const lil_cuda_tensor & score, const lil_cuda_tensor & steps, int32_t * scratch,
+        cudaStream_t stream) {
     lil_h2o_evict_params p = {};
 
     p.n_max  = pos.ne[0];
@@ -235,5 +239,6 @@ void lil_cuda_h2o_evict(const lil_h2o_layer & layer, const lil_cuda_tensor & pos
     p.steps     = (const char *) steps.data;
     p.steps_nb1 = steps.nb[1];
 
-    LIL_LAUNCH(dim3((unsigned) (layer.n_head_kv/p.n_head), (unsigned) steps.ne[1]), LIL_TOPK_THREADS, sizeof(int)*LIL_TOPK_SHARED, stream, lil_h2o_evict_kernel, p);
+    LIL_LAUNCH(dim3((unsigned) (layer.n_head_kv/p.n_head), (unsigned) steps.ne[1]), LIL_TOPK_THREADS,
+            sizeof(int)*LIL_TOPK_SHARED, stream, lil_h2o_evict_kernel, p);
 }

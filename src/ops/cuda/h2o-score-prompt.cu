@@ -6,16 +6,19 @@ static bool lil_h2o_is_score(const lil_h2o_layer & layer, const lil_cuda_tensor 
     return score.type == GGML_TYPE_F32 && score.ne[1] == layer.n_head_kv;
 }
 
-bool lil_cuda_h2o_score_prompt_supports(const lil_h2o_layer & layer, const lil_cuda_tensor & part, const lil_cuda_tensor & q, const lil_cuda_tensor & k, const lil_cuda_tensor & steps) {
+bool lil_cuda_h2o_score_prompt_supports(const lil_h2o_layer & layer, const lil_cuda_tensor & part,
+        const lil_cuda_tensor & q, const lil_cuda_tensor & k, const lil_cuda_tensor & steps) {
     return lil_h2o_is_score(layer, part) && part.ne[2] == 1 && lil_score_supports(layer.n_head_kv, q, k, steps);
 }
 
-size_t lil_cuda_h2o_score_prompt_n_scratch(const lil_h2o_layer & layer, const lil_cuda_tensor & part, const lil_cuda_tensor & q, const lil_cuda_tensor & steps, int n_sm) {
-    return lil_score_n_scratch(q.ne[2]/steps.ne[1]*(q.ne[1]/layer.n_head_kv), q.ne[0], part.ne[0], layer.n_head_kv, steps.ne[1], n_sm);
+size_t lil_cuda_h2o_score_prompt_n_scratch(const lil_h2o_layer & layer, const lil_cuda_tensor & part,
+        const lil_cuda_tensor & q, const lil_cuda_tensor & steps, int n_sm) {
+    return lil_score_n_scratch(q.ne[2]/steps.ne[1]*(q.ne[1]/layer.n_head_kv), q.ne[0], part.ne[0],
+            layer.n_head_kv, steps.ne[1], n_sm);
 }
 
-void lil_cuda_h2o_score_prompt(const lil_h2o_layer & layer, const lil_cuda_tensor & part, const lil_cuda_tensor & q, const lil_cuda_tensor & k, const lil_cuda_tensor & steps,
-        float * scratch, int n_sm, cudaStream_t stream) {
+void lil_cuda_h2o_score_prompt(const lil_h2o_layer & layer, const lil_cuda_tensor & part, const lil_cuda_tensor & q,
+        const lil_cuda_tensor & k, const lil_cuda_tensor & steps, float * scratch, int n_sm, cudaStream_t stream) {
     GGML_ASSERT(lil_cuda_h2o_score_prompt_supports(layer, part, q, k, steps));
 
     const int64_t n_steps = steps.ne[1];
@@ -42,21 +45,26 @@ void lil_cuda_h2o_score_prompt(const lil_h2o_layer & layer, const lil_cuda_tenso
     lil_score_launch(p, n_steps, stream);
 }
 
-bool lil_cuda_h2o_score_window_supports(const lil_h2o_layer & layer, const lil_cuda_tensor & score, const lil_cuda_tensor & win, const lil_cuda_tensor & k,
-        const lil_cuda_tensor & pos, const lil_cuda_tensor & steps) {
+bool lil_cuda_h2o_score_window_supports(const lil_h2o_layer & layer, const lil_cuda_tensor & score,
+        const lil_cuda_tensor & win, const lil_cuda_tensor & k, const lil_cuda_tensor & pos,
+        const lil_cuda_tensor & steps) {
     const int64_t n_embd = k.ne[0]/layer.n_head_kv;
 
-    return lil_h2o_is_score(layer, score) && pos.type == GGML_TYPE_F32 && win.type == GGML_TYPE_F32 && steps.type == GGML_TYPE_I32 &&
-        k.ne[0]%layer.n_head_kv == 0 && win.ne[0]%k.ne[0] == 0 && win.ne[1] == LIL_H2O_WINDOW && lil_cuda_can_read(k, n_embd) &&
-        win.nb[1]%16 == 0 && win.nb[2]%16 == 0 && layer.n_head_kv <= 65535 && steps.ne[1] <= 65535;
+    return lil_h2o_is_score(layer, score) && pos.type == GGML_TYPE_F32 && win.type == GGML_TYPE_F32 &&
+            steps.type == GGML_TYPE_I32 && k.ne[0]%layer.n_head_kv == 0 && win.ne[0]%k.ne[0] == 0 &&
+            win.ne[1] == LIL_H2O_WINDOW && lil_cuda_can_read(k, n_embd) && win.nb[1]%16 == 0 && win.nb[2]%16 == 0 &&
+            layer.n_head_kv <= 65535 && steps.ne[1] <= 65535;
 }
 
-size_t lil_cuda_h2o_score_window_n_scratch(const lil_h2o_layer & layer, const lil_cuda_tensor & win, const lil_cuda_tensor & k, const lil_cuda_tensor & steps, int n_sm) {
-    return lil_score_n_scratch(LIL_H2O_WINDOW*win.ne[0]/k.ne[0], k.ne[0]/layer.n_head_kv, k.ne[1], layer.n_head_kv, steps.ne[1], n_sm);
+size_t lil_cuda_h2o_score_window_n_scratch(const lil_h2o_layer & layer, const lil_cuda_tensor & win,
+        const lil_cuda_tensor & k, const lil_cuda_tensor & steps, int n_sm) {
+    return lil_score_n_scratch(LIL_H2O_WINDOW*win.ne[0]/k.ne[0], k.ne[0]/layer.n_head_kv, k.ne[1],
+            layer.n_head_kv, steps.ne[1], n_sm);
 }
 
-void lil_cuda_h2o_score_window(const lil_h2o_layer & layer, const lil_cuda_tensor & score, const lil_cuda_tensor & win, const lil_cuda_tensor & k,
-        const lil_cuda_tensor & pos, const lil_cuda_tensor & steps, float * scratch, int n_sm, cudaStream_t stream) {
+void lil_cuda_h2o_score_window(const lil_h2o_layer & layer, const lil_cuda_tensor & score, const lil_cuda_tensor & win,
+        const lil_cuda_tensor & k, const lil_cuda_tensor & pos, const lil_cuda_tensor & steps, float * scratch,
+        int n_sm, cudaStream_t stream) {
     GGML_ASSERT(lil_cuda_h2o_score_window_supports(layer, score, win, k, pos, steps));
 
     const int64_t n_steps = steps.ne[1];
@@ -124,12 +132,13 @@ static __global__ void __launch_bounds__(LIL_H2O_ADD_THREADS) lil_h2o_add_kernel
         score[j] += part[j];
     } else {
         score[j] = part[j];
-        ((float *) (p.pos + step[LIL_STEP_STREAM]*p.pos_nb2 + i_kv*p.pos_nb1))[j] = (float) (step[LIL_STEP_POS] + j - base);
+        ((float *) (p.pos + step[LIL_STEP_STREAM]*p.pos_nb2 + i_kv*p.pos_nb1))[j] =
+                (float) (step[LIL_STEP_POS] + j - base);
     }
 }
 
-void lil_cuda_h2o_score_add(const lil_h2o_layer & layer, const lil_cuda_tensor & score, const lil_cuda_tensor & part, const lil_cuda_tensor & pos,
-        const lil_cuda_tensor & steps, cudaStream_t stream) {
+void lil_cuda_h2o_score_add(const lil_h2o_layer & layer, const lil_cuda_tensor & score, const lil_cuda_tensor & part,
+        const lil_cuda_tensor & pos, const lil_cuda_tensor & steps, cudaStream_t stream) {
     lil_h2o_add_params p = {};
 
     p.score     = (char *) score.data;
@@ -147,6 +156,7 @@ void lil_cuda_h2o_score_add(const lil_h2o_layer & layer, const lil_cuda_tensor &
     p.steps     = (const char *) steps.data;
     p.steps_nb1 = steps.nb[1];
 
-    LIL_LAUNCH(dim3((unsigned) ((part.ne[0] + LIL_H2O_ADD_THREADS - 1)/LIL_H2O_ADD_THREADS), (unsigned) layer.n_head_kv, (unsigned) steps.ne[1]),
+    LIL_LAUNCH(dim3((unsigned) ((part.ne[0] + LIL_H2O_ADD_THREADS - 1)/LIL_H2O_ADD_THREADS),
+                       (unsigned) layer.n_head_kv, (unsigned) steps.ne[1]),
             LIL_H2O_ADD_THREADS, 0, stream, lil_h2o_add_kernel, p);
 }

@@ -90,7 +90,8 @@ static __global__ void __launch_bounds__(LIL_H2O_SCORE_THREADS) lil_h2o_score_ke
     score[j] = res;
 }
 
-static lil_h2o_score_params lil_h2o_score_get_params(const lil_cuda_tensor & score, const lil_cuda_tensor & pos, const lil_cuda_tensor & steps) {
+static lil_h2o_score_params lil_h2o_score_get_params(
+        const lil_cuda_tensor & score, const lil_cuda_tensor & pos, const lil_cuda_tensor & steps) {
     lil_h2o_score_params p = {};
 
     p.score     = (char *) score.data;
@@ -108,22 +109,26 @@ static lil_h2o_score_params lil_h2o_score_get_params(const lil_cuda_tensor & sco
 }
 
 static dim3 lil_h2o_score_grid(const lil_cuda_tensor & score, int64_t n_head_kv, const lil_cuda_tensor & steps) {
-    return dim3((unsigned) ((score.ne[0] + LIL_H2O_SCORE_THREADS - 1)/LIL_H2O_SCORE_THREADS), (unsigned) n_head_kv, (unsigned) steps.ne[1]);
+    return dim3((unsigned) ((score.ne[0] + LIL_H2O_SCORE_THREADS - 1)/LIL_H2O_SCORE_THREADS), (unsigned) n_head_kv,
+            (unsigned) steps.ne[1]);
 }
 
-bool lil_cuda_h2o_score_supports(const lil_h2o_layer & layer, const lil_cuda_tensor & score, const lil_cuda_tensor & q, const lil_cuda_tensor & k,
-        const lil_cuda_tensor & pos, const lil_cuda_tensor & steps) {
-    return score.type == GGML_TYPE_F32 && pos.type == GGML_TYPE_F32 && q.type == GGML_TYPE_F32 && steps.type == GGML_TYPE_I32 &&
-        q.ne[1]%layer.n_head_kv == 0 && q.ne[1]/layer.n_head_kv <= LIL_CUDA_MAX_GROUP && k.ne[0] == q.ne[0]*layer.n_head_kv &&
-        lil_cuda_can_read(k, q.ne[0]) && layer.n_head_kv <= 65535 && steps.ne[1] <= 65535;
+bool lil_cuda_h2o_score_supports(const lil_h2o_layer & layer, const lil_cuda_tensor & score, const lil_cuda_tensor & q,
+        const lil_cuda_tensor & k, const lil_cuda_tensor & pos, const lil_cuda_tensor & steps) {
+    return score.type == GGML_TYPE_F32 && pos.type == GGML_TYPE_F32 && q.type == GGML_TYPE_F32 &&
+            steps.type == GGML_TYPE_I32 && q.ne[1]%layer.n_head_kv == 0 &&
+            q.ne[1]/layer.n_head_kv <= LIL_CUDA_MAX_GROUP && k.ne[0] == q.ne[0]*layer.n_head_kv &&
+            lil_cuda_can_read(k, q.ne[0]) && layer.n_head_kv <= 65535 && steps.ne[1] <= 65535;
 }
 
-size_t lil_cuda_h2o_score_n_scratch(const lil_cuda_tensor & q, const lil_cuda_tensor & k, const lil_cuda_tensor & steps) {
+size_t lil_cuda_h2o_score_n_scratch(
+        const lil_cuda_tensor & q, const lil_cuda_tensor & k, const lil_cuda_tensor & steps) {
     return q.ne[1]*steps.ne[1]*(k.ne[1] + 2*lil_cuda_attn_n_part(k.ne[1]));
 }
 
-void lil_cuda_h2o_score(const lil_h2o_layer & layer, const lil_cuda_tensor & score, const lil_cuda_tensor & q, const lil_cuda_tensor & k,
-        const lil_cuda_tensor & pos, const lil_cuda_tensor & steps, float * scratch, int n_sm, cudaStream_t stream) {
+void lil_cuda_h2o_score(const lil_h2o_layer & layer, const lil_cuda_tensor & score, const lil_cuda_tensor & q,
+        const lil_cuda_tensor & k, const lil_cuda_tensor & pos, const lil_cuda_tensor & steps, float * scratch,
+        int n_sm, cudaStream_t stream) {
     GGML_ASSERT(lil_cuda_h2o_score_supports(layer, score, q, k, pos, steps));
 
     const int64_t n_head  = q.ne[1];
@@ -169,9 +174,12 @@ void lil_cuda_h2o_score(const lil_h2o_layer & layer, const lil_cuda_tensor & sco
     p.n_split = a.n_split;
     p.last    = layer.last;
 
-    LIL_LAUNCH(lil_h2o_score_grid(score, layer.n_head_kv, steps), LIL_H2O_SCORE_THREADS, sizeof(float)*2*p.n_group, stream, lil_h2o_score_kernel, p);
+    LIL_LAUNCH(lil_h2o_score_grid(score, layer.n_head_kv, steps), LIL_H2O_SCORE_THREADS, sizeof(float)*2*p.n_group,
+            stream, lil_h2o_score_kernel, p);
 }
 
-void lil_cuda_new_slots(const lil_h2o_layer & layer, const lil_cuda_tensor & score, const lil_cuda_tensor & pos, const lil_cuda_tensor & steps, cudaStream_t stream) {
-    LIL_LAUNCH(lil_h2o_score_grid(score, layer.n_head_kv, steps), LIL_H2O_SCORE_THREADS, 0, stream, lil_h2o_score_kernel, lil_h2o_score_get_params(score, pos, steps));
+void lil_cuda_new_slots(const lil_h2o_layer & layer, const lil_cuda_tensor & score, const lil_cuda_tensor & pos,
+        const lil_cuda_tensor & steps, cudaStream_t stream) {
+    LIL_LAUNCH(lil_h2o_score_grid(score, layer.n_head_kv, steps), LIL_H2O_SCORE_THREADS, 0, stream,
+            lil_h2o_score_kernel, lil_h2o_score_get_params(score, pos, steps));
 }

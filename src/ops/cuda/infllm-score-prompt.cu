@@ -1,17 +1,21 @@
 #include "score-kernel.h"
 
-bool lil_cuda_infllm_score_prompt_supports(const lil_select_layer & layer, const lil_cuda_tensor & part, const lil_cuda_tensor & q, const lil_cuda_tensor & k,
-        const lil_cuda_tensor & cells, const lil_cuda_tensor & steps) {
-    return part.type == GGML_TYPE_F32 && part.ne[1] == layer.n_head_kv && part.ne[2] == 1 && cells.type == GGML_TYPE_I32 && layer.n_recent > 0 &&
-        lil_score_supports(layer.n_head_kv, q, k, steps);
+bool lil_cuda_infllm_score_prompt_supports(const lil_select_layer & layer, const lil_cuda_tensor & part,
+        const lil_cuda_tensor & q, const lil_cuda_tensor & k, const lil_cuda_tensor & cells,
+        const lil_cuda_tensor & steps) {
+    return part.type == GGML_TYPE_F32 && part.ne[1] == layer.n_head_kv && part.ne[2] == 1 &&
+            cells.type == GGML_TYPE_I32 && layer.n_recent > 0 && lil_score_supports(layer.n_head_kv, q, k, steps);
 }
 
-size_t lil_cuda_infllm_score_prompt_n_scratch(const lil_select_layer & layer, const lil_cuda_tensor & q, const lil_cuda_tensor & cells, const lil_cuda_tensor & steps, int n_sm) {
-    return lil_score_n_scratch(q.ne[2]/steps.ne[1]*(q.ne[1]/layer.n_head_kv), q.ne[0], cells.ne[0] - 1, layer.n_head_kv, steps.ne[1], n_sm);
+size_t lil_cuda_infllm_score_prompt_n_scratch(const lil_select_layer & layer, const lil_cuda_tensor & q,
+        const lil_cuda_tensor & cells, const lil_cuda_tensor & steps, int n_sm) {
+    return lil_score_n_scratch(q.ne[2]/steps.ne[1]*(q.ne[1]/layer.n_head_kv), q.ne[0], cells.ne[0] - 1,
+            layer.n_head_kv, steps.ne[1], n_sm);
 }
 
-void lil_cuda_infllm_score_prompt(const lil_select_layer & layer, const lil_cuda_tensor & part, const lil_cuda_tensor & q, const lil_cuda_tensor & k,
-        const lil_cuda_tensor & cells, const lil_cuda_tensor & steps, float * scratch, int n_sm, cudaStream_t stream) {
+void lil_cuda_infllm_score_prompt(const lil_select_layer & layer, const lil_cuda_tensor & part,
+        const lil_cuda_tensor & q, const lil_cuda_tensor & k, const lil_cuda_tensor & cells,
+        const lil_cuda_tensor & steps, float * scratch, int n_sm, cudaStream_t stream) {
     GGML_ASSERT(lil_cuda_infllm_score_prompt_supports(layer, part, q, k, cells, steps));
 
     const int64_t n_steps = steps.ne[1];

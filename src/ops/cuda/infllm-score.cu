@@ -2,7 +2,8 @@
 
 #include <math.h>
 
-// infllm_score and infllm_score_add. Sequences of one stream can share cells: a block takes a stream's steps one after the other.
+// infllm_score and infllm_score_add. Sequences of one stream can share cells: a block takes a stream's steps one after
+// the other.
 
 struct lil_infllm_params {
     char       * score; // [n_cells, n_head_kv, n_stream]
@@ -55,7 +56,8 @@ static __global__ void __launch_bounds__(LIL_INFLLM_THREADS, 1) lil_infllm_score
         const int n_used = (n + n_part - 1)/n_part;
 
         for (int g = threadIdx.x/LIL_WARP; g < p.n_group; g += LIL_INFLLM_WARPS) {
-            const float * part = p.work + ((int64_t) i_step*p.n_split*n_head + i_head + g)*(p.n_embd_v + 2) + p.n_embd_v;
+            const float * part =
+                    p.work + ((int64_t) i_step*p.n_split*n_head + i_head + g)*(p.n_embd_v + 2) + p.n_embd_v;
 
             float max = -INFINITY;
             LIL_UNROLL_BY(1)
@@ -80,7 +82,8 @@ static __global__ void __launch_bounds__(LIL_INFLLM_THREADS, 1) lil_infllm_score
 
         const float * kq = p.kq + ((int64_t) i_step*n_head + i_head)*p.n_max;
 
-        for (int i = max(0, n - p.n_recent) + (int) (blockIdx.x*LIL_INFLLM_THREADS + threadIdx.x); i < n; i += gridDim.x*LIL_INFLLM_THREADS) {
+        for (int i = max(0, n - p.n_recent) + (int) (blockIdx.x*LIL_INFLLM_THREADS + threadIdx.x); i < n;
+                i += gridDim.x*LIL_INFLLM_THREADS) {
             const int cell = list[1 + i];
 
             float sum = 0.0f;
@@ -121,7 +124,8 @@ static __global__ void __launch_bounds__(LIL_INFLLM_THREADS) lil_infllm_add_kern
     }
 }
 
-static lil_infllm_params lil_infllm_get_params(const lil_select_layer & layer, const lil_cuda_tensor & score, const lil_cuda_tensor & list, const lil_cuda_tensor & steps) {
+static lil_infllm_params lil_infllm_get_params(const lil_select_layer & layer, const lil_cuda_tensor & score,
+        const lil_cuda_tensor & list, const lil_cuda_tensor & steps) {
     lil_infllm_params p = {};
 
     p.n_steps  = (int) steps.ne[1];
@@ -142,12 +146,13 @@ static lil_infllm_params lil_infllm_get_params(const lil_select_layer & layer, c
 }
 
 bool lil_cuda_infllm_score_supports(const lil_select_layer & layer, const lil_cuda_tensor & score, int64_t n_head) {
-    return score.type == GGML_TYPE_F32 && score.ne[1] == layer.n_head_kv && n_head%layer.n_head_kv == 0 && n_head/layer.n_head_kv <= LIL_CUDA_MAX_GROUP &&
-        layer.n_head_kv <= 65535 && score.ne[2] <= 65535;
+    return score.type == GGML_TYPE_F32 && score.ne[1] == layer.n_head_kv && n_head%layer.n_head_kv == 0 &&
+            n_head/layer.n_head_kv <= LIL_CUDA_MAX_GROUP && layer.n_head_kv <= 65535 && score.ne[2] <= 65535;
 }
 
-void lil_cuda_infllm_score(const lil_select_layer & layer, const lil_cuda_tensor & score, const lil_cuda_tensor & work, int64_t n_embd_v, int64_t n_head,
-        const lil_cuda_tensor & list, const lil_cuda_tensor & steps, int n_sm, cudaStream_t stream) {
+void lil_cuda_infllm_score(const lil_select_layer & layer, const lil_cuda_tensor & score, const lil_cuda_tensor & work,
+        int64_t n_embd_v, int64_t n_head, const lil_cuda_tensor & list, const lil_cuda_tensor & steps, int n_sm,
+        cudaStream_t stream) {
     GGML_ASSERT(lil_cuda_infllm_score_supports(layer, score, n_head));
 
     const int64_t n_steps = steps.ne[1];
@@ -164,16 +169,19 @@ void lil_cuda_infllm_score(const lil_select_layer & layer, const lil_cuda_tensor
     const int64_t n_win  = p.n_max < layer.n_recent ? p.n_max : layer.n_recent;
     const int64_t n_part = n_steps > 1 ? 1 : (n_win + LIL_INFLLM_THREADS - 1)/LIL_INFLLM_THREADS;
 
-    LIL_LAUNCH(dim3((unsigned) n_part, (unsigned) layer.n_head_kv, (unsigned) score.ne[2]), LIL_INFLLM_THREADS, sizeof(float)*2*p.n_group, stream, lil_infllm_score_kernel, p);
+    LIL_LAUNCH(dim3((unsigned) n_part, (unsigned) layer.n_head_kv, (unsigned) score.ne[2]), LIL_INFLLM_THREADS,
+            sizeof(float)*2*p.n_group, stream, lil_infllm_score_kernel, p);
 }
 
-void lil_cuda_infllm_score_add(const lil_select_layer & layer, const lil_cuda_tensor & score, const lil_cuda_tensor & part, const lil_cuda_tensor & cells,
-        const lil_cuda_tensor & steps, cudaStream_t stream) {
+void lil_cuda_infllm_score_add(const lil_select_layer & layer, const lil_cuda_tensor & score,
+        const lil_cuda_tensor & part, const lil_cuda_tensor & cells, const lil_cuda_tensor & steps,
+        cudaStream_t stream) {
     lil_infllm_params p = lil_infllm_get_params(layer, score, cells, steps);
 
     p.part     = (const char *) part.data;
     p.part_nb1 = part.nb[1];
     p.part_nb3 = part.nb[3];
 
-    LIL_LAUNCH(dim3((unsigned) layer.n_head_kv, (unsigned) score.ne[2]), LIL_INFLLM_THREADS, 0, stream, lil_infllm_add_kernel, p);
+    LIL_LAUNCH(dim3((unsigned) layer.n_head_kv, (unsigned) score.ne[2]), LIL_INFLLM_THREADS, 0, stream,
+            lil_infllm_add_kernel, p);
 }

@@ -1,8 +1,9 @@
 #include "topk.h"
 
-// Tokens are named rank by rank, and in a rank head by head, until k different ones are: name number c = rank*n_head + head is
-// the token that the head ranks there. So a block for each head and step sorts the head's k best tokens, more than which no
-// head has to name; then a block for each step goes through the names in order and keeps the set of tokens as bits.
+// Tokens are named rank by rank, and in a rank head by head, until k different ones are: name number c = rank*n_head +
+// head is the token that the head ranks there. So a block for each head and step sorts the head's k best tokens, more
+// than which no head has to name; then a block for each step goes through the names in order and keeps the set of
+// tokens as bits.
 
 struct lil_lessismore_params {
     char        * list;  // [1 + n_max, 1, n_steps]
@@ -55,7 +56,8 @@ static __device__ __forceinline__ void lil_block_sort(uint64_t * item, int m) {
     __syncthreads();
 }
 
-static __global__ void __launch_bounds__(LIL_TOPK_THREADS, 1) lil_lessismore_rank_kernel(const lil_lessismore_params p) {
+static __global__ void __launch_bounds__(LIL_TOPK_THREADS, 1)
+        lil_lessismore_rank_kernel(const lil_lessismore_params p) {
     const int i_head = blockIdx.x;
     const int i_step = blockIdx.y;
 
@@ -67,7 +69,8 @@ static __global__ void __launch_bounds__(LIL_TOPK_THREADS, 1) lil_lessismore_ran
     }
 
     LIL_SHARED(int, shared);
-    uint64_t * item = p.item ? p.item + ((int64_t) i_step*p.n_head + i_head)*p.n_item : (uint64_t *) (shared + LIL_LESSISMORE_SHARED_RANK);
+    uint64_t * item = p.item ? p.item + ((int64_t) i_step*p.n_head + i_head)*p.n_item
+                             : (uint64_t *) (shared + LIL_LESSISMORE_SHARED_RANK);
 
     const int n = cells[0] - p.n_recent - p.n_sink;
     const int k = p.budget - p.n_recent - p.n_sink;
@@ -95,7 +98,8 @@ static __global__ void __launch_bounds__(LIL_TOPK_THREADS, 1) lil_lessismore_ran
     }
 }
 
-static __global__ void __launch_bounds__(LIL_TOPK_THREADS, 1) lil_lessismore_merge_kernel(const lil_lessismore_params p) {
+static __global__ void __launch_bounds__(LIL_TOPK_THREADS, 1)
+        lil_lessismore_merge_kernel(const lil_lessismore_params p) {
     const int i_step = blockIdx.x;
 
     const int32_t * step  = (const int32_t *) (p.steps + i_step*p.steps_nb1);
@@ -137,7 +141,8 @@ static __global__ void __launch_bounds__(LIL_TOPK_THREADS, 1) lil_lessismore_mer
         const bool is_new = c < n_name && (bits[token/32] & bit) == 0; // in no turn before
         __syncthreads();
 
-        const bool is_one = is_new && (atomicOr(&bits[token/32], bit) & bit) == 0; // one of those that name it in this turn
+        // one of those that name it in this turn
+        const bool is_one = is_new && (atomicOr(&bits[token/32], bit) & bit) == 0;
 
         int total;
         lil_block_scan(is_one, scan, &total);
@@ -197,16 +202,20 @@ static int lil_lessismore_n_item(int64_t n) {
     return res;
 }
 
-size_t lil_cuda_lessismore_select_n_scratch(const lil_select_layer & layer, int64_t n_head, const lil_cuda_tensor & steps, const lil_cuda_tensor & cells) {
+size_t lil_cuda_lessismore_select_n_scratch(
+        const lil_select_layer & layer, int64_t n_head, const lil_cuda_tensor & steps, const lil_cuda_tensor & cells) {
     const int64_t k      = layer.budget - layer.n_sink - layer.n_recent;
     const int64_t n_item = lil_lessismore_n_item(k);
     const int64_t n_word = (cells.ne[0] - 1 + 31)/32;
 
-    return steps.ne[1]*((n_item > LIL_LESSISMORE_SORT ? 2*n_head*n_item : 0) + n_head*k + (n_word > LIL_LESSISMORE_WORDS ? n_word : 0));
+    return steps.ne[1]*
+            ((n_item > LIL_LESSISMORE_SORT ? 2*n_head*n_item : 0) + n_head*k +
+                    (n_word > LIL_LESSISMORE_WORDS ? n_word : 0));
 }
 
-void lil_cuda_lessismore_select(const lil_select_layer & layer, const lil_cuda_tensor & list, const lil_cuda_tensor & work, int64_t n_embd_v, int64_t n_head,
-        const lil_cuda_tensor & steps, const lil_cuda_tensor & cells, int32_t * scratch, cudaStream_t stream) {
+void lil_cuda_lessismore_select(const lil_select_layer & layer, const lil_cuda_tensor & list,
+        const lil_cuda_tensor & work, int64_t n_embd_v, int64_t n_head, const lil_cuda_tensor & steps,
+        const lil_cuda_tensor & cells, int32_t * scratch, cudaStream_t stream) {
     const int64_t k       = layer.budget - layer.n_sink - layer.n_recent;
     const int64_t n_steps = steps.ne[1];
 
@@ -244,7 +253,9 @@ void lil_cuda_lessismore_select(const lil_select_layer & layer, const lil_cuda_t
     const size_t n_word = p.bits ? 0 : p.n_word;
 
     if (k > 0) {
-        LIL_LAUNCH(dim3((unsigned) n_head, (unsigned) n_steps), LIL_TOPK_THREADS, sizeof(int)*(LIL_LESSISMORE_SHARED_RANK + 2*n_item), stream, lil_lessismore_rank_kernel, p);
+        LIL_LAUNCH(dim3((unsigned) n_head, (unsigned) n_steps), LIL_TOPK_THREADS,
+                sizeof(int)*(LIL_LESSISMORE_SHARED_RANK + 2*n_item), stream, lil_lessismore_rank_kernel, p);
     }
-    LIL_LAUNCH(dim3((unsigned) n_steps), LIL_TOPK_THREADS, sizeof(int)*(LIL_LESSISMORE_SHARED_MERGE + n_word), stream, lil_lessismore_merge_kernel, p);
+    LIL_LAUNCH(dim3((unsigned) n_steps), LIL_TOPK_THREADS, sizeof(int)*(LIL_LESSISMORE_SHARED_MERGE + n_word), stream,
+            lil_lessismore_merge_kernel, p);
 }

@@ -30,15 +30,17 @@
 #define LIL_TYPE_ANY GGML_TYPE_COUNT
 
 static inline bool lil_cuda_is_kv_type(ggml_type type) {
-    return type == GGML_TYPE_F16 || type == GGML_TYPE_BF16 || type == GGML_TYPE_Q8_0 || type == GGML_TYPE_Q4_0 || type == GGML_TYPE_F32;
+    return type == GGML_TYPE_F16 || type == GGML_TYPE_BF16 || type == GGML_TYPE_Q8_0 || type == GGML_TYPE_Q4_0 ||
+            type == GGML_TYPE_F32;
 }
 
 // heads of K or V, or a row of bounds, that can be read by 8 channels
 static inline bool lil_cuda_can_read(const lil_cuda_tensor & t, int64_t n_embd) {
     const bool is_quant = t.type == GGML_TYPE_Q8_0 || t.type == GGML_TYPE_Q4_0;
 
-    return lil_cuda_is_kv_type(t.type) && n_embd > 0 && n_embd <= LIL_CUDA_MAX_EMBD && n_embd%(is_quant ? 32 : 8) == 0 &&
-        t.nb[1]%(is_quant ? 2 : 16) == 0 && t.nb[2]%(is_quant ? 2 : 16) == 0 && t.nb[3]%(is_quant ? 2 : 16) == 0;
+    return lil_cuda_is_kv_type(t.type) && n_embd > 0 && n_embd <= LIL_CUDA_MAX_EMBD &&
+            n_embd%(is_quant ? 32 : 8) == 0 && t.nb[1]%(is_quant ? 2 : 16) == 0 &&
+            t.nb[2]%(is_quant ? 2 : 16) == 0 && t.nb[3]%(is_quant ? 2 : 16) == 0;
 }
 
 static inline int lil_cuda_n_lanes(int64_t n_embd) {
@@ -72,7 +74,8 @@ static __device__ __forceinline__ uint4 lil_load8(int type, const char * row, in
 
     uint4 res;
 
-    if (type == GGML_TYPE_Q8_0 || type == GGML_TYPE_Q4_0) { // blocks of 32: the scale, then 32 bytes or 16 of two halves
+    // blocks of 32: the scale, then 32 bytes or 16 of two halves
+    if (type == GGML_TYPE_Q8_0 || type == GGML_TYPE_Q4_0) {
         const bool is_q8 = type == GGML_TYPE_Q8_0;
 
         const uint16_t * block = (const uint16_t *) (row + i/32*(is_q8 ? 34 : 18));
@@ -136,8 +139,8 @@ static __device__ __forceinline__ void lil_widen8(int type, const uint4 & raw, f
     }
 }
 
-// Sums v[0], ..., v[N - 1] over each group of LANES lanes. The lane l of a group returns the sum of v[l/(LANES/N)], N <= LANES.
-// v is used up. Halves change hands, so that N sums cost N - 1 + log2(LANES/N) shuffles.
+// Sums v[0], ..., v[N - 1] over each group of LANES lanes. The lane l of a group returns the sum of v[l/(LANES/N)], N
+// <= LANES. v is used up. Halves change hands, so that N sums cost N - 1 + log2(LANES/N) shuffles.
 template <int N, int LANES>
 static __device__ __forceinline__ float lil_group_sum(float * v, int lane) {
     int n = N;

@@ -2,8 +2,9 @@
 
 // Dot products of many rows with many rows on tensor cores: products of F16, sums in F32.
 //
-// A tile is rows of F16 in shared memory, each of n_pad channels (n_embd and zeros, a multiple of 16) and 8 more that keep rows of a
-// column in different banks. A block keeps N_A rows in registers ("a", 16*M_TILE of each warp) and lets tiles of N_B rows pass ("b").
+// A tile is rows of F16 in shared memory, each of n_pad channels (n_embd and zeros, a multiple of 16) and 8 more that
+// keep rows of a column in different banks. A block keeps N_A rows in registers ("a", 16*M_TILE of each warp) and lets
+// tiles of N_B rows pass ("b").
 
 #include "lil-cuda-device.h"
 
@@ -30,7 +31,8 @@ static size_t lil_mma_smem(int n_embd) {
     return sizeof(uint16_t)*lil_mma_shape<N_K>::N_A*(lil_mma_n_pad(n_embd) + 8);
 }
 
-// d [16 rows, 8 columns] += a [16 rows, 16 channels]*b [8 columns, 16 channels], by a warp. With g = lane/4 and t = lane%4 a lane has
+// d [16 rows, 8 columns] += a [16 rows, 16 channels]*b [8 columns, 16 channels], by a warp. With g = lane/4 and t =
+// lane%4 a lane has
 //   a[0] row g, channels 2t and 2t + 1; a[1] row g + 8; a[2], a[3] of these channels 2t + 8 and 2t + 9
 //   b[0] column g, channels 2t and 2t + 1; b[1] channels 2t + 8 and 2t + 9
 //   d[0], d[1] row g, columns 2t and 2t + 1; d[2], d[3] row g + 8
@@ -64,8 +66,10 @@ static __device__ __forceinline__ void lil_mma(float * d, const uint32_t * a, co
 #if defined(LIL_EMU_CUDA)
     emu_mma(d, a, b);
 #elif __CUDA_ARCH__ >= 800
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, "
+        "%2, %3};"
+            : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+            : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 #elif __CUDA_ARCH__ >= 750
     asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
         : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]) : "r"(a[0]), "r"(a[1]), "r"(b[0]));
@@ -111,7 +115,8 @@ static __device__ __forceinline__ uint4 lil_load8_scaled(const char * row, int i
     return lil_pack8(x);
 }
 
-// Writes a tile, rows get_row(r) for r in [0, N_B); all threads. load(row, i): 8 channels as F16; a row that is null is zeros
+// Writes a tile, rows get_row(r) for r in [0, N_B); all threads. load(row, i): 8 channels as F16; a row that is null is
+// zeros
 template <int N_K, typename F, typename G>
 static __device__ __forceinline__ void lil_mma_load(uint16_t * tile, int n_embd, F get_row, G load) {
     constexpr int N_LOAD = lil_mma_shape<N_K>::N_LOAD;
@@ -157,7 +162,8 @@ struct lil_mma_a {
 
         LIL_UNROLL
         for (int m = 0; m < M_TILE; ++m) {
-            const uint32_t * row = (const uint32_t *) tiles + ((threadIdx.x/LIL_WARP*M_TILE + m)*16 + lane/4)*stride + lane%4;
+            const uint32_t * row = (const uint32_t *) tiles +
+                    ((threadIdx.x/LIL_WARP*M_TILE + m)*16 + lane/4)*stride + lane%4;
             LIL_UNROLL
             for (int i = 0; i < N_K; ++i) {
                 if (i*16 < n_pad) {

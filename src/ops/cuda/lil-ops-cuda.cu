@@ -25,10 +25,12 @@ static const char * lil_cuda_check(const lil_ops_shape * s) {
             return "keys and values may be F16, BF16, F32, Q8_0 or Q4_0";
         }
     }
-    if (s->n_embd_k > LIL_CUDA_MAX_EMBD || s->n_embd_v > LIL_CUDA_MAX_EMBD || s->n_embd_k%8 != 0 || s->n_embd_v%8 != 0) {
+    if (s->n_embd_k > LIL_CUDA_MAX_EMBD || s->n_embd_v > LIL_CUDA_MAX_EMBD || s->n_embd_k%8 != 0 ||
+            s->n_embd_v%8 != 0) {
         return "heads may have up to 256 channels, a multiple of 8";
     }
-    if ((ggml_is_quantized(s->type_k) && s->n_embd_k%32 != 0) || (ggml_is_quantized(s->type_v) && s->n_embd_v%32 != 0)) {
+    if ((ggml_is_quantized(s->type_k) && s->n_embd_k%32 != 0) ||
+            (ggml_is_quantized(s->type_v) && s->n_embd_v%32 != 0)) {
         return "heads of quantised keys or values must have a multiple of 32 channels";
     }
     if (s->n_head%s->n_head_kv != 0 || s->n_head/s->n_head_kv > LIL_CUDA_MAX_GROUP) {
@@ -76,8 +78,10 @@ struct lil_cuda_node {
     lil_cuda_tensor src(int i) const { return lil_cuda_get(t->src[i]); }
 
     // what page_scores and block_scores have behind their first three sources
-    lil_cuda_dirty page_dirty () const { return t->src[3] ? lil_cuda_dirty{ src(3), src(4), {}     } : lil_cuda_dirty{}; }
-    lil_cuda_dirty block_dirty() const { return t->src[3] ? lil_cuda_dirty{ src(3), src(5), src(4) } : lil_cuda_dirty{}; }
+    lil_cuda_dirty page_dirty() const { return t->src[3] ? lil_cuda_dirty{ src(3), src(4), {} } : lil_cuda_dirty{}; }
+    lil_cuda_dirty block_dirty() const {
+        return t->src[3] ? lil_cuda_dirty{ src(3), src(5), src(4) } : lil_cuda_dirty{};
+    }
 
     const lil_select_layer & select() const { return *(const lil_select_layer *) params.userdata; }
     const lil_h2o_layer    & h2o   () const { return *(const lil_h2o_layer    *) params.userdata; }
@@ -98,7 +102,8 @@ struct lil_cuda_node {
     // src[i] is attn's work, which tells nothing of heads: the node that it comes from does
     bool has_work(int i) const {
         const ggml_tensor * work = t->src[i];
-        return work && work->op == GGML_OP_CUSTOM && lil_get_node_params(work).fun == lil_cuda_node_attn && work->src[0] && work->src[2];
+        return work && work->op == GGML_OP_CUSTOM && lil_get_node_params(work).fun == lil_cuda_node_attn &&
+                work->src[0] && work->src[2];
     }
     int64_t work_n_head  (int i) const { return t->src[i]->src[0]->ne[1]; }
     int64_t work_n_embd_v(int i) const { return t->src[i]->src[2]->ne[0]/select().n_head_kv; }
@@ -123,7 +128,8 @@ bool lil_cuda_supports(const ggml_tensor * t) {
 
     // select
     if (n.is(ops.attn)) {
-        return n.has({ F32, F32, KV, KV, I32, I32 }) && lil_cuda_attn_supports(n.select(), n.dst(), n.src(0), n.src(1), n.src(2), n.src(3), n.src(4));
+        return n.has({ F32, F32, KV, KV, I32, I32 }) &&
+                lil_cuda_attn_supports(n.select(), n.dst(), n.src(0), n.src(1), n.src(2), n.src(3), n.src(4));
     }
     if (n.is(ops.attn_join)) {
         return n.has({ F32, F32, I32 }) && t->ne[0] <= LIL_CUDA_MAX_EMBD && lil_cuda_is_grid(t->ne[2]);
@@ -142,16 +148,19 @@ bool lil_cuda_supports(const ggml_tensor * t) {
         return n.has({ I32, F32, I32, I32 }) && n.has_work(0) && lil_cuda_is_grid(t->ne[2]);
     }
     if (n.is(ops.infllm_score)) {
-        return n.has({ F32, F32, F32, I32, I32 }) && n.has_work(1) && lil_cuda_infllm_score_supports(n.select(), n.src(0), n.work_n_head(1));
+        return n.has({ F32, F32, F32, I32, I32 }) && n.has_work(1) &&
+                lil_cuda_infllm_score_supports(n.select(), n.src(0), n.work_n_head(1));
     }
     if (n.is(ops.infllm_score_prompt)) {
-        return n.has({ F32, F32, KV, I32, I32 }) && lil_cuda_infllm_score_prompt_supports(n.select(), n.dst(), n.src(0), n.src(1), n.src(2), n.src(3));
+        return n.has({ F32, F32, KV, I32, I32 }) &&
+                lil_cuda_infllm_score_prompt_supports(n.select(), n.dst(), n.src(0), n.src(1), n.src(2), n.src(3));
     }
     if (n.is(ops.infllm_score_add)) {
         return n.has({ F32, F32, F32, I32, I32 }) && n.src(1).ne[2] == 1 && lil_cuda_is_grid(n.src(3).ne[1]);
     }
     if (n.is(ops.block_repr)) {
-        return n.has({ F32, F32, KV, F32, I32 }) && lil_cuda_block_repr_supports(n.select(), n.src(0), n.src(1), n.src(2), n.src(3));
+        return n.has({ F32, F32, KV, F32, I32 }) &&
+                lil_cuda_block_repr_supports(n.select(), n.src(0), n.src(1), n.src(2), n.src(3));
     }
     if (n.is(ops.block_scores)) {
         return n.has({ F32, F32, F32, I32 }) && (!t->src[3] || (t->src[4] && t->src[5])) &&
@@ -169,16 +178,19 @@ bool lil_cuda_supports(const ggml_tensor * t) {
 
     // evict
     if (n.is(ops.h2o_score)) {
-        return n.has({ F32, F32, F32, KV, F32, I32 }) && lil_cuda_h2o_score_supports(n.h2o(), n.src(0), n.src(1), n.src(2), n.src(3), n.src(4));
+        return n.has({ F32, F32, F32, KV, F32, I32 }) &&
+                lil_cuda_h2o_score_supports(n.h2o(), n.src(0), n.src(1), n.src(2), n.src(3), n.src(4));
     }
     if (n.is(ops.h2o_score_prompt)) {
-        return n.has({ F32, F32, KV, I32 }) && lil_cuda_h2o_score_prompt_supports(n.h2o(), n.dst(), n.src(0), n.src(1), n.src(2));
+        return n.has({ F32, F32, KV, I32 }) &&
+                lil_cuda_h2o_score_prompt_supports(n.h2o(), n.dst(), n.src(0), n.src(1), n.src(2));
     }
     if (n.is(ops.h2o_score_add)) {
         return n.has({ F32, F32, F32, F32, I32 }) && n.src(1).ne[2] == 1 && lil_cuda_is_grid(n.src(3).ne[1]);
     }
     if (n.is(ops.h2o_score_window)) {
-        return n.has({ F32, F32, F32, KV, F32, I32 }) && lil_cuda_h2o_score_window_supports(n.h2o(), n.src(0), n.src(1), n.src(2), n.src(3), n.src(4));
+        return n.has({ F32, F32, F32, KV, F32, I32 }) &&
+                lil_cuda_h2o_score_window_supports(n.h2o(), n.src(0), n.src(1), n.src(2), n.src(3), n.src(4));
     }
     if (n.is(ops.h2o_evict)) {
         return n.has({ F32, F32, KV, KV, F32, I32 }) && lil_cuda_is_grid(n.src(4).ne[1]);
@@ -187,7 +199,8 @@ bool lil_cuda_supports(const ggml_tensor * t) {
         return n.has({ F32, F32, F32, I32 }) && lil_cuda_is_grid(n.src(2).ne[1]);
     }
     if (n.is(ops.rkv_score)) {
-        return n.has({ F32, F32, F32, KV, F32, I32 }) && lil_cuda_rkv_score_supports(n.h2o(), n.src(0), n.src(1), n.src(2), n.src(3), n.src(4));
+        return n.has({ F32, F32, F32, KV, F32, I32 }) &&
+                lil_cuda_rkv_score_supports(n.h2o(), n.src(0), n.src(1), n.src(2), n.src(3), n.src(4));
     }
 
     return false;
@@ -197,17 +210,20 @@ bool lil_cuda_supports(const ggml_tensor * t) {
 static size_t lil_cuda_n_word(const lil_cuda_node & n, int n_sm) {
     const lil_ops & ops = *lil_ops_cuda();
 
-    return
-        n.is(ops.lessismore_select)   ? lil_cuda_lessismore_select_n_scratch  (n.select(), n.work_n_head(0), n.src(1), n.src(2)) :
-        n.is(ops.infllm_score_prompt) ? lil_cuda_infllm_score_prompt_n_scratch(n.select(), n.src(0), n.src(2), n.src(3), n_sm) :
-        n.is(ops.raas_stamp)          ? lil_cuda_raas_stamp_n_scratch         (n.select(), n.src(0), n.src(4)) :
-        n.is(ops.raas_select)         ? lil_cuda_raas_select_n_scratch        (n.select(), n.src(1), n.src(3)) :
-        n.is(ops.h2o_score)           ? lil_cuda_h2o_score_n_scratch          (n.src(1), n.src(2), n.src(4)) :
-        n.is(ops.h2o_score_prompt)    ? lil_cuda_h2o_score_prompt_n_scratch   (n.h2o(), n.dst(), n.src(0), n.src(2), n_sm) :
-        n.is(ops.h2o_score_window)    ? lil_cuda_h2o_score_window_n_scratch   (n.h2o(), n.src(1), n.src(2), n.src(4), n_sm) :
-        n.is(ops.h2o_evict)           ? lil_cuda_h2o_evict_n_scratch          (n.h2o(), n.src(0), n.src(4)) :
-        n.is(ops.rkv_score)           ? lil_cuda_rkv_score_n_scratch          (n.h2o(), n.src(1), n.src(2), n.src(4)) :
-        0;
+    return n.is(ops.lessismore_select)
+            ? lil_cuda_lessismore_select_n_scratch  (n.select(), n.work_n_head(0), n.src(1), n.src(2))
+            : n.is(ops.infllm_score_prompt)
+            ? lil_cuda_infllm_score_prompt_n_scratch(n.select(), n.src(0), n.src(2), n.src(3), n_sm)
+            : n.is(ops.raas_stamp)          ? lil_cuda_raas_stamp_n_scratch         (n.select(), n.src(0), n.src(4))
+            : n.is(ops.raas_select)         ? lil_cuda_raas_select_n_scratch        (n.select(), n.src(1), n.src(3))
+            : n.is(ops.h2o_score)           ? lil_cuda_h2o_score_n_scratch          (n.src(1), n.src(2), n.src(4))
+            : n.is(ops.h2o_score_prompt)
+            ? lil_cuda_h2o_score_prompt_n_scratch   (n.h2o(), n.dst(), n.src(0), n.src(2), n_sm)
+            : n.is(ops.h2o_score_window)
+            ? lil_cuda_h2o_score_window_n_scratch   (n.h2o(), n.src(1), n.src(2), n.src(4), n_sm)
+            : n.is(ops.h2o_evict)           ? lil_cuda_h2o_evict_n_scratch          (n.h2o(), n.src(0), n.src(4))
+            : n.is(ops.rkv_score)           ? lil_cuda_rkv_score_n_scratch(n.h2o(), n.src(1), n.src(2), n.src(4))
+                                  : 0;
 }
 
 size_t lil_cuda_n_scratch(const ggml_tensor * t, int n_sm) {
@@ -235,13 +251,17 @@ void lil_cuda_compute(const ggml_tensor * t, void * scratch, int n_sm, cudaStrea
     } else if (n.is(ops.page_select)) {
         lil_cuda_page_select(n.select(), n.dst(), n.src(0), n.src(1), n.src(2), n.src(3), stream);
     } else if (n.is(ops.tidal_select)) {
-        lil_cuda_tidal_select(n.select(), n.dst(), n.src(0), n.work_n_embd_v(0), n.work_n_head(0), n.src(1), n.src(2), stream);
+        lil_cuda_tidal_select(
+                n.select(), n.dst(), n.src(0), n.work_n_embd_v(0), n.work_n_head(0), n.src(1), n.src(2), stream);
     } else if (n.is(ops.lessismore_select)) {
-        lil_cuda_lessismore_select(n.select(), n.dst(), n.src(0), n.work_n_embd_v(0), n.work_n_head(0), n.src(1), n.src(2), scratch_i32, stream);
+        lil_cuda_lessismore_select(n.select(), n.dst(), n.src(0), n.work_n_embd_v(0), n.work_n_head(0), n.src(1),
+                n.src(2), scratch_i32, stream);
     } else if (n.is(ops.infllm_score)) {
-        lil_cuda_infllm_score(n.select(), n.src(0), n.src(1), n.work_n_embd_v(1), n.work_n_head(1), n.src(2), n.src(3), n_sm, stream);
+        lil_cuda_infllm_score(
+                n.select(), n.src(0), n.src(1), n.work_n_embd_v(1), n.work_n_head(1), n.src(2), n.src(3), n_sm, stream);
     } else if (n.is(ops.infllm_score_prompt)) {
-        lil_cuda_infllm_score_prompt(n.select(), n.dst(), n.src(0), n.src(1), n.src(2), n.src(3), scratch_f32, n_sm, stream);
+        lil_cuda_infllm_score_prompt(
+                n.select(), n.dst(), n.src(0), n.src(1), n.src(2), n.src(3), scratch_f32, n_sm, stream);
     } else if (n.is(ops.infllm_score_add)) {
         lil_cuda_infllm_score_add(n.select(), n.src(0), n.src(1), n.src(2), n.src(3), stream);
     } else if (n.is(ops.block_repr)) {

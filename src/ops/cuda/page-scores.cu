@@ -2,8 +2,8 @@
 
 #include <math.h>
 
-// A warp has N_PAGE pages of one KV head. LANES lanes read a row of bounds, each the maxima and the minima of 8 channels.
-// With M the maximum and m the minimum, max(q*M, q*m) is (q*(M + m) + |q|*(M - m))/2: two multiply-adds.
+// A warp has N_PAGE pages of one KV head. LANES lanes read a row of bounds, each the maxima and the minima of 8
+// channels. With M the maximum and m the minimum, max(q*M, q*m) is (q*(M + m) + |q|*(M - m))/2: two multiply-adds.
 
 struct lil_page_scores_params {
     float      * scores; // [n_pages_max, n_head_kv, n_steps]
@@ -55,7 +55,10 @@ template <> struct lil_bounds8<false> {
 
 // a group of more than GROUP heads takes turns; its pages come from the cache then
 template <bool IS_F16, int LANES, int GROUP>
-static __global__ void __launch_bounds__(LIL_WARP*LIL_PAGE_SCORES_N_WARP, GROUP < 8 ? 5 : LANES == 8 ? 3 : 4) lil_page_scores_kernel(const lil_page_scores_params p, const lil_dirty_params d) {
+static __global__ void __launch_bounds__(LIL_WARP*LIL_PAGE_SCORES_N_WARP,
+        GROUP < 8 ? 5
+                : LANES == 8 ? 3
+                             : 4) lil_page_scores_kernel(const lil_page_scores_params p, const lil_dirty_params d) {
     constexpr int N_ROW   = LIL_WARP/LANES;   // pages that the warp reads at once
     constexpr int N_BATCH = IS_F16 ? 4 : 2;   // rows of a lane that are under way
     constexpr int N_TURN  = LIL_PAGE_SCORES_N_PAGE/(N_ROW*N_BATCH);
@@ -94,7 +97,8 @@ static __global__ void __launch_bounds__(LIL_WARP*LIL_PAGE_SCORES_N_WARP, GROUP 
         float q[GROUP][8];
         LIL_UNROLL
         for (int g = 0; g < GROUP; ++g) { // heads that there are not: the last one
-            const float * src = (const float *) (p.q + i_step*p.q_nb2 + (i_kv*p.n_group + min(g0 + g, p.n_group - 1))*p.q_nb1);
+            const float * src = (const float *) (p.q + i_step*p.q_nb2 +
+                    (i_kv*p.n_group + min(g0 + g, p.n_group - 1))*p.q_nb1);
             LIL_UNROLL
             for (int i = 0; i < 8; ++i) {
                 q[g][i] = has ? 0.5f*src[c0 + i] : 0.0f;
@@ -149,16 +153,21 @@ static __global__ void __launch_bounds__(LIL_WARP*LIL_PAGE_SCORES_N_WARP, GROUP 
 }
 
 template <bool IS_F16, int LANES>
-static void lil_page_scores_launch(const lil_page_scores_params & p, const lil_dirty_params & d, int64_t n_pages_max, int64_t n_head_kv, int64_t n_steps, cudaStream_t stream) {
+static void lil_page_scores_launch(const lil_page_scores_params & p, const lil_dirty_params & d, int64_t n_pages_max,
+        int64_t n_head_kv, int64_t n_steps, cudaStream_t stream) {
     const int64_t n_page = LIL_PAGE_SCORES_N_WARP*LIL_PAGE_SCORES_N_PAGE; // of a block
 
-    const auto kernel = p.n_group == 1 ? lil_page_scores_kernel<IS_F16, LANES, 1> : p.n_group <= 4 ? lil_page_scores_kernel<IS_F16, LANES, 4> : lil_page_scores_kernel<IS_F16, LANES, 8>;
+    const auto kernel = p.n_group == 1 ? lil_page_scores_kernel<IS_F16, LANES, 1>
+            : p.n_group <= 4 ? lil_page_scores_kernel<IS_F16, LANES, 4>
+                                       : lil_page_scores_kernel<IS_F16, LANES, 8>;
 
-    LIL_LAUNCH(dim3((unsigned) ((n_pages_max + n_page - 1)/n_page), (unsigned) n_head_kv, (unsigned) n_steps), LIL_WARP*LIL_PAGE_SCORES_N_WARP, 0, stream, kernel, p, d);
+    LIL_LAUNCH(dim3((unsigned) ((n_pages_max + n_page - 1)/n_page), (unsigned) n_head_kv, (unsigned) n_steps),
+            LIL_WARP*LIL_PAGE_SCORES_N_WARP, 0, stream, kernel, p, d);
 }
 
 template <bool IS_F16>
-static void lil_page_scores_launch_lanes(const lil_page_scores_params & p, const lil_dirty_params & d, int64_t n_pages_max, int64_t n_head_kv, int64_t n_steps, cudaStream_t stream) {
+static void lil_page_scores_launch_lanes(const lil_page_scores_params & p, const lil_dirty_params & d,
+        int64_t n_pages_max, int64_t n_head_kv, int64_t n_steps, cudaStream_t stream) {
     switch (lil_cuda_n_lanes(p.n_embd)) {
         case 8:  lil_page_scores_launch<IS_F16,  8>(p, d, n_pages_max, n_head_kv, n_steps, stream); break;
         case 16: lil_page_scores_launch<IS_F16, 16>(p, d, n_pages_max, n_head_kv, n_steps, stream); break;
@@ -166,15 +175,18 @@ static void lil_page_scores_launch_lanes(const lil_page_scores_params & p, const
     }
 }
 
-bool lil_cuda_page_scores_supports(const lil_select_layer & layer, const lil_cuda_tensor & scores, const lil_cuda_tensor & q, const lil_cuda_tensor & bounds, const lil_cuda_tensor & steps,
+bool lil_cuda_page_scores_supports(const lil_select_layer & layer, const lil_cuda_tensor & scores,
+        const lil_cuda_tensor & q, const lil_cuda_tensor & bounds, const lil_cuda_tensor & steps,
         const lil_cuda_dirty & with) {
-    return scores.type == GGML_TYPE_F32 && q.type == GGML_TYPE_F32 && steps.type == GGML_TYPE_I32 && q.ne[1]%layer.n_head_kv == 0 &&
-        (bounds.type == GGML_TYPE_F16 || bounds.type == GGML_TYPE_F32) && lil_cuda_can_read(bounds, q.ne[0]) && bounds.ne[0] == 2*q.ne[0] &&
-        layer.n_head_kv <= 65535 && steps.ne[1] <= 65535 && (!with.any() || lil_cuda_page_bounds_supports(layer, bounds, with.k, with.dirty));
+    return scores.type == GGML_TYPE_F32 && q.type == GGML_TYPE_F32 && steps.type == GGML_TYPE_I32 &&
+            q.ne[1]%layer.n_head_kv == 0 && (bounds.type == GGML_TYPE_F16 || bounds.type == GGML_TYPE_F32) &&
+            lil_cuda_can_read(bounds, q.ne[0]) && bounds.ne[0] == 2*q.ne[0] && layer.n_head_kv <= 65535 &&
+            steps.ne[1] <= 65535 && (!with.any() || lil_cuda_page_bounds_supports(layer, bounds, with.k, with.dirty));
 }
 
-void lil_cuda_page_scores(const lil_select_layer & layer, const lil_cuda_tensor & scores, const lil_cuda_tensor & q, const lil_cuda_tensor & bounds, const lil_cuda_tensor & steps,
-        const lil_cuda_dirty & with, cudaStream_t stream) {
+void lil_cuda_page_scores(const lil_select_layer & layer, const lil_cuda_tensor & scores, const lil_cuda_tensor & q,
+        const lil_cuda_tensor & bounds, const lil_cuda_tensor & steps, const lil_cuda_dirty & with,
+        cudaStream_t stream) {
     GGML_ASSERT(lil_cuda_page_scores_supports(layer, scores, q, bounds, steps, with));
 
     lil_page_scores_params p = {};

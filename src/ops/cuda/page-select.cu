@@ -56,7 +56,8 @@ static __global__ void __launch_bounds__(LIL_TOPK_THREADS, 1) lil_page_select_ke
         const lil_topk_bound bound = lil_topk_search(n, k, shared, get_key);
 
         lil_topk_each(n, bound, shared, get_key, [&](const int * pick, int n_pick, int) {
-            n_list = lil_list_add_pages(list, n_list, cells, first, n_pick, shared, [&](int c) { return p0 + pick[c]; });
+            n_list =
+                    lil_list_add_pages(list, n_list, cells, first, n_pick, shared, [&](int c) { return p0 + pick[c]; });
         });
     }
 
@@ -67,8 +68,9 @@ static __global__ void __launch_bounds__(LIL_TOPK_THREADS, 1) lil_page_select_ke
     }
 }
 
-void lil_cuda_page_select(const lil_select_layer & layer, const lil_cuda_tensor & list, const lil_cuda_tensor & scores, const lil_cuda_tensor & steps,
-        const lil_cuda_tensor & cells, const lil_cuda_tensor & pages, cudaStream_t stream) {
+void lil_cuda_page_select(const lil_select_layer & layer, const lil_cuda_tensor & list, const lil_cuda_tensor & scores,
+        const lil_cuda_tensor & steps, const lil_cuda_tensor & cells, const lil_cuda_tensor & pages,
+        cudaStream_t stream) {
     lil_page_select_params p = {};
 
     p.list     = (char *) list.data;
@@ -91,6 +93,6 @@ void lil_cuda_page_select(const lil_select_layer & layer, const lil_cuda_tensor 
     p.n_pages    = layer.n_pages;
     p.first_page = layer.first_page;
 
-    LIL_LAUNCH(dim3((unsigned) layer.n_head_kv, (unsigned) steps.ne[1]), LIL_TOPK_THREADS, sizeof(int)*LIL_TOPK_PAGES_SHARED, stream,
-            lil_page_select_kernel, p);
+    LIL_LAUNCH(dim3((unsigned) layer.n_head_kv, (unsigned) steps.ne[1]), LIL_TOPK_THREADS,
+            sizeof(int)*LIL_TOPK_PAGES_SHARED, stream, lil_page_select_kernel, p);
 }

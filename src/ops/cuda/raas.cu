@@ -3,8 +3,8 @@
 #include <limits.h>
 #include <math.h>
 
-// raas_stamp: a block for each KV head and stream, which takes the stream's steps one after the other, for sequences of one
-// stream can share cells. raas_select: a block for each KV head and step.
+// raas_stamp: a block for each KV head and stream, which takes the stream's steps one after the other, for sequences of
+// one stream can share cells. raas_select: a block for each KV head and step.
 
 struct lil_raas_params {
     char       * stamp;   // [n_cells, n_head_kv, n_stream]
@@ -31,7 +31,8 @@ struct lil_raas_params {
 static constexpr int LIL_RAAS_BATCH = 8; // pages of 16 lanes that are under way
 
 // keys of the pages' stamps; all threads. lil_topk_search, which comes next, begins with a barrier
-static __device__ __forceinline__ void lil_raas_get_stamps(int32_t * key, const float * stamp, const int32_t * cells, const int32_t * first, int n_pages) {
+static __device__ __forceinline__ void lil_raas_get_stamps(
+        int32_t * key, const float * stamp, const int32_t * cells, const int32_t * first, int n_pages) {
     constexpr int N = LIL_TOPK_THREADS/16;
 
     const int lane = threadIdx.x%16;
@@ -185,8 +186,9 @@ static __global__ void __launch_bounds__(LIL_TOPK_THREADS, 1) lil_raas_select_ke
     }
 }
 
-static lil_raas_params lil_raas_get_params(const lil_select_layer & layer, const lil_cuda_tensor & stamp, const lil_cuda_tensor & steps,
-        const lil_cuda_tensor & cells, const lil_cuda_tensor & pages, int32_t * scratch) {
+static lil_raas_params lil_raas_get_params(const lil_select_layer & layer, const lil_cuda_tensor & stamp,
+        const lil_cuda_tensor & steps, const lil_cuda_tensor & cells, const lil_cuda_tensor & pages,
+        int32_t * scratch) {
     lil_raas_params p = {};
 
     p.n_pages     = layer.n_pages;
@@ -211,32 +213,38 @@ static lil_raas_params lil_raas_get_params(const lil_select_layer & layer, const
     return p;
 }
 
-size_t lil_cuda_raas_stamp_n_scratch(const lil_select_layer & layer, const lil_cuda_tensor & stamp, const lil_cuda_tensor & pages) {
+size_t lil_cuda_raas_stamp_n_scratch(
+        const lil_select_layer & layer, const lil_cuda_tensor & stamp, const lil_cuda_tensor & pages) {
     return 2*(pages.ne[0] - 1)*layer.n_head_kv*stamp.ne[2];
 }
 
-void lil_cuda_raas_stamp(const lil_select_layer & layer, const lil_cuda_tensor & stamp, const lil_cuda_tensor & scores, const lil_cuda_tensor & steps,
-        const lil_cuda_tensor & cells, const lil_cuda_tensor & pages, int32_t * scratch, cudaStream_t stream) {
+void lil_cuda_raas_stamp(const lil_select_layer & layer, const lil_cuda_tensor & stamp, const lil_cuda_tensor & scores,
+        const lil_cuda_tensor & steps, const lil_cuda_tensor & cells, const lil_cuda_tensor & pages, int32_t * scratch,
+        cudaStream_t stream) {
     lil_raas_params p = lil_raas_get_params(layer, stamp, steps, cells, pages, scratch);
 
     p.scores     = (const char *) scores.data;
     p.scores_nb1 = scores.nb[1];
     p.scores_nb2 = scores.nb[2];
 
-    LIL_LAUNCH(dim3((unsigned) layer.n_head_kv, (unsigned) stamp.ne[2]), LIL_TOPK_THREADS, sizeof(int)*LIL_TOPK_EACH_SHARED, stream, lil_raas_stamp_kernel, p);
+    LIL_LAUNCH(dim3((unsigned) layer.n_head_kv, (unsigned) stamp.ne[2]), LIL_TOPK_THREADS,
+            sizeof(int)*LIL_TOPK_EACH_SHARED, stream, lil_raas_stamp_kernel, p);
 }
 
-size_t lil_cuda_raas_select_n_scratch(const lil_select_layer & layer, const lil_cuda_tensor & steps, const lil_cuda_tensor & pages) {
+size_t lil_cuda_raas_select_n_scratch(
+        const lil_select_layer & layer, const lil_cuda_tensor & steps, const lil_cuda_tensor & pages) {
     return (pages.ne[0] - 1)*layer.n_head_kv*steps.ne[1];
 }
 
-void lil_cuda_raas_select(const lil_select_layer & layer, const lil_cuda_tensor & list, const lil_cuda_tensor & stamp, const lil_cuda_tensor & steps,
-        const lil_cuda_tensor & cells, const lil_cuda_tensor & pages, int32_t * scratch, cudaStream_t stream) {
+void lil_cuda_raas_select(const lil_select_layer & layer, const lil_cuda_tensor & list, const lil_cuda_tensor & stamp,
+        const lil_cuda_tensor & steps, const lil_cuda_tensor & cells, const lil_cuda_tensor & pages, int32_t * scratch,
+        cudaStream_t stream) {
     lil_raas_params p = lil_raas_get_params(layer, stamp, steps, cells, pages, scratch);
 
     p.list     = (char *) list.data;
     p.list_nb1 = list.nb[1];
     p.list_nb2 = list.nb[2];
 
-    LIL_LAUNCH(dim3((unsigned) layer.n_head_kv, (unsigned) steps.ne[1]), LIL_TOPK_THREADS, sizeof(int)*LIL_TOPK_PAGES_SHARED, stream, lil_raas_select_kernel, p);
+    LIL_LAUNCH(dim3((unsigned) layer.n_head_kv, (unsigned) steps.ne[1]), LIL_TOPK_THREADS,
+            sizeof(int)*LIL_TOPK_PAGES_SHARED, stream, lil_raas_select_kernel, p);
 }

@@ -4,9 +4,9 @@
 
 // R-KV's scores of a KV head in three kernels, see lil-method-rkv.cpp for what they are:
 //   the order of the slots by position, by counting; 1/|k| of each key; the sum of the unit keys, for each block's keys
-//   for each key, in order: its unit key times the sum of all (so much it is like the others); the newest key that it is like, which
-//   is let off; the logits of the last queries
-//   a block for each KV head: softmax of the logits, its mean over the queries, the maximum of 7; softmax of the likeness
+//   for each key, in order: its unit key times the sum of all (so much it is like the others); the newest key that it
+//   is like, which is let off; the logits of the last queries a block for each KV head: softmax of the logits, its mean
+//   over the queries, the maximum of 7; softmax of the likeness
 // What keys are let off is added as integers, whose sums do not depend on the order.
 
 struct lil_rkv_params {
@@ -65,7 +65,8 @@ struct lil_rkv_head {
         sum     = logit + (int64_t) p.n_ring*p.n_max;
     }
 
-    static __host__ __device__ __forceinline__ int64_t n_word(int64_t n_max, int64_t n_ring, int64_t n_embd, int64_t n_tile) {
+    static __host__ __device__ __forceinline__ int64_t n_word(
+            int64_t n_max, int64_t n_ring, int64_t n_embd, int64_t n_tile) {
         return (7 + n_ring)*n_max + n_embd*n_tile; // a multiple of 4
     }
 };
@@ -196,7 +197,8 @@ static __global__ void __launch_bounds__(LIL_MMA_THREADS, 2) lil_rkv_like_kernel
     const char * k    = p.k + strm*p.k_nb2 + i_kv*p.k_head;
     const char * ring = p.ring + strm*p.ring_nb2 + (int64_t) i_kv*p.n_group*p.n_embd*sizeof(float);
 
-    LIL_SHARED(uint16_t, tiles); // two, then [2, N_B] 1/|k|, [2, LIL_MMA_WARPS] flags, [n_embd] the sum of all unit keys
+    // two, then [2, N_B] 1/|k|, [2, LIL_MMA_WARPS] flags, [n_embd] the sum of all unit keys
+    LIL_SHARED(uint16_t, tiles);
 
     const int stride = lil_mma_n_pad(p.n_embd) + 8;
 
@@ -207,7 +209,9 @@ static __global__ void __launch_bounds__(LIL_MMA_THREADS, 2) lil_rkv_like_kernel
     const auto load_k = [&](const char * row, int i) { return lil_load8_f16<TYPE>(p.type_k, row, i); };
 
     for (int half = 0; half < 2; ++half) { // behind the end: the last one again
-        lil_mma_load<N_K>(tiles + half*N_B*stride, p.n_embd, [&](int r) { return k + (int64_t) head.slot[min(i0 + half*N_B + r, n - 1)]*p.k_nb1; }, load_k);
+        lil_mma_load<N_K>(
+                tiles + half*N_B*stride, p.n_embd,
+                [&](int r) { return k + (int64_t) head.slot[min(i0 + half*N_B + r, n - 1)]*p.k_nb1; }, load_k);
     }
     for (int d = threadIdx.x; d < p.n_embd; d += LIL_MMA_THREADS) {
         float sum = 0.0f;
@@ -258,11 +262,16 @@ static __global__ void __launch_bounds__(LIL_MMA_THREADS, 2) lil_rkv_like_kernel
         }
 
         for (int g0 = 0; g0 < p.n_group; g0 += N_B/8) {
-            lil_mma_load<N_K>(tiles, p.n_embd, [&](int r) {
-                const int g = g0 + r/8;
-                const int q = q0 + r%8;
-                return g < p.n_group && q < n_win ? ring + (p0 + q)%p.n_ring*p.ring_nb1 + g*p.n_embd*sizeof(float) : nullptr;
-            }, [&](const char * row, int i) { return lil_load8_scaled(row, i, p.scale); });
+            lil_mma_load<N_K>(
+                    tiles, p.n_embd,
+                    [&](int r) {
+                        const int g = g0 + r/8;
+                        const int q = q0 + r%8;
+                        return g < p.n_group && q < n_win
+                                ? ring + (p0 + q)%p.n_ring*p.ring_nb1 + g*p.n_embd*sizeof(float)
+                                : nullptr;
+                    },
+                    [&](const char * row, int i) { return lil_load8_scaled(row, i, p.scale); });
             __syncthreads();
 
             LIL_UNROLL_BY(1)
@@ -318,7 +327,9 @@ static __global__ void __launch_bounds__(LIL_MMA_THREADS, 2) lil_rkv_like_kernel
     }
 
     const auto load = [&](int j0, int buf) {
-        lil_mma_load<N_K>(tiles + buf*N_B*stride, p.n_embd, [&](int r) { return k + (int64_t) head.slot[min(j0 + r, n - 1)]*p.k_nb1; }, load_k);
+        lil_mma_load<N_K>(
+                tiles + buf*N_B*stride, p.n_embd,
+                [&](int r) { return k + (int64_t) head.slot[min(j0 + r, n - 1)]*p.k_nb1; }, load_k);
 
         if ((int) threadIdx.x < N_B) {
             const int j = j0 + (int) threadIdx.x;
@@ -519,7 +530,8 @@ static void lil_rkv_launch_shape(lil_rkv_params & p, int64_t n_head_kv, int64_t 
 
     LIL_LAUNCH(grid, LIL_MMA_THREADS, smem + sizeof(float)*(LIL_RKV_POS + N_A), stream, order, p);
     LIL_LAUNCH(grid, LIL_MMA_THREADS, smem + sizeof(float)*(2*N_B + 2*LIL_MMA_WARPS + p.n_embd), stream, like, p);
-    LIL_LAUNCH(dim3((unsigned) n_head_kv, (unsigned) n_steps), LIL_RKV_FINISH_THREADS, sizeof(float)*(LIL_RKV_FINISH_WARPS + 2*p.n_ring), stream, lil_rkv_finish_kernel, p);
+    LIL_LAUNCH(dim3((unsigned) n_head_kv, (unsigned) n_steps), LIL_RKV_FINISH_THREADS,
+            sizeof(float)*(LIL_RKV_FINISH_WARPS + 2*p.n_ring), stream, lil_rkv_finish_kernel, p);
 }
 
 template <int TYPE>
@@ -542,21 +554,27 @@ static int64_t lil_rkv_n_tile(const lil_cuda_tensor & k, int64_t n_embd) {
     return (k.ne[1] + n_a - 1)/n_a;
 }
 
-bool lil_cuda_rkv_score_supports(const lil_h2o_layer & layer, const lil_cuda_tensor & score, const lil_cuda_tensor & ring, const lil_cuda_tensor & k,
-        const lil_cuda_tensor & pos, const lil_cuda_tensor & steps) {
-    return score.type == GGML_TYPE_F32 && pos.type == GGML_TYPE_F32 && ring.type == GGML_TYPE_F32 && steps.type == GGML_TYPE_I32 &&
-        score.ne[1] == layer.n_head_kv && k.ne[0]%layer.n_head_kv == 0 && ring.ne[0]%k.ne[0] == 0 && lil_cuda_can_read(k, k.ne[0]/layer.n_head_kv) &&
-        ring.nb[1]%16 == 0 && ring.nb[2]%16 == 0 && ring.ne[1] <= 4096 && layer.threshold >= 0.0f && layer.n_head_kv <= 65535 && steps.ne[1] <= 65535;
+bool lil_cuda_rkv_score_supports(const lil_h2o_layer & layer, const lil_cuda_tensor & score,
+        const lil_cuda_tensor & ring, const lil_cuda_tensor & k, const lil_cuda_tensor & pos,
+        const lil_cuda_tensor & steps) {
+    return score.type == GGML_TYPE_F32 && pos.type == GGML_TYPE_F32 && ring.type == GGML_TYPE_F32 &&
+            steps.type == GGML_TYPE_I32 && score.ne[1] == layer.n_head_kv && k.ne[0]%layer.n_head_kv == 0 &&
+            ring.ne[0]%k.ne[0] == 0 && lil_cuda_can_read(k, k.ne[0]/layer.n_head_kv) && ring.nb[1]%16 == 0 &&
+            ring.nb[2]%16 == 0 && ring.ne[1] <= 4096 && layer.threshold >= 0.0f && layer.n_head_kv <= 65535 &&
+            steps.ne[1] <= 65535;
 }
 
-size_t lil_cuda_rkv_score_n_scratch(const lil_h2o_layer & layer, const lil_cuda_tensor & ring, const lil_cuda_tensor & k, const lil_cuda_tensor & steps) {
+size_t lil_cuda_rkv_score_n_scratch(const lil_h2o_layer & layer, const lil_cuda_tensor & ring,
+        const lil_cuda_tensor & k, const lil_cuda_tensor & steps) {
     const int64_t n_embd = k.ne[0]/layer.n_head_kv;
 
-    return lil_rkv_head::n_word(lil_rkv_n_max(k), ring.ne[1], n_embd, lil_rkv_n_tile(k, n_embd))*layer.n_head_kv*steps.ne[1];
+    return lil_rkv_head::n_word(lil_rkv_n_max(k), ring.ne[1], n_embd, lil_rkv_n_tile(k, n_embd))*layer.n_head_kv*
+            steps.ne[1];
 }
 
-void lil_cuda_rkv_score(const lil_h2o_layer & layer, const lil_cuda_tensor & score, const lil_cuda_tensor & ring, const lil_cuda_tensor & k,
-        const lil_cuda_tensor & pos, const lil_cuda_tensor & steps, float * scratch, cudaStream_t stream) {
+void lil_cuda_rkv_score(const lil_h2o_layer & layer, const lil_cuda_tensor & score, const lil_cuda_tensor & ring,
+        const lil_cuda_tensor & k, const lil_cuda_tensor & pos, const lil_cuda_tensor & steps, float * scratch,
+        cudaStream_t stream) {
     GGML_ASSERT(lil_cuda_rkv_score_supports(layer, score, ring, k, pos, steps));
 
     lil_rkv_params p = {};

@@ -1,10 +1,11 @@
 #pragma once
 
-// The attention that keys receive from many queries, softmax by softmax: the prompts' scores of H2O and InfLLM. The rows of a KV head
-// are row = query*G + head. Two kernels, each of which computes the logits, because neither they nor the probabilities have room:
+// The attention that keys receive from many queries, softmax by softmax: the prompts' scores of H2O and InfLLM. The
+// rows of a KV head are row = query*G + head. Two kernels, each of which computes the logits, because neither they nor
+// the probabilities have room:
 //   max and sum of each row: a block has rows in registers, and a part of the keys passes
-//   sums of the keys: a block has keys in registers, and the rows pass. It alone writes its keys' sums, so nothing is added twice and
-//   the order of the sums is always the same.
+//   sums of the keys: a block has keys in registers, and the rows pass. It alone writes its keys' sums, so nothing is
+//   added twice and the order of the sums is always the same.
 // Logits are products of F16, queries times scale and keys, summed in F32.
 
 #include "lil-mma.h"
@@ -23,7 +24,8 @@ struct lil_score_params {
     const char * steps;
     const char * cells; // INFLLM: [1 + n_max, 1, n_steps]
     const char * pos;   // WINDOW: [capacity, n_head_kv, n_stream]
-    char       * dst;   // PROMPT, INFLLM: part [n_sum, n_head_kv, 1, n_steps], set; WINDOW: score [capacity, n_head_kv, n_stream], added to
+    // PROMPT, INFLLM: part [n_sum, n_head_kv, 1, n_steps], set; WINDOW: score [capacity, n_head_kv, n_stream], added to
+    char       * dst;
     float      * stat;  // [2, n_row, n_split, n_head_kv, n_steps] maximum, sum
 
     int64_t q_nb_step, q_nb_strm, q_nb_query, q_nb_head;
@@ -213,7 +215,9 @@ static __global__ void __launch_bounds__(LIL_MMA_THREADS, 2) lil_score_stat_kern
                     LIL_UNROLL
                     for (int i = 0; i < 2*N_T; ++i) {
                         const int   c = n0 + i/2*8 + lane%4*2 + i%2;
-                        const bool is = j0 + c < j_end && (job.pos ? s_pos[buf*N_B + c] <= job.pos0 + (float) query[m][h] : j0 + c <= job.base + query[m][h]);
+                        const bool is = j0 + c < j_end &&
+                                (job.pos ? s_pos[buf*N_B + c] <= job.pos0 + (float) query[m][h]
+                                         : j0 + c <= job.base + query[m][h]);
 
                         float & l = x[m][i/2][2*h + i%2];
 
@@ -240,7 +244,8 @@ static __global__ void __launch_bounds__(LIL_MMA_THREADS, 2) lil_score_stat_kern
     for (int m = 0; m < M_TILE; ++m) {
         LIL_UNROLL
         for (int h = 0; h < 2; ++h) {
-            const float top = fmaxf(max[m][h], fmaxf(__shfl_xor_sync(LIL_FULL, max[m][h], 1), __shfl_xor_sync(LIL_FULL, max[m][h], 2)));
+            const float top = fmaxf(
+                    max[m][h], fmaxf(__shfl_xor_sync(LIL_FULL, max[m][h], 1), __shfl_xor_sync(LIL_FULL, max[m][h], 2)));
             const float all = fmaxf(top, __shfl_xor_sync(LIL_FULL, top, 3));
 
             float s = max[m][h] > -INFINITY ? sum[m][h]*expf(max[m][h] - all) : 0.0f;
@@ -322,7 +327,9 @@ static __global__ void __launch_bounds__(LIL_MMA_THREADS, 2) lil_score_sum_kerne
     const int64_t n_stat = (int64_t) p.n_query*p.n_group*2;
 
     const auto load = [&](int r0, int buf) {
-        lil_mma_load<N_K>(tiles + buf*n_tile, p.n_embd, [&](int r) { return r0 + r < r_end ? job.query(p, r0 + r) : nullptr; }, load_q);
+        lil_mma_load<N_K>(
+                tiles + buf*n_tile, p.n_embd, [&](int r) { return r0 + r < r_end ? job.query(p, r0 + r) : nullptr; },
+                load_q);
 
         if ((int) threadIdx.x < N_B) {
             const int r = r0 + (int) threadIdx.x;
@@ -372,8 +379,9 @@ static __global__ void __launch_bounds__(LIL_MMA_THREADS, 2) lil_score_sum_kerne
                     for (int h = 0; h < 2; ++h) {
                         const int j = jw + m*16 + h*8;
 
-                        const bool is = query >= 0 && (job.pos ? pos[m][h] <= job.pos0 + (float) query : j <= job.base + query) &&
-                            (p.n_window == 0 || j > job.base + query - p.n_window);
+                        const bool is = query >= 0 &&
+                                (job.pos ? pos[m][h] <= job.pos0 + (float) query : j <= job.base + query) &&
+                                (p.n_window == 0 || j > job.base + query - p.n_window);
 
                         sum[m][h] += is ? expf(lil_score_cap(p, x[m][i/2][2*h + i%2]) - max)*inv : 0.0f;
                     }
@@ -409,7 +417,8 @@ static int lil_score_n_tile(int64_t n_embd) {
 }
 
 // parts of n_kv keys: two blocks for each multiprocessor, each with 512 keys or more
-static int lil_score_n_split(int64_t n_row, int64_t n_embd, int64_t n_kv, int64_t n_head_kv, int64_t n_steps, int n_sm) {
+static int lil_score_n_split(
+        int64_t n_row, int64_t n_embd, int64_t n_kv, int64_t n_head_kv, int64_t n_steps, int n_sm) {
     const int64_t n_block = (n_row + lil_score_n_tile(n_embd) - 1)/lil_score_n_tile(n_embd)*n_head_kv*n_steps;
     const int64_t n_want  = n_block > 0 ? (2*n_sm + n_block - 1)/n_block : 1;
     const int64_t n_room  = (n_kv + 511)/512;
@@ -417,7 +426,8 @@ static int lil_score_n_split(int64_t n_row, int64_t n_embd, int64_t n_kv, int64_
     return (int) (n_want < n_room ? n_want : n_room > 0 ? n_room : 1);
 }
 
-static size_t lil_score_n_scratch(int64_t n_row, int64_t n_embd, int64_t n_kv, int64_t n_head_kv, int64_t n_steps, int n_sm) {
+static size_t lil_score_n_scratch(
+        int64_t n_row, int64_t n_embd, int64_t n_kv, int64_t n_head_kv, int64_t n_steps, int n_sm) {
     return 2*n_row*n_head_kv*n_steps*lil_score_n_split(n_row, n_embd, n_kv, n_head_kv, n_steps, n_sm);
 }
 
@@ -431,8 +441,11 @@ static void lil_score_launch_shape(const lil_score_params & p, int64_t n_steps, 
     const auto stat = lil_score_stat_kernel<TYPE, N_K>;
     const auto sum  = lil_score_sum_kernel <TYPE, N_K>;
 
-    LIL_LAUNCH(dim3((unsigned) ((p.n_query*p.n_group + N_A - 1)/N_A*p.n_split), (unsigned) p.n_head_kv, (unsigned) n_steps), LIL_MMA_THREADS, smem, stream, stat, p);
-    LIL_LAUNCH(dim3((unsigned) ((p.n_sum + N_A - 1)/N_A), (unsigned) p.n_head_kv, (unsigned) n_steps), LIL_MMA_THREADS, smem, stream, sum, p);
+    LIL_LAUNCH(dim3((unsigned) ((p.n_query*p.n_group + N_A - 1)/N_A*p.n_split), (unsigned) p.n_head_kv,
+                       (unsigned) n_steps),
+            LIL_MMA_THREADS, smem, stream, stat, p);
+    LIL_LAUNCH(dim3((unsigned) ((p.n_sum + N_A - 1)/N_A), (unsigned) p.n_head_kv, (unsigned) n_steps),
+            LIL_MMA_THREADS, smem, stream, sum, p);
 }
 
 template <int TYPE>
@@ -455,7 +468,8 @@ static void lil_score_launch(const lil_score_params & p, int64_t n_steps, cudaSt
 }
 
 // the parameters that come from K and steps
-static lil_score_params lil_score_get_params(int mode, int64_t n_embd, int64_t n_head_kv, const lil_cuda_tensor & k, const lil_cuda_tensor & steps) {
+static lil_score_params lil_score_get_params(
+        int mode, int64_t n_embd, int64_t n_head_kv, const lil_cuda_tensor & k, const lil_cuda_tensor & steps) {
     lil_score_params p = {};
 
     p.mode      = mode;
@@ -475,7 +489,9 @@ static lil_score_params lil_score_get_params(int mode, int64_t n_embd, int64_t n
 }
 
 // q F32 [n_embd, n_head, n_query*n_steps] and K of n_head_kv heads
-static bool lil_score_supports(int64_t n_head_kv, const lil_cuda_tensor & q, const lil_cuda_tensor & k, const lil_cuda_tensor & steps) {
-    return q.type == GGML_TYPE_F32 && steps.type == GGML_TYPE_I32 && q.ne[1]%n_head_kv == 0 && k.ne[0] == q.ne[0]*n_head_kv && q.ne[2]%steps.ne[1] == 0 &&
-        lil_cuda_can_read(k, q.ne[0]) && q.nb[1]%16 == 0 && q.nb[2]%16 == 0 && n_head_kv <= 65535 && steps.ne[1] <= 65535;
+static bool lil_score_supports(
+        int64_t n_head_kv, const lil_cuda_tensor & q, const lil_cuda_tensor & k, const lil_cuda_tensor & steps) {
+    return q.type == GGML_TYPE_F32 && steps.type == GGML_TYPE_I32 && q.ne[1]%n_head_kv == 0 &&
+            k.ne[0] == q.ne[0]*n_head_kv && q.ne[2]%steps.ne[1] == 0 && lil_cuda_can_read(k, q.ne[0]) &&
+            q.nb[1]%16 == 0 && q.nb[2]%16 == 0 && n_head_kv <= 65535 && steps.ne[1] <= 65535;
 }

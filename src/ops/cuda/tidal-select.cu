@@ -63,8 +63,9 @@ static __global__ void __launch_bounds__(LIL_TOPK_THREADS, 1) lil_tidal_select_k
     }
 }
 
-void lil_cuda_tidal_select(const lil_select_layer & layer, const lil_cuda_tensor & list, const lil_cuda_tensor & work, int64_t n_embd_v, int64_t n_head,
-        const lil_cuda_tensor & steps, const lil_cuda_tensor & cells, cudaStream_t stream) {
+void lil_cuda_tidal_select(const lil_select_layer & layer, const lil_cuda_tensor & list, const lil_cuda_tensor & work,
+        int64_t n_embd_v, int64_t n_head, const lil_cuda_tensor & steps, const lil_cuda_tensor & cells,
+        cudaStream_t stream) {
     lil_tidal_select_params p = {};
 
     p.n_max   = cells.ne[0] - 1;
@@ -83,5 +84,6 @@ void lil_cuda_tidal_select(const lil_select_layer & layer, const lil_cuda_tensor
     p.cells     = (const char *) cells.data;
     p.cells_nb2 = cells.nb[2];
 
-    LIL_LAUNCH(dim3((unsigned) layer.n_head_kv, (unsigned) steps.ne[1]), LIL_TOPK_THREADS, sizeof(int)*LIL_TOPK_EACH_SHARED, stream, lil_tidal_select_kernel, p);
+    LIL_LAUNCH(dim3((unsigned) layer.n_head_kv, (unsigned) steps.ne[1]), LIL_TOPK_THREADS,
+            sizeof(int)*LIL_TOPK_EACH_SHARED, stream, lil_tidal_select_kernel, p);
 }

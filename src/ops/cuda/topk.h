@@ -1,11 +1,12 @@
 #pragma once
 
-// The k largest of many scores, by one block of LIL_TOPK_THREADS threads: a radix search for the k-th largest, one byte at a
-// time, then one pass in order of index. Scores are compared as integers of the same order; -0 is 0; of equal scores the last
-// ones win.
+// The k largest of many scores, by one block of LIL_TOPK_THREADS threads: a radix search for the k-th largest, one byte
+// at a time, then one pass in order of index. Scores are compared as integers of the same order; -0 is 0; of equal
+// scores the last ones win.
 //
 // A block has few threads for what it reads, and each barrier costs it about what a load does: so a thread has
-// LIL_TOPK_ITEMS loads under way, and a turn of the last pass, between two pairs of barriers, takes that many scores of every thread.
+// LIL_TOPK_ITEMS loads under way, and a turn of the last pass, between two pairs of barriers, takes that many scores of
+// every thread.
 
 #include "lil-cuda-device.h"
 
@@ -60,8 +61,8 @@ struct lil_topk_bound {
     int     n_take; // and so many are
 };
 
-// 1 <= k <= n; get_key(i) for i in [0, n), which may read what the block's threads wrote before: a barrier comes first. All threads
-// get the same. shared [LIL_TOPK_SHARED]
+// 1 <= k <= n; get_key(i) for i in [0, n), which may read what the block's threads wrote before: a barrier comes first.
+// All threads get the same. shared [LIL_TOPK_SHARED]
 template <typename F>
 static __device__ __forceinline__ lil_topk_bound lil_topk_search(int n, int k, int * shared, F get_key) {
     int * count = shared;                          // [256]
@@ -79,7 +80,8 @@ static __device__ __forceinline__ lil_topk_bound lil_topk_search(int n, int k, i
         }
         __syncthreads();
 
-        // lanes with the same byte count together: scores have few different first bytes, and adding to one place takes turns
+        // lanes with the same byte count together: scores have few different first bytes, and adding to one place takes
+        // turns
         for (int i0 = 0; i0 < n; i0 += LIL_TOPK_THREADS*LIL_TOPK_ITEMS) {
             uint32_t key[LIL_TOPK_ITEMS];
             LIL_UNROLL
@@ -134,11 +136,12 @@ static __device__ __forceinline__ lil_topk_bound lil_topk_search(int n, int k, i
     return { (int32_t) (prefix ^ 0x80000000u), n_gt + n_eq - k, k - n_gt };
 }
 
-// The k in order of index, in turns: f(pick, n_pick, n_done), by all threads, where pick [n_pick] in shared memory are the indices
-// of a turn and n_done so many were in the turns before. f may use what is behind LIL_TOPK_EACH_SHARED, and lil_block_scan.
-// shared [LIL_TOPK_EACH_SHARED], with fewer ITEMS less
+// The k in order of index, in turns: f(pick, n_pick, n_done), by all threads, where pick [n_pick] in shared memory are
+// the indices of a turn and n_done so many were in the turns before. f may use what is behind LIL_TOPK_EACH_SHARED, and
+// lil_block_scan. shared [LIL_TOPK_EACH_SHARED], with fewer ITEMS less
 template <int ITEMS = LIL_TOPK_ITEMS, typename F, typename G>
-static __device__ __forceinline__ void lil_topk_each(int n, const lil_topk_bound & bound, int * shared, F get_key, G f) {
+static __device__ __forceinline__ void lil_topk_each(
+        int n, const lil_topk_bound & bound, int * shared, F get_key, G f) {
     int * scan = shared + 256;             // [2*LIL_TOPK_WARPS]
     int * pick = shared + LIL_TOPK_SHARED; // [LIL_TOPK_THREADS*ITEMS]
 
@@ -230,10 +233,11 @@ static __device__ __forceinline__ void lil_list_copy_all(int32_t * list, const i
     }
 }
 
-// The tokens of the n pages get_page(0), get_page(1), ... to the list's places from j on; first: the rank of each page's first
-// token. All threads; returns the place behind. shared [LIL_TOPK_PAGES_SHARED]
+// The tokens of the n pages get_page(0), get_page(1), ... to the list's places from j on; first: the rank of each
+// page's first token. All threads; returns the place behind. shared [LIL_TOPK_PAGES_SHARED]
 template <typename F>
-static __device__ __forceinline__ int lil_list_add_pages(int32_t * list, int j, const int32_t * cells, const int32_t * first, int n, int * shared, F get_page) {
+static __device__ __forceinline__ int lil_list_add_pages(
+        int32_t * list, int j, const int32_t * cells, const int32_t * first, int n, int * shared, F get_page) {
     int * rank  = shared + LIL_TOPK_EACH_SHARED; // [LIL_TOPK_THREADS]
     int * place = rank + LIL_TOPK_THREADS;       // [LIL_TOPK_THREADS + 1]
 

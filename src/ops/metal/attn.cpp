@@ -62,7 +62,9 @@ const char * lil_metal_plan_attn(const ggml_tensor * dst, const void * userdata,
     args.n_max     = n_max;
     args.scale     = layer.scale;
     args.softcap   = layer.softcap;
-    args.kq_offset = dst->ne[0] == lil_attn_n_work(n_embd_v, n_head, n_max, n_steps, true) ? lil_attn_kq_offset(n_embd_v, n_head, n_max, n_steps) : -1;
+    args.kq_offset = dst->ne[0] == lil_attn_n_work(n_embd_v, n_head, n_max, n_steps, true)
+            ? lil_attn_kq_offset(n_embd_v, n_head, n_max, n_steps)
+            : -1;
     args.size_k    = ggml_row_size(k->type, n_embd);
     args.size_v    = ggml_row_size(v->type, n_embd_v);
     args.nb_q1     = q->nb[1];

@@ -5,8 +5,9 @@
 // lanes that share a row of K
 #define LIL_ATTN_LANES 8
 
-// Grid: [chunks of n_max, n_head_kv*n_part, n_steps]. A threadgroup takes LIL_METAL_ATTN_CHUNK entries of one list, for N query
-// heads of one KV head: the logits of all entries, their softmax, then the sum over V. So each row is read once for the N heads.
+// Grid: [chunks of n_max, n_head_kv*n_part, n_steps]. A threadgroup takes LIL_METAL_ATTN_CHUNK entries of one list, for
+// N query heads of one KV head: the logits of all entries, their softmax, then the sum over V. So each row is read once
+// for the N heads.
 //
 // Threadgroup memory, in floats: max(N*n_embd, N*n_embd_v) queries, later results; N*LIL_METAL_ATTN_CHUNK logits, later
 // probabilities; 2*N maxima and sums.
@@ -60,7 +61,9 @@ kernel void kernel_lil_attn(
         const int h = i/nk;
 
         // heads beyond the group's last one: zeros
-        sq[i] = h < n_heads ? ((device const float4 *) (q + i_step*args.nb_q2 + (i_head + h)*args.nb_q1))[i%nk]*args.scale : float4(0.0f);
+        sq[i] = h < n_heads
+                ? ((device const float4 *) (q + i_step*args.nb_q2 + (i_head + h)*args.nb_q1))[i%nk]*args.scale
+                : float4(0.0f);
     }
 
     threadgroup_barrier(mem_flags::mem_threadgroup);
@@ -115,7 +118,8 @@ kernel void kernel_lil_attn(
         m = simd_max(m);
 
         if (args.kq_offset >= 0 && h < n_heads) {
-            device float * kq = (device float *) dst + args.kq_offset + ((uint64_t) i_step*args.n_head + i_head + h)*args.n_max + i_chunk*LIL_METAL_ATTN_CHUNK;
+            device float * kq = (device float *) dst + args.kq_offset +
+                    ((uint64_t) i_step*args.n_head + i_head + h)*args.n_max + i_chunk*LIL_METAL_ATTN_CHUNK;
 
             for (int j = tiisg; j < n; j += 32) {
                 kq[j] = xh[j];
@@ -174,7 +178,8 @@ kernel void kernel_lil_attn(
         const int h = i/stride;
         const int c = i%stride;
 
-        part[i] = c < args.n_embd_v ? ((threadgroup const float *) sy)[h*args.n_embd_v + c] : sm[2*h + c - args.n_embd_v];
+        part[i] = c < args.n_embd_v ? ((threadgroup const float *) sy)[h*args.n_embd_v + c]
+                                    : sm[2*h + c - args.n_embd_v];
     }
 }
 
@@ -211,7 +216,8 @@ kernel void kernel_lil_attn_join(
 
     const uint64_t stride = (uint64_t) (args.n_embd_v + 2)*args.n_head; // of chunks
 
-    device const float * part = (device const float *) work + i_step*args.n_chunk*stride + (uint64_t) i_head*(args.n_embd_v + 2);
+    device const float * part =
+            (device const float *) work + i_step*args.n_chunk*stride + (uint64_t) i_head*(args.n_embd_v + 2);
     device const float * ms   = part + args.n_embd_v; // maximum and sum
 
     // every simd-group for itself

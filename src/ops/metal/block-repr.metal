@@ -12,5 +12,6 @@ kernel void kernel_lil_block_repr(
         threadgroup  char * shmem LIL_SHMEM,
         uint3   tgpig [[threadgroup_position_in_grid]],
         ushort  tiisg [[thread_index_in_simdgroup]]) {
-    lil_dirty_repr(args, dst, k, score, lil_dirty_entry(args, dirty, tgpig.y), tgpig.x, tiisg, (threadgroup uint *) shmem);
+    lil_dirty_repr(
+            args, dst, k, score, lil_dirty_entry(args, dirty, tgpig.y), tgpig.x, tiisg, (threadgroup uint *) shmem);
 }

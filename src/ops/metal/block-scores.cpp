@@ -12,7 +12,8 @@ const char * lil_metal_plan_block_scores(const ggml_tensor * dst, const void * u
 
     const int64_t n_threads = 256;
     const int64_t n_embd    = q->ne[0];
-    const int64_t n_shmem   = n_embd*layer.n_head_kv*sizeof(float) + (dirty ? n_threads/32*2*(dirty->ne[0] - LIL_DIRTY_HEAD)*sizeof(uint32_t) : 0);
+    const int64_t n_shmem   = n_embd*layer.n_head_kv*sizeof(float) +
+            (dirty ? n_threads/32*2*(dirty->ne[0] - LIL_DIRTY_HEAD)*sizeof(uint32_t) : 0);
 
     if (n_embd%4 != 0) {
         return "the head size is no multiple of 4";

@@ -2,8 +2,8 @@
 
 #include "dirty.h"
 
-// Grid: [n_blocks_max/LIL_METAL_BLOCK_SCORES rounded up, n_steps]. q.k summed over the query heads of a group is the sum of the
-// queries times k. A simd-group to a block. Dirty blocks come first, a simd-group to a KV head.
+// Grid: [n_blocks_max/LIL_METAL_BLOCK_SCORES rounded up, n_steps]. q.k summed over the query heads of a group is the
+// sum of the queries times k. A simd-group to a block. Dirty blocks come first, a simd-group to a KV head.
 //
 // Threadgroup memory: n_embd*n_head_kv floats, and for each simd-group what lil_dirty_repr needs.
 kernel void kernel_lil_block_scores(

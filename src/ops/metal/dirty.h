@@ -5,13 +5,15 @@
 
 #include "topk.h"
 
-static inline device const int32_t * lil_dirty_entry(constant lil_metal_kargs_dirty & args, device const char * dirty, int i) {
+static inline device const int32_t * lil_dirty_entry(
+        constant lil_metal_kargs_dirty & args, device const char * dirty, int i) {
     return (device const int32_t *) (dirty + i*args.nb_d1);
 }
 
 // whether an entry is one of the pages [p0, p1) of a table
 static inline bool lil_dirty_is_in(device const int32_t * entry, int table, int p0, int p1) {
-    return entry[LIL_METAL_DIRTY_TABLE] == table && entry[LIL_METAL_DIRTY_PAGE] >= p0 && entry[LIL_METAL_DIRTY_PAGE] < p1;
+    return entry[LIL_METAL_DIRTY_TABLE] == table && entry[LIL_METAL_DIRTY_PAGE] >= p0 &&
+            entry[LIL_METAL_DIRTY_PAGE] < p1;
 }
 
 // what is the greater (the smaller) of two stays where they are equal
@@ -24,11 +26,13 @@ static inline float4 lil_smaller(float4 a, float4 b) {
 }
 
 // page_bounds, by the threads i of n_thread, each a quad of channels at a time; lil_type_v is the type of the bounds
-static inline void lil_dirty_bounds(constant lil_metal_kargs_dirty & args, device char * bounds, device const char * k, device const int32_t * entry, int i_kv, int i, int n_thread) {
+static inline void lil_dirty_bounds(constant lil_metal_kargs_dirty & args, device char * bounds, device const char * k,
+        device const int32_t * entry, int i_kv, int i, int n_thread) {
     device const int32_t * cells = entry + LIL_METAL_DIRTY_HEAD;
 
     k      += (uint64_t) entry[LIL_METAL_DIRTY_STREAM]*args.nb_k2 + i_kv*args.size_k;
-    bounds += (uint64_t) entry[LIL_METAL_DIRTY_TABLE]*args.nb_m3 + (uint64_t) entry[LIL_METAL_DIRTY_PAGE]*args.nb_m2 + i_kv*args.nb_m1;
+    bounds += (uint64_t) entry[LIL_METAL_DIRTY_TABLE]*args.nb_m3 +
+            (uint64_t) entry[LIL_METAL_DIRTY_PAGE]*args.nb_m2 + i_kv*args.nb_m1;
 
     const int n  = entry[LIL_METAL_DIRTY_N];
     const int nk = args.n_embd/4;
@@ -54,10 +58,10 @@ static inline void lil_dirty_bounds(constant lil_metal_kargs_dirty & args, devic
     }
 }
 
-// block_repr, by a simd-group; lane: of the thread. A block is small: each token's place among the scores is counted. shmem:
-// 2*n_max uints of the simd-group's own
-static inline void lil_dirty_repr(constant lil_metal_kargs_dirty & args, device char * repr, device const char * k, device const char * score, device const int32_t * entry,
-        int i_kv, int lane, threadgroup uint * shmem) {
+// block_repr, by a simd-group; lane: of the thread. A block is small: each token's place among the scores is counted.
+// shmem: 2*n_max uints of the simd-group's own
+static inline void lil_dirty_repr(constant lil_metal_kargs_dirty & args, device char * repr, device const char * k,
+        device const char * score, device const int32_t * entry, int i_kv, int lane, threadgroup uint * shmem) {
     device const int32_t * cells = entry + LIL_METAL_DIRTY_HEAD;
 
     const int      n    = entry[LIL_METAL_DIRTY_N];

@@ -1,9 +1,10 @@
-# The text of our Metal library: the headers and all kernels of this folder one after the other, without the includes among
-# them. Metal compiles it where it is first needed, so it goes into the program as a string.
+# The text of our Metal library: the headers and all kernels of this folder one after the other, without the includes
+# among them. Metal compiles it where it is first needed, so it goes into the program as a string.
 
 set(LIL_METAL_DIR "${CMAKE_CURRENT_LIST_DIR}")
 
-# dir/lil.metal, the text; dir/lil-metal-source.cpp, which defines it as lil_metal_source. Made anew where a kernel changed
+# dir/lil.metal, the text; dir/lil-metal-source.cpp, which defines it as lil_metal_source. Made anew where a kernel
+# changed
 function(lil_metal_embed dir)
     file(GLOB kernels CONFIGURE_DEPENDS "${LIL_METAL_DIR}/*.metal")
     list(SORT kernels)

@@ -2,8 +2,8 @@
 
 #include "topk.h"
 
-// What a cut goes by: the scores of one KV head, or their sum over those that hold the same tokens. The lowest go first, of
-// equal ones the older.
+// What a cut goes by: the scores of one KV head, or their sum over those that hold the same tokens. The lowest go
+// first, of equal ones the older.
 struct lil_evict_ranking {
     device const char * score;   // of the first head
     device const char * pos;
@@ -65,8 +65,9 @@ static inline void lil_copy_row(device char * dst, device const char * src, int 
     }
 }
 
-// Grid: [n_head_kv, or 1 where all heads hold the same tokens; n_steps]. The tokens behind those left, the last one first,
-// move into the holes, the first one first. Threadgroup memory: LIL_METAL_TOPK_SHMEM + 2*LIL_METAL_EVICT_MOVES uints.
+// Grid: [n_head_kv, or 1 where all heads hold the same tokens; n_steps]. The tokens behind those left, the last one
+// first, move into the holes, the first one first. Threadgroup memory: LIL_METAL_TOPK_SHMEM + 2*LIL_METAL_EVICT_MOVES
+// uints.
 kernel void kernel_lil_h2o_evict(
         constant lil_metal_kargs_evict & args [[buffer(0)]],
         device       char * dst   [[buffer(1)]],
@@ -198,8 +199,10 @@ kernel void kernel_lil_h2o_evict(
             const uint64_t to = holes[i/n_head];
             const uint64_t at = from [i/n_head];
 
-            lil_copy_row(k + h*args.size_k + to*args.nb_k1, k + h*args.size_k + at*args.nb_k1, (int) args.size_k, args.by_quads != 0, t.tiisg);
-            lil_copy_row(v + h*args.size_v + to*args.nb_v1, v + h*args.size_v + at*args.nb_v1, (int) args.size_v, args.by_quads != 0, t.tiisg);
+            lil_copy_row(k + h*args.size_k + to*args.nb_k1, k + h*args.size_k + at*args.nb_k1,
+                    (int) args.size_k, args.by_quads != 0, t.tiisg);
+            lil_copy_row(v + h*args.size_v + to*args.nb_v1, v + h*args.size_v + at*args.nb_v1,
+                    (int) args.size_v, args.by_quads != 0, t.tiisg);
 
             if (t.tiisg == 0) {
                 device float * x = (device float *) (score + h*args.nb_x1);

@@ -1,7 +1,8 @@
 #include "lil-metal-plan.h"
 
 // n_row rows of queries at once
-static const char * plan_score(const char * name, const ggml_tensor * k, int64_t n_row, const lil_metal_kargs_evict & args, lil_metal_launch & l) {
+static const char * plan_score(const char * name, const ggml_tensor * k, int64_t n_row,
+        const lil_metal_kargs_evict & args, lil_metal_launch & l) {
     snprintf(l.name, sizeof(l.name), "%s", name);
     lil_metal_set_args(l, args);
 

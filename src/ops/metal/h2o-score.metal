@@ -1,8 +1,10 @@
-// The scores of the evict methods, see lil-ops.h: h2o_score, h2o_score_prompt, h2o_score_add, h2o_score_window, new_slots.
+// The scores of the evict methods, see lil-ops.h: h2o_score, h2o_score_prompt, h2o_score_add, h2o_score_window,
+// new_slots.
 
 #include "score-block.h"
 
-static inline lil_score_job lil_h2o_job(constant lil_metal_kargs_evict & args, device const char * k, int strm, int i_kv) {
+static inline lil_score_job lil_h2o_job(
+        constant lil_metal_kargs_evict & args, device const char * k, int strm, int i_kv) {
     lil_score_job job = lil_score_job_init();
 
     job.k       = k + (uint64_t) strm*args.nb_k2 + i_kv*args.size_k;

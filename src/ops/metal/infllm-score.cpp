@@ -1,7 +1,8 @@
 #include "lil-metal-plan.h"
 
 // what the three have in common; any may be null
-static lil_metal_kargs_infllm get_args(const lil_select_layer & layer, const ggml_tensor * score, const ggml_tensor * part, const ggml_tensor * list, const ggml_tensor * steps) {
+static lil_metal_kargs_infllm get_args(const lil_select_layer & layer, const ggml_tensor * score,
+        const ggml_tensor * part, const ggml_tensor * list, const ggml_tensor * steps) {
     lil_metal_kargs_infllm args = {};
 
     args.n_steps  = steps->ne[1];

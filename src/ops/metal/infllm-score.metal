@@ -34,7 +34,8 @@ kernel void kernel_lil_infllm_score(
         }
 
         device const int32_t * entries = (device const int32_t *) (list + i_step*args.nb_l2 + i_kv*args.nb_l1);
-        device const float   * x       = (device const float *) work + args.kq_offset + ((uint64_t) i_step*args.n_head + i_kv*args.n_group)*args.n_max;
+        device const float   * x       = (device const float *) work + args.kq_offset +
+                ((uint64_t) i_step*args.n_head + i_kv*args.n_group)*args.n_max;
 
         const int n     = entries[0];
         const int n_win = min(args.n_recent, n);

@@ -1,7 +1,7 @@
 #pragma once
 
-// What the host hands to the kernels: one struct for each op, buffer 0 of its kernel. Read by the host (C++) and by Metal.
-// Strides are in bytes: nb_x1 is tensor x's nb[1].
+// What the host hands to the kernels: one struct for each op, buffer 0 of its kernel. Read by the host (C++) and by
+// Metal. Strides are in bytes: nb_x1 is tensor x's nb[1].
 
 #if !defined(__METAL_VERSION__)
 #include <stdint.h>
@@ -21,9 +21,11 @@
 
 // keys of R-KV that are compared with all others at once, and its threadgroup memory in floats
 #define LIL_METAL_RKV_ROWS 8
-#define LIL_METAL_RKV_SHMEM(n_row, n_embd, n_slot) ((n_row)*(n_embd) + 3*LIL_METAL_RKV_ROWS*LIL_METAL_SCORE_SIMDS + (n_slot))
+#define LIL_METAL_RKV_SHMEM(n_row, n_embd, n_slot) \
+    ((n_row)*(n_embd) + 3*LIL_METAL_RKV_ROWS*LIL_METAL_SCORE_SIMDS + (n_slot))
 
-// query rows that are scored at once, the simd-groups of a threadgroup at most, and the threadgroup memory for them in floats
+// query rows that are scored at once, the simd-groups of a threadgroup at most, and the threadgroup memory for them in
+// floats
 #define LIL_METAL_SCORE_ROWS  8
 #define LIL_METAL_SCORE_SIMDS 16
 #define LIL_METAL_SCORE_SHMEM(n_row, n_embd) ((n_row)*((n_embd) + 2*LIL_METAL_SCORE_SIMDS + 2))

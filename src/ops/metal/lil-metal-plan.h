@@ -1,7 +1,8 @@
 #pragma once
 
-// From a node of a graph to the launch of its kernel: name, function constants, arguments, grid. All that the backend has to
-// do is to make the pipeline and to encode the launch. A plan stands beside its kernel: attn.cpp beside attn.metal.
+// From a node of a graph to the launch of its kernel: name, function constants, arguments, grid. All that the backend
+// has to do is to make the pipeline and to encode the launch. A plan stands beside its kernel: attn.cpp beside
+// attn.metal.
 
 #include "lil-metal-args.h"
 #include "lil-ops.h"
@@ -33,18 +34,27 @@ struct lil_metal_launch {
 
 static_assert(LIL_METAL_ATTN_CHUNK == LIL_ATTN_CHUNK, "");
 
-static_assert(LIL_METAL_SEL_STREAM == LIL_SEL_STREAM && LIL_METAL_SEL_TABLE == LIL_SEL_TABLE && LIL_METAL_SEL_SPARSE == LIL_SEL_SPARSE &&
-              LIL_METAL_SEL_N == LIL_SEL_N && LIL_METAL_SEL_NEW == LIL_SEL_NEW && LIL_METAL_SEL_PAGES == LIL_SEL_PAGES && LIL_METAL_SEL_NOW == LIL_SEL_NOW, "");
+static_assert(LIL_METAL_SEL_STREAM == LIL_SEL_STREAM && LIL_METAL_SEL_TABLE == LIL_SEL_TABLE &&
+                LIL_METAL_SEL_SPARSE == LIL_SEL_SPARSE && LIL_METAL_SEL_N == LIL_SEL_N &&
+                LIL_METAL_SEL_NEW == LIL_SEL_NEW && LIL_METAL_SEL_PAGES == LIL_SEL_PAGES &&
+                LIL_METAL_SEL_NOW == LIL_SEL_NOW,
+        "");
 
-static_assert(LIL_METAL_STEP_STREAM == LIL_STEP_STREAM && LIL_METAL_STEP_BEFORE == LIL_STEP_BEFORE && LIL_METAL_STEP_EVICT == LIL_STEP_EVICT &&
-              LIL_METAL_STEP_PROTECT == LIL_STEP_PROTECT && LIL_METAL_STEP_NEW == LIL_STEP_NEW && LIL_METAL_STEP_POS == LIL_STEP_POS &&
-              LIL_METAL_STEP_WIN  == LIL_STEP_WIN, "");
+static_assert(LIL_METAL_STEP_STREAM == LIL_STEP_STREAM && LIL_METAL_STEP_BEFORE == LIL_STEP_BEFORE &&
+                LIL_METAL_STEP_EVICT == LIL_STEP_EVICT && LIL_METAL_STEP_PROTECT == LIL_STEP_PROTECT &&
+                LIL_METAL_STEP_NEW == LIL_STEP_NEW && LIL_METAL_STEP_POS == LIL_STEP_POS &&
+                LIL_METAL_STEP_WIN  == LIL_STEP_WIN,
+        "");
 
-static_assert(LIL_METAL_DIRTY_STREAM == LIL_DIRTY_STREAM && LIL_METAL_DIRTY_TABLE == LIL_DIRTY_TABLE && LIL_METAL_DIRTY_PAGE == LIL_DIRTY_PAGE &&
-              LIL_METAL_DIRTY_N      == LIL_DIRTY_N      && LIL_METAL_DIRTY_HEAD  == LIL_DIRTY_HEAD, "");
+static_assert(LIL_METAL_DIRTY_STREAM == LIL_DIRTY_STREAM && LIL_METAL_DIRTY_TABLE == LIL_DIRTY_TABLE &&
+                LIL_METAL_DIRTY_PAGE == LIL_DIRTY_PAGE && LIL_METAL_DIRTY_N      == LIL_DIRTY_N      &&
+                LIL_METAL_DIRTY_HEAD  == LIL_DIRTY_HEAD,
+        "");
 
-static_assert(LIL_METAL_TYPE_F32  == GGML_TYPE_F32  && LIL_METAL_TYPE_F16  == GGML_TYPE_F16 && LIL_METAL_TYPE_Q4_0 == GGML_TYPE_Q4_0 &&
-              LIL_METAL_TYPE_Q8_0 == GGML_TYPE_Q8_0 && LIL_METAL_TYPE_BF16 == GGML_TYPE_BF16, "");
+static_assert(LIL_METAL_TYPE_F32  == GGML_TYPE_F32  && LIL_METAL_TYPE_F16  == GGML_TYPE_F16 &&
+                LIL_METAL_TYPE_Q4_0 == GGML_TYPE_Q4_0 && LIL_METAL_TYPE_Q8_0 == GGML_TYPE_Q8_0 &&
+                LIL_METAL_TYPE_BF16 == GGML_TYPE_BF16,
+        "");
 
 // why heads like this cannot be read, null: they can
 static inline const char * lil_metal_check_head(ggml_type type, int64_t n_embd) {
@@ -112,9 +122,10 @@ static inline lil_metal_logits lil_metal_get_logits(const ggml_tensor * work, in
     return res;
 }
 
-// Kernels that score n_row rows of queries at once: threads, threadgroup memory, and why they cannot. nb_q: the strides of the
-// queries, or-ed
-static inline const char * lil_metal_set_score(lil_metal_launch & l, const ggml_tensor * k, int64_t n_head_kv, int64_t n_row, uint64_t nb_q) {
+// Kernels that score n_row rows of queries at once: threads, threadgroup memory, and why they cannot. nb_q: the strides
+// of the queries, or-ed
+static inline const char * lil_metal_set_score(
+        lil_metal_launch & l, const ggml_tensor * k, int64_t n_head_kv, int64_t n_row, uint64_t nb_q) {
     if (const char * err = lil_metal_check_kv(k, n_head_kv)) {
         return err;
     }
@@ -129,9 +140,10 @@ static inline const char * lil_metal_set_score(lil_metal_launch & l, const ggml_
     return nullptr;
 }
 
-// What the evict ops have in common; any may be null. The heads are pos's: a node before the attention is looked at when
-// the layer's constants are not yet set
-static inline lil_metal_kargs_evict lil_metal_evict_args(const lil_h2o_layer & layer, const ggml_tensor * k, const ggml_tensor * score, const ggml_tensor * pos, const ggml_tensor * steps) {
+// What the evict ops have in common; any may be null. The heads are pos's: a node before the attention is looked at
+// when the layer's constants are not yet set
+static inline lil_metal_kargs_evict lil_metal_evict_args(const lil_h2o_layer & layer, const ggml_tensor * k,
+        const ggml_tensor * score, const ggml_tensor * pos, const ggml_tensor * steps) {
     lil_metal_kargs_evict args = {};
 
     args.n_head_kv = pos ? pos->ne[1] : layer.n_head_kv;
@@ -162,7 +174,8 @@ static inline lil_metal_kargs_evict lil_metal_evict_args(const lil_h2o_layer & l
 }
 
 // The metadata (bounds or repr) of the pages in dirty; score: block_repr's, otherwise null
-static inline lil_metal_kargs_dirty lil_metal_dirty_args(const lil_select_layer & layer, const ggml_tensor * meta, const ggml_tensor * k, const ggml_tensor * score, const ggml_tensor * dirty) {
+static inline lil_metal_kargs_dirty lil_metal_dirty_args(const lil_select_layer & layer, const ggml_tensor * meta,
+        const ggml_tensor * k, const ggml_tensor * score, const ggml_tensor * dirty) {
     lil_metal_kargs_dirty args = {};
 
     args.n_embd  = k->ne[0]/layer.n_head_kv;

@@ -1,7 +1,7 @@
 // Our library, pipelines and launches, by ggml-metal's own functions.
 //
-// The library is one of its own, compiled where the first of our nodes is seen: a program that has none never compiles it, and
-// where it does not compile, the rest of the backend works as before.
+// The library is one of its own, compiled where the first of our nodes is seen: a program that has none never compiles
+// it, and where it does not compile, the rest of the backend works as before.
 
 #include "lil-ops-metal.h"
 

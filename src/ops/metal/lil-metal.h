@@ -5,7 +5,8 @@
 // No kernel uses infinities: Metal compiles with fast math.
 
 #if defined(__METAL_VERSION__)
-#pragma clang diagnostic ignored "-Weverything" // ggml-metal takes a library with warnings for one that does not compile
+// ggml-metal takes a library with warnings for one that does not compile
+#pragma clang diagnostic ignored "-Weverything"
 
 #include <metal_stdlib>
 using namespace metal;
@@ -51,7 +52,8 @@ static inline float4 lil_load_quad(int32_t type, device const char * row, int i)
 
                 const float d = *(device const half *) block;
 
-                return float4(d*(float) (signed char) qs[0], d*(float) (signed char) qs[1], d*(float) (signed char) qs[2], d*(float) (signed char) qs[3]);
+                return float4(d*(float) (signed char) qs[0], d*(float) (signed char) qs[1],
+                        d*(float) (signed char) qs[2], d*(float) (signed char) qs[3]);
             }
         default: // Q4_0: blocks of half d, uint8_t qs[16]; the low halves of qs are the first 16 channels
             {
@@ -81,8 +83,8 @@ static inline int lil_get_stream(device const char * steps, uint64_t nb_s1, int 
     return ((device const int32_t *) (steps + i_step*nb_s1))[LIL_METAL_SEL_STREAM];
 }
 
-// Sequences of one stream can share cells, so that their steps go one after the other: the threadgroup of a stream's first
-// step takes them all, those of the others none.
+// Sequences of one stream can share cells, so that their steps go one after the other: the threadgroup of a stream's
+// first step takes them all, those of the others none.
 static inline bool lil_is_first_of_stream(device const char * steps, uint64_t nb_s1, int i_step) {
     for (int s = 0; s < i_step; ++s) {
         if (lil_get_stream(steps, nb_s1, s) == lil_get_stream(steps, nb_s1, i_step)) {

@@ -12,8 +12,8 @@ extern "C" {
 // the table that the Metal backend hands out under the name "lil_ops"
 const struct lil_ops * lil_ops_metal(void);
 
-// Whether a GGML_OP_CUSTOM node is one of our ops and this device can run its kernel. The first one of ours has the library
-// compiled, the first one of its kind the pipeline. Any thread
+// Whether a GGML_OP_CUSTOM node is one of our ops and this device can run its kernel. The first one of ours has the
+// library compiled, the first one of its kind the pipeline. Any thread
 bool lil_metal_supports(ggml_metal_device_t dev, const struct ggml_tensor * node);
 
 // whether a node writes to its sources as well, so that nothing may run beside it

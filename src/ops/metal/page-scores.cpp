@@ -49,7 +49,11 @@ const char * lil_metal_plan_page_scores(const ggml_tensor * dst, const void * us
         args.dirty = lil_metal_dirty_args(layer, bounds, k, nullptr, dirty);
     }
 
-    snprintf(l.name, sizeof(l.name), "kernel_lil_page_scores_%d", n_group <= 1 ? 1 : n_group <= 2 ? 2 : n_group <= 4 ? 4 : 8);
+    snprintf(l.name, sizeof(l.name), "kernel_lil_page_scores_%d",
+            n_group <= 1 ? 1
+                    : n_group <= 2 ? 2
+                    : n_group <= 4 ? 4
+                                   : 8);
     l.type_k    = dirty ? k->type : -1;
     l.type_v    = bounds->type;
     l.n_threads = 128;
@@ -57,7 +61,8 @@ const char * lil_metal_plan_page_scores(const ggml_tensor * dst, const void * us
     l.writes_src = dirty;
     lil_metal_set_args(l, args);
     lil_metal_fill_buf(l, 6);
-    lil_metal_set_grid(l, (dst->ne[0] + LIL_METAL_SCORES_PAGES - 1)/LIL_METAL_SCORES_PAGES, layer.n_head_kv, steps->ne[1]);
+    lil_metal_set_grid(
+            l, (dst->ne[0] + LIL_METAL_SCORES_PAGES - 1)/LIL_METAL_SCORES_PAGES, layer.n_head_kv, steps->ne[1]);
 
     return nullptr;
 }

@@ -5,9 +5,9 @@
 // lanes that share a page, and pages that a threadgroup takes
 #define LIL_SCORES_LANES 8
 
-// Grid: [n_pages_max/LIL_METAL_SCORES_PAGES rounded up, n_head_kv, n_steps]. The bound is one dot product: with the maxima where
-// q is positive, with the minima where it is negative. N query heads at once; lil_type_v is the type of the bounds.
-// Dirty pages come first, one after the other, with all threads.
+// Grid: [n_pages_max/LIL_METAL_SCORES_PAGES rounded up, n_head_kv, n_steps]. The bound is one dot product: with the
+// maxima where q is positive, with the minima where it is negative. N query heads at once; lil_type_v is the type of
+// the bounds. Dirty pages come first, one after the other, with all threads.
 //
 // Threadgroup memory: n_group*n_embd floats.
 template <int N>
@@ -70,11 +70,14 @@ kernel void kernel_lil_page_scores(
                 device const char * row = bounds + p*args.nb_b2;
 
                 for (int i = lane; i < nk; i += LIL_SCORES_LANES) {
-                    const float4 hi = lil_type_v == LIL_METAL_TYPE_F16 ? float4(((device const half4 *) row)[i])      : ((device const float4 *) row)[i];
-                    const float4 lo = lil_type_v == LIL_METAL_TYPE_F16 ? float4(((device const half4 *) row)[nk + i]) : ((device const float4 *) row)[nk + i];
+                    const float4 hi = lil_type_v == LIL_METAL_TYPE_F16 ? float4(((device const half4 *) row)[i])
+                                                                       : ((device const float4 *) row)[i];
+                    const float4 lo = lil_type_v == LIL_METAL_TYPE_F16 ? float4(((device const half4 *) row)[nk + i])
+                                                                       : ((device const float4 *) row)[nk + i];
 
                     for (int h = 0; h < N; ++h) {
-                        const float4 qi = sq[min(h0 + h, args.n_group - 1)*nk + i]; // a last block of fewer than N: the last head again
+                        // a last block of fewer than N: the last head again
+                        const float4 qi = sq[min(h0 + h, args.n_group - 1)*nk + i];
 
                         x[h] += dot(max(qi, float4(0.0f)), hi) + dot(min(qi, float4(0.0f)), lo);
                     }

@@ -5,10 +5,11 @@
 // quads of a row of K that a lane of a simd-group has at most: heads of up to 512 channels
 #define LIL_RKV_QUADS 4
 
-// the largest logit of the query heads of a group, N of them at once: the same in all lanes that share the key. sq: the queries,
-// padded to a multiple of N heads
+// the largest logit of the query heads of a group, N of them at once: the same in all lanes that share the key. sq: the
+// queries, padded to a multiple of N heads
 template <int N>
-static inline float lil_rkv_logit(thread const lil_score_job & job, threadgroup const float4 * sq, int n_group, float softcap, int j, int lane) {
+static inline float lil_rkv_logit(
+        thread const lil_score_job & job, threadgroup const float4 * sq, int n_group, float softcap, int j, int lane) {
     float best = LIL_NEG;
 
     for (int g = 0; g < n_group; g += N) {
@@ -24,8 +25,8 @@ static inline float lil_rkv_logit(thread const lil_score_job & job, threadgroup 
     return softcap != 0.0f ? softcap*precise::tanh(best/softcap) : best;
 }
 
-// Joins the softmaxes of all threads, each with a largest logit m and a sum of exp(logit - m): m becomes the largest of all, the
-// sum is returned. Ends with a barrier
+// Joins the softmaxes of all threads, each with a largest logit m and a sum of exp(logit - m): m becomes the largest of
+// all, the sum is returned. Ends with a barrier
 static inline float lil_rkv_join(float x, thread float & m, threadgroup float * sg, lil_place t) {
     const float m_sg = simd_max(m);
     const float x_sg = simd_sum(x*exp(m - m_sg));
@@ -49,9 +50,9 @@ static inline float lil_rkv_join(float x, thread float & m, threadgroup float * 
     return sum;
 }
 
-// Grid: [n_head_kv, n_steps]: a threadgroup has all of a head, whose row of scores holds what is known of the slots until the
-// scores are. Threadgroup memory: LIL_METAL_RKV_SHMEM(n_row, n_embd, slots) floats, n_row: LIL_METAL_RKV_ROWS, or the group's
-// heads, padded to a multiple of N, where those are more.
+// Grid: [n_head_kv, n_steps]: a threadgroup has all of a head, whose row of scores holds what is known of the slots
+// until the scores are. Threadgroup memory: LIL_METAL_RKV_SHMEM(n_row, n_embd, slots) floats, n_row:
+// LIL_METAL_RKV_ROWS, or the group's heads, padded to a multiple of N, where those are more.
 template <int N>
 kernel void kernel_lil_rkv_score(
         constant lil_metal_kargs_evict & args [[buffer(0)]],
@@ -98,7 +99,8 @@ kernel void kernel_lil_rkv_score(
     job.scale  = args.scale;
 
     threadgroup float4 * sq = (threadgroup float4 *) shmem;             // [nk, n_row]
-    threadgroup float  * sg = (threadgroup float *) (sq + n_row*nk);    // [3, LIL_METAL_RKV_ROWS, LIL_METAL_SCORE_SIMDS]
+    // [3, LIL_METAL_RKV_ROWS, LIL_METAL_SCORE_SIMDS]
+    threadgroup float  * sg = (threadgroup float *) (sq + n_row*nk);
     threadgroup float  * f  = sg + 3*LIL_METAL_RKV_ROWS*LIL_METAL_SCORE_SIMDS; // [n] by slot
 
     //
@@ -285,7 +287,8 @@ kernel void kernel_lil_rkv_score(
     for (int w = 0; w < n_win; ++w) {
         const int at = step[LIL_METAL_STEP_POS] - n_win + w; // the query's position
 
-        device const char * q = ring + (uint64_t) strm*args.nb_q2 + at%args.n_ring*args.nb_q1 + (uint64_t) i_kv*args.n_group*args.nb_q0;
+        device const char * q = ring + (uint64_t) strm*args.nb_q2 + at%args.n_ring*args.nb_q1 +
+                (uint64_t) i_kv*args.n_group*args.nb_q0;
 
         threadgroup_barrier(mem_flags::mem_threadgroup);
 

@@ -2,8 +2,9 @@
 
 // The attention that keys receive: softmax over the keys for each query, summed over the queries.
 //
-// The rows of a KV head (all its query heads, all queries) are one list, row = query*n_group + head. A threadgroup takes N of
-// them: it goes over the keys once for the maxima and sums, and again for the probabilities. So no logit is kept.
+// The rows of a KV head (all its query heads, all queries) are one list, row = query*n_group + head. A threadgroup
+// takes N of them: it goes over the keys once for the maxima and sums, and again for the probabilities. So no logit is
+// kept.
 
 #include "topk.h"
 
@@ -66,7 +67,8 @@ static inline lil_score_job lil_score_job_init() {
 
 // the logits of key j for the N rows: the same in all lanes that share the key
 template <int N>
-static inline void lil_score_logits(thread const lil_score_job & job, threadgroup const float4 * sq, int j, int lane, thread float * x) {
+static inline void lil_score_logits(
+        thread const lil_score_job & job, threadgroup const float4 * sq, int j, int lane, thread float * x) {
     const int nk = job.n_embd/4;
 
     for (int r = 0; r < N; ++r) {
@@ -92,11 +94,12 @@ static inline void lil_score_logits(thread const lil_score_job & job, threadgrou
     }
 }
 
-// Adds what the rows [r0, r0 + N), of n_rows in all, give to sum, whose first entry is that of key j_sum. Key j's entry is read
-// and written by the first of the lanes that share it: thread j%(ntg/LIL_SCORE_LANES)*LIL_SCORE_LANES, always. Begins and ends
-// with a barrier
+// Adds what the rows [r0, r0 + N), of n_rows in all, give to sum, whose first entry is that of key j_sum. Key j's entry
+// is read and written by the first of the lanes that share it: thread j%(ntg/LIL_SCORE_LANES)*LIL_SCORE_LANES, always.
+// Begins and ends with a barrier
 template <int N>
-static inline void lil_score_rows(thread const lil_score_job & job, int r0, int n_rows, device float * sum, int j_sum, threadgroup char * shmem, lil_place t) {
+static inline void lil_score_rows(thread const lil_score_job & job, int r0, int n_rows, device float * sum, int j_sum,
+        threadgroup char * shmem, lil_place t) {
     const int nk   = job.n_embd/4;
     const int n_sg = t.ntg/32;
     const int lane = t.tiitg%LIL_SCORE_LANES;
@@ -104,7 +107,8 @@ static inline void lil_score_rows(thread const lil_score_job & job, int r0, int 
     const int step = t.ntg/LIL_SCORE_LANES;
 
     threadgroup float4 * sq = (threadgroup float4 *) shmem;          // [nk, N]
-    threadgroup float  * sg = (threadgroup float *) (sq + N*nk);     // [2, LIL_METAL_SCORE_SIMDS, N] maximum and sum of a simd-group
+    // [2, LIL_METAL_SCORE_SIMDS, N] maximum and sum of a simd-group
+    threadgroup float  * sg = (threadgroup float *) (sq + N*nk);
     threadgroup float  * sm = sg + 2*N*LIL_METAL_SCORE_SIMDS;        // [2, N] maximum and 1/sum
 
     threadgroup_barrier(mem_flags::mem_threadgroup);
@@ -115,7 +119,8 @@ static inline void lil_score_rows(thread const lil_score_job & job, int r0, int 
 
         sq[i] = float4(0.0f);
         if (r < n_rows) {
-            device const char * q = job.q + r%job.n_group*job.nb_q0 + (job.ring_pos >= 0 ? (job.ring_pos + p)%job.n_ring : p)*job.nb_q1;
+            device const char * q = job.q + r%job.n_group*job.nb_q0 +
+                    (job.ring_pos >= 0 ? (job.ring_pos + p)%job.n_ring : p)*job.nb_q1;
 
             sq[i] = ((device const float4 *) q)[i%nk]*job.scale;
         }
@@ -189,7 +194,8 @@ static inline void lil_score_rows(thread const lil_score_job & job, int r0, int 
         float got = 0.0f;
         for (int r = 0; r < N; ++r) {
             const int  p     = (r0 + r)/job.n_group;
-            const bool gives = j < n_keys && r0 + r < n_rows && job.sees(j, p) && (job.n_window == 0 || j > job.base + p - job.n_window);
+            const bool gives = j < n_keys && r0 + r < n_rows && job.sees(j, p) &&
+                    (job.n_window == 0 || j > job.base + p - job.n_window);
 
             got += gives ? exp(x[r] - sm[2*r])*sm[2*r + 1] : 0.0f;
         }

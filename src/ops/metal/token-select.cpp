@@ -1,6 +1,7 @@
 #include "lil-metal-plan.h"
 
-static const char * plan_token_select(const ggml_tensor * dst, const void * userdata, bool merge, lil_metal_launch & l) {
+static const char * plan_token_select(
+        const ggml_tensor * dst, const void * userdata, bool merge, lil_metal_launch & l) {
     const auto & layer = *(const lil_select_layer *) userdata;
 
     const ggml_tensor * work  = dst->src[0];

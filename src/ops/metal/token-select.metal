@@ -59,7 +59,8 @@ kernel void kernel_lil_tidal_select(
     lil_token_key   key;
     lil_token_items items;
 
-    key.x       = (device const float *) work + args.kq_offset + ((uint64_t) i_step*args.n_head + i_kv*args.n_group)*args.n_max;
+    key.x       = (device const float *) work + args.kq_offset +
+            ((uint64_t) i_step*args.n_head + i_kv*args.n_group)*args.n_max;
     key.n_group = args.n_group;
     key.n_max   = args.n_max;
 
@@ -72,9 +73,9 @@ kernel void kernel_lil_tidal_select(
     lil_list_set_size(list, at + 1, t);
 }
 
-// The tokens between the first and the last ones, as every query head ranks them. Rank by rank, in the order of the heads, the
-// heads name tokens until k are named: so these are all that any head has among its first R - 1, and some of those of rank R,
-// where R is the least rank whose tokens, with all before, are k or more.
+// The tokens between the first and the last ones, as every query head ranks them. Rank by rank, in the order of the
+// heads, the heads name tokens until k are named: so these are all that any head has among its first R - 1, and some of
+// those of rank R, where R is the least rank whose tokens, with all before, are k or more.
 struct lil_merge {
     device      const float * x;     // [n_max, n_head], from the first of these tokens on
     threadgroup const uint  * key;   // [n_head] of the token that has rank R

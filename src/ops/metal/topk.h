@@ -2,13 +2,13 @@
 
 // The k largest of many scores, by a threadgroup, and lists in the making.
 //
-// Scores are compared as integers of the same order, by radix: which ones are chosen hangs neither on the order of threads
-// nor on rounding. Of equal scores the last ones come first.
+// Scores are compared as integers of the same order, by radix: which ones are chosen hangs neither on the order of
+// threads nor on rounding. Of equal scores the last ones come first.
 
 #include "lil-metal.h"
 
-// threadgroup memory, in uints, LIL_METAL_TOPK_SHMEM in all: the histogram of a digit, what was found in it, two sums of each
-// simd-group
+// threadgroup memory, in uints, LIL_METAL_TOPK_SHMEM in all: the histogram of a digit, what was found in it, two sums
+// of each simd-group
 #define LIL_TOPK_FOUND 256
 #define LIL_TOPK_SUMS  260
 
@@ -126,8 +126,8 @@ static inline int lil_sum_before(int x, threadgroup int * sums, lil_place t, thr
     return before;
 }
 
-// Puts the k largest of key(0) ... key(n - 1) behind each other, ascending by i: items.put(i, at), where at is the sum of
-// items.size() of those before. Returns the sum of all. Every simd-group takes a range of its own, three times
+// Puts the k largest of key(0) ... key(n - 1) behind each other, ascending by i: items.put(i, at), where at is the sum
+// of items.size() of those before. Returns the sum of all. Every simd-group takes a range of its own, three times
 template <typename KEY, typename ITEMS>
 static inline int lil_topk_each(KEY key, ITEMS items, int n, int k, threadgroup uint * shmem, lil_place t) {
     k = min(k, n);
@@ -197,7 +197,8 @@ static inline int lil_topk_each(KEY key, ITEMS items, int n, int k, threadgroup 
 }
 
 // cells of the ranks [r0, r1) behind the first `at` entries of a list
-static inline void lil_list_add(device int32_t * list, int at, device const int32_t * cells, int r0, int r1, lil_place t) {
+static inline void lil_list_add(
+        device int32_t * list, int at, device const int32_t * cells, int r0, int r1, lil_place t) {
     for (int r = r0 + t.tiitg; r < r1; r += t.ntg) {
         list[1 + at + r - r0] = cells[1 + r];
     }

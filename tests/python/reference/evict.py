@@ -1,8 +1,8 @@
 """Which cached tokens a query sees: full attention, and the methods of the evict family as they are defined.
 
 A policy is asked once per full-attention layer and batch. A batch of exactly one token is a decode step, a longer one a
-piece of the prompt. It answers with the positions that each KV head still holds, after evicting what has to go; the model
-then attends to those and, causally, to the batch itself, and shows the policy the queries and the probabilities.
+piece of the prompt. It answers with the positions that each KV head still holds, after evicting what has to go; the
+model then attends to those and, causally, to the batch itself, and shows the policy the queries and the probabilities.
 
 A policy of the select family (see select.py) is asked for a decode step with the step's queries instead.
 """
@@ -157,7 +157,8 @@ class _Evict(Dense):
     def _drop_lowest(
         self, il: int, head: int, n_gone: int, n_protected: int, score: Mapping[int, np.float32]
     ) -> list[int]:
-        """Drops the n_gone lowest scores, of equal ones the older, the last n_protected tokens aside; returns what went."""
+        """Drops the n_gone lowest scores, of equal ones the older, the last n_protected tokens aside; returns what
+        went."""
         held = self._held[il, head]
         gone = sorted(held[: len(held) - n_protected], key=lambda p: (score.get(p, np.float32(0)), p))[:n_gone]
         self._drop(il, head, gone)
@@ -196,14 +197,15 @@ class Sink(_Evict):
 class H2O(_Evict):
     """Heavy-hitter oracle (arXiv 2306.14048): the last `recent` tokens and those with the most accumulated attention.
 
-    The score of a token is the sum, over all queries so far and the query heads of its group, of its softmax probability.
+    The score of a token is the sum, over all queries so far and the query heads of its group, of its softmax
+    probability.
 
     Args:
         budget: Tokens that a decode step attends to, the current one included.
         capacity: Tokens that fit the cache; a prompt that does not is cut on the way. None: everything fits.
         recent: Last tokens that stay, the current one included. 0: budget // 2.
-        prompt_scores: "exact": every prompt query counts, as it attended. "window": prompt queries wait, and the last 64
-            that do are counted over the keys held at the next cut or decode step.
+        prompt_scores: "exact": every prompt query counts, as it attended. "window": prompt queries wait, and the last
+            64 that do are counted over the keys held at the next cut or decode step.
     """
 
     recent: int = 0
@@ -275,8 +277,8 @@ class H2O(_Evict):
 class TOVA(_Evict):
     """TOVA (arXiv 2401.06104): what the last query attended to most. One set per layer, shared by its heads.
 
-    The score of a held token is the softmax probability that the newest query so far, of the prompt or decoded, gave it,
-    summed over all query heads of the layer. The current token aside, none is protected.
+    The score of a held token is the softmax probability that the newest query so far, of the prompt or decoded, gave
+    it, summed over all query heads of the layer. The current token aside, none is protected.
 
     Args:
         budget: Tokens that a decode step attends to, the current one included.
@@ -307,13 +309,13 @@ class TOVA(_Evict):
 
 @dataclass
 class RKV(_Evict):
-    """R-KV (arXiv 2505.24133): keys that the last queries attend to and that are not alike. Cuts `buffer` tokens at a time.
+    """R-KV (arXiv 2505.24133): keys that the last queries attend to and that are not alike. Cuts `buffer` tokens at a
+    time.
 
     Z = lam*I - (1 - lam)*R per KV head, over the held tokens in order; the lowest go.
-    I, importance: per query, the softmax over the keys that are not newer of the group's largest q.k*scale; the mean over the last
-    `window` queries; the maximum over 7 neighbours in order.
-    R, redundancy: the cosines of a key with the others, without, for each of those, the newest above `threshold`; their mean; the
-    softmax over keys.
+    I, importance: per query, the softmax over the keys that are not newer of the group's largest q.k*scale; the mean
+    over the last `window` queries; the maximum over 7 neighbours in order. R, redundancy: the cosines of a key with the
+    others, without, for each of those, the newest above `threshold`; their mean; the softmax over keys.
 
     Args:
         budget: Tokens that a decode step attends to at most, the current one included.

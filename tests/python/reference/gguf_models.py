@@ -1,8 +1,8 @@
 """Tiny random GGUF models for tests, and float32 copies of real ones.
 
-A tiny model has every part that its architecture has in a full-size file, random float32 weights, and a tokenizer of bytes.
-The weights are scaled so that a test means something: attention is neither uniform nor one-hot, some tokens gather
-much more of it than others (what H2O is about), and the best token usually leads by a clear margin.
+A tiny model has every part that its architecture has in a full-size file, random float32 weights, and a tokenizer of
+bytes. The weights are scaled so that a test means something: attention is neither uniform nor one-hot, some tokens
+gather much more of it than others (what H2O is about), and the best token usually leads by a clear margin.
 """
 
 from __future__ import annotations
@@ -73,8 +73,8 @@ def write_tiny(
     Args:
         path: The file, overwritten if there.
         arch: One of ARCHITECTURES.
-        n_embd: Width of the residual stream. None: 128 where the architecture lets it differ from n_head * head_dim (llama,
-            qwen3, gemma3), so that nothing depends on their being the same, n_head * head_dim otherwise.
+        n_embd: Width of the residual stream. None: 128 where the architecture lets it differ from n_head * head_dim
+            (llama, qwen3, gemma3), so that nothing depends on their being the same, n_head * head_dim otherwise.
         head_dim: A multiple of 32, so that K and V rows can be quantised. From 64 on (multiples of 64), llama.cpp also
             rotates K and V before it quantises them.
         n_swa: gemma3: the sliding window, in tokens.
@@ -197,9 +197,9 @@ def write_tiny(
 def to_f32(path_in: str | os.PathLike[str], path_out: str | os.PathLike[str]) -> Path:
     """Writes a copy of a GGUF with every tensor as float32, metadata unchanged, and returns its path.
 
-    With quantised weights llama.cpp rounds activations to 8 bits, and then two correct implementations differ by 0.3 and more in
-    logits; with float32 weights they can be compared. One tensor is in memory at a time; the file appears whole or not
-    at all. 135M parameters take a few seconds and 0.6 GB.
+    With quantised weights llama.cpp rounds activations to 8 bits, and then two correct implementations differ by 0.3
+    and more in logits; with float32 weights they can be compared. One tensor is in memory at a time; the file appears
+    whole or not at all. 135M parameters take a few seconds and 0.6 GB.
     """
     path_in, path_out = Path(path_in), Path(path_out)
     reader = gguf.GGUFReader(path_in)

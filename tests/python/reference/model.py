@@ -1,7 +1,7 @@
 """The forward pass of the tested architectures in NumPy, with a policy for what a query sees.
 
-Float32 throughout; keys and values are rounded the way the cache rounds them. Shapes are rows of tokens: an activation is
-[n_tokens, n_embd], a weight [n_out, n_in] as GGUF files hold it.
+Float32 throughout; keys and values are rounded the way the cache rounds them. Shapes are rows of tokens: an activation
+is [n_tokens, n_embd], a weight [n_out, n_in] as GGUF files hold it.
 """
 
 from __future__ import annotations
@@ -157,8 +157,8 @@ def round_kv(x: F32, kind: str, *, block: int = 0) -> F32:
     Args:
         x: Keys (roped) or values.
         kind: "f32" (FlashAttention reads it as F16), "f16", "bf16", "q8_0" or "q4_0".
-        block: Before it quantises, upstream turns pieces of this many channels by a Hadamard matrix; 0: not. They are turned
-            back here.
+        block: Before it quantises, upstream turns pieces of this many channels by a Hadamard matrix; 0: not. They are
+            turned back here.
     """
     if kind in ("f16", "f32"):
         return x.astype(np.float16).astype(np.float32)
@@ -213,10 +213,10 @@ class Reference:
     Args:
         model: A GGUF file, or Weights already loaded.
         policy: What a full-attention layer holds or reads. None: everything. Layers with a sliding window keep that.
-        n_ubatch: Tokens of one batch. What is longer is cut into such pieces, as the library does; a piece of exactly one
-            token counts as a decode step.
+        n_ubatch: Tokens of one batch. What is longer is cut into such pieces, as the library does; a piece of exactly
+            one token counts as a decode step.
         type_k, type_v: How the cache rounds, see round_kv.
-        type_q: How the backend rounds queries before it multiplies them with keys; None: not. The CPU rounds them to "q8_0"
+        type_q: How the backend rounds queries before it multiplies them with keys; None: not. The CPU rounds to "q8_0"
             where keys are quantised, and that is a part of what the other side's logits differ by.
         n_ctx: phi3 picks its RoPE factors by it.
     """
@@ -247,7 +247,8 @@ class Reference:
         rotates = self.hp.head_dim % 64 == 0
         self._block_k = self.hp.head_dim & -self.hp.head_dim if rotates else 0
         self._block_v = 64 if rotates else 0
-        # Attention reads turned keys, with turned queries: no q.k changes by it, but what goes by channels does (Quest's bounds).
+        # Attention reads turned keys, with turned queries: no q.k changes by it, but what goes by channels does
+        # (Quest's bounds).
         self._turns_k = _rotates(type_k, self._block_k)
         self.reset()
 

@@ -1,7 +1,8 @@
 """The methods of the select family as they are defined: every token stays, and each decode step reads a part of them.
 
-The model asks `before` for a piece of the prompt, which sees everything, and `select` for a decode step, with the queries as
-attention uses them (roped and rounded). "Layers 0 and 1", "layer 2", "layer c" count the full-attention layers.
+The model asks `before` for a piece of the prompt, which sees everything, and `select` for a decode step, with the
+queries as attention uses them (roped and rounded). "Layers 0 and 1", "layer 2", "layer c" count the full-attention
+layers.
 """
 
 from __future__ import annotations
@@ -51,7 +52,8 @@ def page_bounds(keys: F32) -> tuple[F32, F32]:
 
 
 def page_scores(q: F32, low: F32, high: F32) -> F32:
-    """sum_i max(q_i*low_i, q_i*high_i), which no q.k of the page exceeds: q [G, d], bounds [n_pages, d] -> [G, n_pages]."""
+    """sum_i max(q_i*low_i, q_i*high_i), which no q.k of the page exceeds: q [G, d], bounds [n_pages, d] -> [G,
+    n_pages]."""
     return np.maximum(q[:, None] * low, q[:, None] * high).sum(axis=-1, dtype=np.float32)
 
 
@@ -82,8 +84,8 @@ class Select(Dense):
 
     Args:
         budget: Tokens that one KV head of one layer attends to in a decode step, the current one included.
-        min_ctx: With fewer tokens than this, the current one included, a step attends to everything, as it does while they are
-            at most `budget`.
+        min_ctx: With fewer tokens than this, the current one included, a step attends to everything, as it does while
+            they are at most `budget`.
     """
 
     budget: int = field(kw_only=True)
@@ -105,7 +107,8 @@ class Select(Dense):
     def select(self, il: int, pos: int, q: F32, view: LayerView, q_far: F32 | None = None) -> Positions:
         """The cached positions that a decode step at `pos` sees, besides itself, ascending; every head equally many.
 
-        q: as attention uses it, [n_head_kv, G, head_dim]. q_far: where `far` is set, the same queries turned to position `far`.
+        q: as attention uses it, [n_head_kv, G, head_dim]. q_far: where `far` is set, the same queries turned to
+            position `far`.
         The view already has the current token's key.
         """
         dense = self.is_dense(pos + 1)
@@ -122,7 +125,8 @@ class Select(Dense):
         return seen
 
     def held(self, il: int, head: int) -> list[int]:
-        """The positions that a KV head attended to in the last decode step, ascending, with the current one; none before."""
+        """The positions that a KV head attended to in the last decode step, ascending, with the current one; none
+        before."""
         return super().held(il, head)
 
     def _choose(self, il: int, pos: int, q: F32, view: LayerView, q_far: F32 | None) -> Positions:
@@ -166,20 +170,22 @@ class Quest(Select):
 class InfLLM(Select):
     """InfLLM (arXiv 2402.04617): the first n_init tokens, the best n_blocks blocks before a window, and the window.
 
-    Token j is in the window of query i where i - j < window. Block b is the tokens from n_init + b*block on; a query can choose it
-    when all of them have left its window. Until then, those that have left it are attended to as well. No layer is dense.
+    Token j is in the window of query i where i - j < window. Block b is the tokens from n_init + b*block on; a query
+    can choose it when all of them have left its window. Until then, those that have left it are attended to as well. No
+    layer is dense.
 
-    A token's score, per KV head, is the softmax probability, as computed, that it got from the queries that had it in their
-    window, prompt and decode, summed over them and the group. A block's representatives are its n_repr tokens with the
-    largest score; the block's score is the sum of q.k over all heads and their representatives.
+    A token's score, per KV head, is the softmax probability, as computed, that it got from the queries that had it in
+    their window, prompt and decode, summed over them and the group. A block's representatives are its n_repr tokens
+    with the largest score; the block's score is the sum of q.k over all heads and their representatives.
 
     Args:
         budget: Such that n_blocks, which takes what the window's half leaves, is at least 1.
         n_init: First tokens that are always attended to.
         block: Tokens of a block. None: 16, 8 where budget < 128.
         n_repr: Representatives of a block, per KV head.
-        positions: "clipped": a query that has more than budget tokens up to itself, in the prompt or decoding, sees every key outside its
-            window as if it were exactly `window` away. Dense decode steps are ordinary. "absolute": where they are.
+        positions: "clipped": a query that has more than budget tokens up to itself, in the prompt or decoding, sees
+            every key outside its window as if it were exactly `window` away. Dense decode steps are ordinary.
+            "absolute": where they are.
     """
 
     n_init: int = 4
@@ -264,7 +270,8 @@ class InfLLM(Select):
 class _Reselect(Select):
     """What TidalDecode and LessIsMore share: which layers choose. What they choose is up to `_pick`.
 
-    Layers before `first` are dense. Layers `first` and `reselect` attend to everything and choose; those after each use it.
+    Layers before `first` are dense. Layers `first` and `reselect` attend to everything and choose; those after each use
+    it.
     """
 
     reselect: int = field(kw_only=True)
@@ -273,7 +280,8 @@ class _Reselect(Select):
     def start(self, layers: Sequence[int], n_head_kv: int) -> None:
         if not self.first < self.reselect < len(layers):
             raise ValueError(
-                f"reselect = {self.reselect}: must be {self.first + 1} to {len(layers) - 1}, counted among the full-attention layers"
+                f"reselect = {self.reselect}: must be {self.first + 1} to {len(layers) - 1}, counted among the "
+                f"full-attention layers"
             )
         super().start(layers, n_head_kv)
         self._set: Positions = []
@@ -293,8 +301,8 @@ class _Reselect(Select):
 
 @dataclass
 class TidalDecode(_Reselect):
-    """TidalDecode (arXiv 2410.05076): layers 2 and c choose, per KV head, the budget - 1 largest q.k (the maximum over the
-    group) and the current token; the layers after each attend to those. Layers 0 and 1 are dense.
+    """TidalDecode (arXiv 2410.05076): layers 2 and c choose, per KV head, the budget - 1 largest q.k (the maximum over
+    the group) and the current token; the layers after each attend to those. Layers 0 and 1 are dense.
 
     Args:
         budget: At least 2.
@@ -315,8 +323,8 @@ class TidalDecode(_Reselect):
 class LessIsMore(_Reselect):
     """LessIsMore (arXiv 2508.07101): as TidalDecode, with one set for all heads.
 
-    It has the first n_sink tokens, the last floor(ratio*budget), and the best of those between: every query head ranks them by
-    q.k, and the rankings are merged rank by rank until the set has `budget`.
+    It has the first n_sink tokens, the last floor(ratio*budget), and the best of those between: every query head ranks
+    them by q.k, and the rankings are merged rank by rank until the set has `budget`.
 
     Args:
         budget: Such that at least one token is recent and one ranked.
@@ -336,7 +344,8 @@ class LessIsMore(_Reselect):
         self.n_ranked = self.budget - self.n_sink - self.n_recent
         if self.n_recent < 1 or self.n_ranked < 1:
             raise ValueError(
-                f"budget = {self.budget}: leaves {self.n_recent} recent and {self.n_ranked} ranked tokens; must leave one of each"
+                f"budget = {self.budget}: leaves {self.n_recent} recent and {self.n_ranked} ranked tokens; must "
+                f"leave one of each"
             )
 
     def _pick(self, pos: int, q: F32, view: LayerView) -> Positions:
@@ -352,12 +361,14 @@ class LessIsMore(_Reselect):
 
 @dataclass
 class RaaS(Select):
-    """RaaS (arXiv 2502.11147): the pages that were useful last. A page's time stamp, per KV head, is its tokens' largest.
+    """RaaS (arXiv 2502.11147): the pages that were useful last. A page's time stamp, per KV head, is its tokens'
+    largest.
 
-    A decoded token's stamp is the number of decode steps so far, its own included; a prompt's token does not expire. In a sparse
-    step the current page and the floor(budget/16) - 1 others with the largest (stamp, index) are alive and attended to; in a
-    dense one all are. Then those ceil(ratio * alive) of them with the best page scores (Quest's) are stamped with this step.
-    All layers are sparse. So a page that is not alive does not come back, and the prompt's go last, the older first.
+    A decoded token's stamp is the number of decode steps so far, its own included; a prompt's token does not expire. In
+    a sparse step the current page and the floor(budget/16) - 1 others with the largest (stamp, index) are alive and
+    attended to; in a dense one all are. Then those ceil(ratio * alive) of them with the best page scores (Quest's) are
+    stamped with this step. All layers are sparse. So a page that is not alive does not come back, and the prompt's go
+    last, the older first.
 
     Args:
         budget: At least one page.
