@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import pytest
 from fuzz_cache import Failure, Sequence, fuzz, methods
 from reference import write_tiny
