@@ -408,8 +408,6 @@ def fuzz(path: str, names: list[str], seed: int, count: int, say: Any = lambda t
     """
     from lil.llama_cpp import llama_cpp as api
 
-    quiet = api.llama_log_callback(lambda level, text, data: None)
-    api.llama_log_set(quiet, ctypes.c_void_p(0))
     api.llama_backend_init()
     model = api.llama_model_load_from_file(path.encode(), api.llama_model_default_params())
     n_vocab = api.llama_vocab_n_tokens(api.llama_model_get_vocab(model))
@@ -443,6 +441,11 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--count", type=int, default=10000)
     args = parser.parse_args()
+
+    from lil.llama_cpp import llama_cpp as api
+
+    quiet = api.llama_log_callback(lambda level, text, data: None)  # must live as long as anything may be logged
+    api.llama_log_set(quiet, ctypes.c_void_p(0))
     try:
         found = fuzz(args.model, args.methods.split(","), args.seed, args.count, lambda text: print(text, flush=True))
     except Failure as failure:
