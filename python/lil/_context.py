@@ -40,7 +40,7 @@ class SparseContext(internals.LlamaContext):
         self._method = method
         self._fused_dense = fused_dense
         self._flash_attn_free = flash_attn_free
-        self._warned = False
+        self._warned = not isinstance(method, Select)  # the others have nothing to say
         super().__init__(model=model, params=params, verbose=verbose)
 
     def _init_from_model(self) -> int:

@@ -276,7 +276,8 @@ class Llama(bindings.Llama):
             declared = self._logits_all and (self._in_prompt or (len(tokens) > 1 and not drafts))
             before, (first, last) = self.n_tokens, self._asked
             follows = first <= before <= last
-            lib.lil_set_prompt(self._ctx.ctx, declared)
+            if declared:
+                lib.lil_set_prompt(self._ctx.ctx, True)
             try:
                 super().eval(tokens)
             except ClosedError:
@@ -288,7 +289,8 @@ class Llama(bindings.Llama):
                     self.reset()
                 raise
             finally:
-                lib.lil_set_prompt(self._ctx.ctx, False)
+                if declared:
+                    lib.lil_set_prompt(self._ctx.ctx, False)
             if self._logits_all or (follows and len(tokens) == 1):
                 self._asked = (first if follows else before + 1, self.n_tokens)
             else:

@@ -455,6 +455,9 @@ void lil_kv_cache_select::seq_cp(llama_seq_id seq_id_src, llama_seq_id seq_id_ds
         return;
     }
 
+    if (s0 != s1) { // the copy takes the place of what the stream held
+        record.forget(seq_id_dst);
+    }
     record.copy(seq_id_src, seq_id_dst, p0, p1);
 
     index[seq_id_dst].invalidate(0);

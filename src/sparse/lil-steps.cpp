@@ -129,8 +129,8 @@ private:
             }
 
             bool is_next = true;
-            for (const llama_seq_id s : seqs(i)) {
-                is_next = seen.insert(s).second && is_next;
+            for (int32_t s = 0; s < batch.n_seq_id[i]; ++s) {
+                is_next = seen.insert(batch.seq_id[i][s]).second && is_next;
             }
 
             f(i, is_next);
@@ -149,7 +149,7 @@ private:
 }
 
 std::vector<lil_batch_piece> lil_steps::cut(const llama_batch & batch, uint32_t n_ubatch, bool apart) const {
-    if (steps.empty()) {
+    if (steps.empty() || batch.n_tokens == 1) {
         return {};
     }
 
@@ -181,8 +181,14 @@ std::vector<lil_batch_piece> lil_steps::cut(const llama_batch & batch, uint32_t 
 
 void lil_steps::put(const llama_ubatch & ubatch) {
     for (uint32_t i = 0; i < ubatch.n_tokens; ++i) {
-        for (int32_t s = 0; ubatch.output[i] && s < ubatch.n_seq_id[i]; ++s) {
-            asked[ubatch.seq_id[i][s]].insert(ubatch.pos[i]);
+        for (int32_t s = 0; s < ubatch.n_seq_id[i]; ++s) {
+            auto & positions = asked[ubatch.seq_id[i][s]];
+
+            if (ubatch.output[i]) {
+                positions.insert(ubatch.pos[i]);
+            } else {
+                positions.erase(ubatch.pos[i]);
+            }
         }
     }
 }

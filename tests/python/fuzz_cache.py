@@ -299,7 +299,8 @@ class Run:
             return
         a, b = self.random.sample(range(N_SEQ), 2)
         self.said.append(f"cp {a} {b}")
-        self.many.api.llama_memory_seq_rm(self.many.memory, b, -1, -1)
+        if self.unified or self.random.random() < 0.5:  # a stream of its own is replaced
+            self.many.api.llama_memory_seq_rm(self.many.memory, b, -1, -1)
         self.many.api.llama_memory_seq_cp(self.many.memory, a, b, -1, -1)
         self.seqs[b] = copy.deepcopy(self.seqs[a])
 
