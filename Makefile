@@ -1,5 +1,6 @@
 # make demo      set everything up in this checkout, get a small real model, and run the main job
 # make test      set up and run every test, C and Python
+# make check     style, types and links, under a minute; make format puts in order what can be put in order
 # make test-vulkan   the portable form on ggml's Vulkan backend, in a tree of its own; a software device (Mesa's
 #                    lavapipe) will do
 # make test-cuda     on a machine with such a GPU: our ops against the CPU's, and every method; likewise test-metal
@@ -29,10 +30,13 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell $(PYTHON) -c \
 	'import os; print(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())')
 
-.PHONY: all build demo test test-c test-python test-vulkan test-cuda test-metal test-asan test-tsan \
+.PHONY: all help build demo test test-c test-python check format test-vulkan test-cuda test-metal test-asan test-tsan \
 	stock model vendor patches check-patches clean
 
 all: build
+
+help:
+	@sed -n 's/^# \{0,1\}//p; /^$$/q' Makefile
 
 # the environment: build tools (cmake and ninja only where the system has none), test tools
 $(VENV)/.ready: pyproject.toml Makefile
@@ -88,6 +92,32 @@ test-c: build model stock
 test-python: build model stock
 	@$(PY) -m pip install --quiet "$$(ls build/wheels/lil_cpp-*.whl)[test]"
 	@$(PY) -m pytest $(PYTEST_ARGS)
+
+# of fixed versions, so that everybody's say the same
+CHECKERS   := ruff==0.17.6 mypy==2.4.1 clang-format==23.1.5
+PY_SOURCES := python tests/python benchmarks scripts
+C_SOURCES   = $(shell git ls-files -co --exclude-standard "src/*.[ch]" "src/*.cpp" "src/*.cu" "src/*.metal" "tests/c/*.[ch]" \
+	"tests/c/*.cpp" "examples/*.c" "benchmarks/*.c" "benchmarks/*.cpp")
+
+$(VENV)/.checkers: Makefile $(VENV)/.ready
+	@$(PY) -m pip install --quiet $(CHECKERS)
+	@touch $@
+
+# mypy looks at the bindings that the build lays out
+check: $(VENV)/.checkers
+	@$(PY) -c 'import lil' 2>/dev/null || $(MAKE) build
+	@$(VENV)/bin/ruff check --quiet $(PY_SOURCES)
+	@$(VENV)/bin/ruff format --quiet --check $(PY_SOURCES) || { echo "lil: make format puts these in order:"; \
+		$(VENV)/bin/ruff format --check $(PY_SOURCES); exit 1; }
+	@$(VENV)/bin/mypy --no-error-summary
+	@$(VENV)/bin/clang-format --dry-run --Werror $(C_SOURCES)
+	@$(PY) scripts/check_docs.py
+	@echo "lil: style, types and links are in order"
+
+format: $(VENV)/.checkers
+	@$(VENV)/bin/ruff check --quiet --fix-only $(PY_SOURCES)
+	@$(VENV)/bin/ruff format --quiet $(PY_SOURCES)
+	@$(VENV)/bin/clang-format -i $(C_SOURCES)
 
 # the native libraries with a GPU backend, in a tree of their own, and the tests that want a device.
 # GGML_VK_VISIBLE_DEVICES names Vulkan's, by its number in vulkaninfo; unnamed, ggml leaves out devices that are no GPU

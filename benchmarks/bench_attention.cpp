@@ -81,7 +81,7 @@ struct graph {
     double  n_bytes = 0; // of K, V and metadata that a layer reads
 
     std::vector<lil_select_layer> select;
-    std::vector<lil_h2o_layer>    h2o;
+    std::vector<lil_evict_layer>    h2o;
 
     std::vector<ggml_tensor *>         kv;     // to be filled with random numbers
     std::function<void()>              fill;   // the other inputs, once
@@ -96,12 +96,12 @@ struct graph {
             l.scale     = 0.1f;
             l.budget    = opt.budget;
             l.n_pages   = opt.budget/PAGE;
-            l.n_part    = 1;
+            l.n_score_part = 1;
         }
         for (auto & l : h2o) {
             l.n_head_kv = opt.heads_kv;
             l.scale     = 0.1f;
-            l.n_part    = 1;
+            l.n_score_part = 1;
         }
     }
 
@@ -344,9 +344,9 @@ static void add_h2o(graph & g, int64_t n) {
         ggml_tensor * score = g.input(GGML_TYPE_F32, n_slots, opt.heads_kv, 1);
         ggml_tensor * pos   = g.input(GGML_TYPE_F32, n_slots, opt.heads_kv, 1);
 
-        g.op_inplace(ops->h2o_evict, &g.h2o[il], pos, { k, v, score, steps });
+        g.op_inplace(ops->evict_slots, &g.h2o[il], pos, { k, v, score, steps });
         g.flash(q, k, v, mask, n_slots);
-        g.op_inplace(ops->h2o_score, &g.h2o[il], score, { q, k, pos, steps });
+        g.op_inplace(ops->score_step, &g.h2o[il], score, { q, k, pos, steps });
 
         all_pos.push_back(pos);
     }

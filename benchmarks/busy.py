@@ -70,6 +70,10 @@ def decode(llm: Any, tokens: list[int], seconds: float) -> float:
     return n / (now - begin)
 
 
+def note_rate(rates: list[float], llm: Any, tokens: list[int], seconds: float) -> None:
+    rates.append(decode(llm, tokens, seconds))
+
+
 def prompt(llm: Any, tokens: list[int], seconds: float) -> float:
     """Tokens per second."""
     n, begin = 0, time.perf_counter()
@@ -96,7 +100,7 @@ def serve(args: argparse.Namespace) -> int:
                 decode(second[0], tokens, 0.3)
             rates: list[float] = []
             threads = [
-                threading.Thread(target=lambda one=one: rates.append(decode(one, tokens, float(seconds))))
+                threading.Thread(target=note_rate, args=(rates, one, tokens, float(seconds)))
                 for one in (llm, second[0])
             ]
             for thread in threads:

@@ -14,10 +14,10 @@ import warnings
 
 from common import Ratios
 from lil import CalibrationWarning
-from lil._resolve import METHODS
 from lil.eval import Session
 from lil.eval.evaluation import ask, evaluate
 from lil.eval.tasks import Problem
+from lil.methods import METHODS
 from rich.console import Console
 from rich.progress import Progress
 

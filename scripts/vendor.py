@@ -432,7 +432,7 @@ def diff_text(old: str | None, new: str, path: str) -> str:
     """A unified diff with one line of context, the same whoever makes it."""
     with tempfile.TemporaryDirectory() as tmp:
         sides = [Path(tmp, side, Path(path).name) for side in "ab"]
-        for side, text in zip(sides, (old, new)):
+        for side, text in zip(sides, (old, new), strict=True):
             side.parent.mkdir()
             side.write_bytes((text or "").encode("utf-8", "surrogateescape"))
         command = ["git", "diff", "--no-index", "--no-color", "--no-ext-diff", "-U1", *map(str, sides)]

@@ -4,15 +4,13 @@
 
 #include <cstdarg>
 #include <cstdio>
+#include <stdexcept>
 #include <string>
 
 static thread_local std::string lil_error;
 
-void lil_set_last_error(const char * fmt, ...) {
-    va_list args;
+static void set_last_error(const char * fmt, va_list args) {
     va_list args_size;
-
-    va_start(args, fmt);
     va_copy(args_size, args);
 
     const int size = vsnprintf(nullptr, 0, fmt, args_size);
@@ -30,8 +28,24 @@ void lil_set_last_error(const char * fmt, ...) {
     } catch (...) {
         lil_error.clear();
     }
+}
 
+void lil_set_last_error(const char * fmt, ...) {
+    va_list args;
+
+    va_start(args, fmt);
+    set_last_error(fmt, args);
     va_end(args);
+}
+
+void lil_throw(const char * fmt, ...) {
+    va_list args;
+
+    va_start(args, fmt);
+    set_last_error(fmt, args);
+    va_end(args);
+
+    throw std::runtime_error(lil_error);
 }
 
 const char * lil_last_error(void) {

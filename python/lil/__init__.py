@@ -28,25 +28,15 @@ from ._errors import (
     StateError,
 )
 from ._guardian import Guardian
-from ._h2o import H2O
-from ._infllm import InfLLM
+from ._info import SparseInfo
 from ._install import install_as_llama_cpp
-from ._lessismore import LessIsMore
 from ._llama import Llama
 from ._lz77 import LZ77
-from ._quest import Quest
-from ._raas import RaaS
-from ._rkv import RKV
-from ._sink import Sink
-from ._sparse import SparseInfo
-from ._tidal import TidalDecode
-from ._tova import TOVA
+from .methods import *
+from .methods import __all__ as _methods
 
 __all__ = [
-    "H2O",
     "LZ77",
-    "RKV",
-    "TOVA",
     "BusyError",
     "CalibrationWarning",
     "ClosedError",
@@ -55,9 +45,7 @@ __all__ = [
     "ContextError",
     "ContextFullError",
     "Guardian",
-    "InfLLM",
     "InstallError",
-    "LessIsMore",
     "LilError",
     "Llama",
     "MemoryWarning",
@@ -65,16 +53,13 @@ __all__ = [
     "ModelError",
     "NativeError",
     "PromptError",
-    "Quest",
-    "RaaS",
-    "Sink",
     "SparseInfo",
     "StateError",
-    "TidalDecode",
     "__version__",
     "install_as_llama_cpp",
     "llama_cpp",
 ]
+__all__ += _methods
 
 try:
     __version__ = _metadata.version("lil-cpp")

@@ -34,7 +34,7 @@ from typing import Any
 import platformdirs
 
 from ._errors import ConfigError
-from ._sparse import Select
+from .methods import Select
 
 VERSION = 1
 ENV = "LIL_CALIBRATION"

@@ -4,11 +4,12 @@ import ctypes
 import warnings
 
 from . import _calibration, _native
-from ._dense import Dense, Probe
 from ._errors import ContextError, MethodWarning, NativeError
-from ._sparse import FUSED_DENSE_AUTO, Method, Reselect, Select, SparseInfo
+from ._info import SparseInfo
 from .llama_cpp import _internals as internals
 from .llama_cpp import llama_cpp as bindings
+from .methods import FUSED_DENSE_AUTO, Method, Reselect, Select
+from .methods.dense import Dense, Probe
 
 # ggml_type -> values per block, bytes per block
 _BLOCKS = {
@@ -111,7 +112,7 @@ class SparseContext(internals.LlamaContext):
         assert info is not None
         n_layer = info.n_layer
         mass = (ctypes.c_float * (n_layer * n_layer))()
-        n = _native.lib.lil_probe_get(self.ctx, method.code, mass, len(mass))
+        n = _native.lib.lil_probe_get(self.ctx, method.code(), mass, len(mass))
         if n < 0:
             raise NativeError(f"lil_probe_get: {_native.last_error()}")
         return [mass[c * n : (c + 1) * n] for c in range(n)]

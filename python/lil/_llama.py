@@ -18,6 +18,7 @@ from ._context import SparseContext, full_info, make_context, memory_lack
 from ._errors import (
     BusyError,
     CalibrationWarning,
+    ClosedError,
     ConfigError,
     ContextFullError,
     MemoryWarning,
@@ -25,14 +26,14 @@ from ._errors import (
     PromptError,
 )
 from ._gate import Gate
-from ._guardian import Guardian
+from ._guardian import Guardian, resolve_guardian
+from ._info import SparseInfo
 from ._native import lib
-from ._resolve import resolve_guardian, resolve_sparse
-from ._sparse import Evict, Method, SparseInfo
 from ._watch import Watch, WatchedSampler
 from .llama_cpp import _internals as internals
 from .llama_cpp import llama as bindings
 from .llama_cpp import llama_cpp as native
+from .methods import Evict, Method, resolve_sparse
 
 _STOCK = inspect.signature(bindings.Llama.__init__).parameters
 # Keywords that the bindings' own server still passes and that no version reads.
@@ -128,9 +129,9 @@ class Llama(bindings.Llama):
 
     Args:
         model_path: Path to the GGUF file.
-        sparse: None for full attention; a method, such as `Quest(budget=512)`; or the name of one, for its defaults:
-            "sink", "h2o", "tova", "rkv", "quest", "infllm", "tidal", "lessismore" or "raas". A method needs
-            FlashAttention, which is then on whatever `flash_attn` says.
+        sparse: None for full attention; a method, such as `Quest(budget=512)`; or the name of one, such as "quest", for
+            its defaults (`lil.methods.METHODS` has them all). A method needs FlashAttention, which is then on whatever
+            `flash_attn` says.
         fused_dense: Whether decode steps that attend to everything, the layers of a method that do, and the evicting
             methods over what they hold run through our fused op, which is faster: the same result within rounding.
             False: llama.cpp's attention, bit for bit. None: the op where it is known to be faster, on the CPU; anything
@@ -270,7 +271,8 @@ class Llama(bindings.Llama):
                     "shorten the prompt, lower max_tokens, or make the Llama with a larger n_ctx"
                 )
             if not tokens:
-                return super().eval(tokens)
+                super().eval(tokens)
+                return
             # drafts are told from a prompt by who sends them
             drafts = self._pending is not None and not self._in_prompt
             declared = self._logits_all and (self._in_prompt or (len(tokens) > 1 and not drafts))
@@ -286,7 +288,7 @@ class Llama(bindings.Llama):
                 # part of the batch may have been taken, and other tokens evicted for it
                 if isinstance(self.sparse, Evict):
                     self._ctx.kv_cache_clear()
-                    self.reset()
+                    self.reset()  # type: ignore[no-untyped-call]
                 raise
             finally:
                 if declared:
@@ -496,7 +498,7 @@ class Llama(bindings.Llama):
     # Pickling
 
     def __getstate__(self) -> dict[str, Any]:
-        state = super().__getstate__()
+        state = super().__getstate__()  # type: ignore[no-untyped-call]
         if self._flash_attn_free:
             state["flash_attn"] = None
         return {

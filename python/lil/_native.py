@@ -102,8 +102,12 @@ class GuardianReport(ctypes.Structure):
 
 _PROTOTYPES: dict[str, tuple[object, list[object]]] = {
     "lil_last_error": (c_char_p, []),
+    "lil_version": (c_char_p, []),
     "lil_n_threads": (c_int32, []),
     "lil_sparse_default_params": (SparseParams, [c_int]),
+    "lil_sparse_get_name": (c_char_p, [c_int]),
+    "lil_sparse_find": (c_int, [c_char_p]),
+    "lil_sparse_evicts": (c_bool, [c_int]),
     "lil_init_from_model": (
         c_void_p,
         [_bindings.llama_model_p_ctypes, _bindings.llama_context_params, SparseParams],

@@ -43,7 +43,7 @@ def load(llama: Llama, state: Any) -> None:
     """
     n_tokens = _check(llama, state)
     before = _read(llama)
-    logger.last_errors.clear()  # type: ignore[attr-defined]
+    logger.last_errors.clear()
     if not _write(llama, state.llama_state):
         reason = _reason()
         saved_by, mine = getattr(state, "saved_by", None), _who(llama)
@@ -51,7 +51,7 @@ def load(llama: Llama, state: Any) -> None:
             reason += f"; it was saved with sparse={saved_by['sparse']}, and this model has sparse={mine['sparse']}"
         if not _write(llama, before):  # it came from this very context
             llama._ctx.kv_cache_clear()
-            llama.reset()
+            llama.reset()  # type: ignore[no-untyped-call]
             reason += "; what was there before could not be restored either, and is gone"
         raise StateError(f"the state does not fit: {reason}")
     if llama._logits_all:
@@ -112,12 +112,12 @@ def _read(llama: Llama) -> bytes:
 def _write(llama: Llama, data: bytes) -> bool:
     """Whether it was taken, and all of it."""
     array = ctypes.cast(ctypes.c_char_p(data), ctypes.POINTER(ctypes.c_uint8))  # the library only reads
-    return bool(native.llama_state_set_data(llama._ctx.ctx, array, len(data)) == len(data))  # type: ignore[arg-type]
+    return bool(native.llama_state_set_data(llama._ctx.ctx, array, len(data)) == len(data))
 
 
 def _reason() -> str:
     """What the library said while it refused, or that it said nothing: it left bytes over."""
-    said = list(logger.last_errors)  # type: ignore[attr-defined]
+    said = list(logger.last_errors)
     lines = [line.strip().partition(": ")[2] or line.strip() for line in said]
     lines = [line.removeprefix("error loading state: ") for line in lines if line]
     reason = "; ".join(lines)

@@ -68,7 +68,7 @@ class Watch:
         self._array.selected = 0
         self._array.sorted = False
         bindings.llama_sampler_apply(self._sampler, ctypes.byref(self._array))
-        token = int(self._array.data[max(self._array.selected, 0)].id)  # type: ignore[call-overload]
+        token = int(self._array.data[max(self._array.selected, 0)].id)
         bindings.llama_sampler_accept(self._sampler, token)
         return token
 

@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from . import H2O, Guardian, LilError, Llama, Sink
-from ._sparse import Evict
+from .methods import Evict
 
 QUESTION = "Explain how rain forms, and why it falls in drops."
 LOOP = "Write a poem about the sea that has one hundred lines."

@@ -23,6 +23,11 @@
 extern "C" {
 #endif
 
+// The version of lil.cpp, of this header and of the library that runs.
+#define LIL_VERSION "0.1.0"
+
+LLAMA_API const char * lil_version(void);
+
 // The message of the last call of this thread that failed. Never NULL; valid until the thread's next lil_* call.
 LLAMA_API const char * lil_last_error(void);
 
@@ -47,28 +52,53 @@ LLAMA_API int32_t lil_n_threads(void);
 //   select  everything is kept, and each step reads a part. The cache is llama.cpp's own, with all it can do
 //
 
+// Every method, X(NAME, name, number): LIL_SPARSE_NAME = number, and what every door calls it. One list, from which the
+// enum and every table is made.
+//
+//   evict
+//     sink        StreamingLLM, arXiv 2309.17453: the first n_sink tokens and the last B - n_sink
+//     h2o         arXiv 2306.14048: the last `recent` tokens and those with the most accumulated attention
+//     tova        arXiv 2401.06104: the tokens that the last query attended to most, one set for all heads
+//     rkv         arXiv 2505.24133: tokens that are attended to and do not repeat others, cut every `buffer`
+//   select
+//     quest       arXiv 2406.10774: pages of 16 by a bound on q.k
+//     infllm      arXiv 2402.04617: first tokens, a local window, blocks by representative keys
+//     tidal       TidalDecode, arXiv 2410.05076: tokens by q.k of two layers, per KV head
+//     lessismore  arXiv 2508.07101: tokens by q.k of two layers, one set for all heads
+//     raas        arXiv 2502.11147: pages of 16 with time stamps; a page once left out stays out
+//   none
+//     dense       full attention through the fused op: every step reads everything
+//     probe       full attention that measures re-selection layers, see lil_probe_get()
+// clang-format off
+#define LIL_SPARSE_METHODS(X) \
+    X(SINK,       sink,        1) \
+    X(H2O,        h2o,         2) \
+    X(TOVA,       tova,        7) \
+    X(RKV,        rkv,         8) \
+    X(QUEST,      quest,       3) \
+    X(INFLLM,     infllm,      4) \
+    X(TIDAL,      tidal,       5) \
+    X(LESSISMORE, lessismore,  6) \
+    X(RAAS,       raas,        9) \
+    X(DENSE,      dense,      10) \
+    X(PROBE,      probe,      11)
+// clang-format on
+
 enum lil_sparse_method {
-    LIL_SPARSE_NONE       = 0, // full attention, see fused_dense
-
-    // evict
-    LIL_SPARSE_SINK       = 1, // StreamingLLM, arXiv 2309.17453: the first n_sink tokens and the last B - n_sink
-    // arXiv 2306.14048: the last `recent` tokens and those with the most accumulated attention
-    LIL_SPARSE_H2O        = 2,
-    // arXiv 2401.06104: the tokens that the last query attended to most, one set for all heads
-    LIL_SPARSE_TOVA       = 7,
-    // arXiv 2505.24133: tokens that are attended to and do not repeat others, cut every `buffer`
-    LIL_SPARSE_RKV        = 8,
-
-    // select
-    LIL_SPARSE_QUEST      = 3, // arXiv 2406.10774: pages of 16 by a bound on q.k
-    LIL_SPARSE_INFLLM     = 4, // arXiv 2402.04617: first tokens, a local window, blocks by representative keys
-    LIL_SPARSE_TIDAL      = 5, // TidalDecode, arXiv 2410.05076: tokens by q.k of two layers, per KV head
-    LIL_SPARSE_LESSISMORE = 6, // arXiv 2508.07101: tokens by q.k of two layers, one set for all heads
-    LIL_SPARSE_RAAS       = 9, // arXiv 2502.11147: pages of 16 with time stamps; a page once left out stays out
-
-    LIL_SPARSE_DENSE      = 10, // full attention through the fused op: every step reads everything
-    LIL_SPARSE_PROBE      = 11, // full attention that measures re-selection layers, see lil_probe_get()
+    LIL_SPARSE_NONE = 0, // full attention, see fused_dense
+#define LIL_SPARSE_METHOD(NAME, name, number) LIL_SPARSE_##NAME = number,
+    LIL_SPARSE_METHODS(LIL_SPARSE_METHOD)
+#undef LIL_SPARSE_METHOD
 };
+
+// A method's name, as every door spells it: "h2o", "quest". NULL: there is none of that number, or it is NONE.
+LLAMA_API const char * lil_sparse_get_name(enum lil_sparse_method method);
+
+// The method of a name; NONE: there is none.
+LLAMA_API enum lil_sparse_method lil_sparse_find(const char * name);
+
+// Whether it is one of the evict family.
+LLAMA_API bool lil_sparse_evicts(enum lil_sparse_method method);
 
 enum lil_positions {
     LIL_POSITIONS_ABSOLUTE = 0, // keys keep the RoPE position they were written with

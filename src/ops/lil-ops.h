@@ -38,12 +38,12 @@ enum lil_step_field {
 };
 
 // prompt queries that prompt_scores = window counts
-#define LIL_H2O_WINDOW 64
+#define LIL_PROMPT_WINDOW 64
 
 // the constants of one layer, kept by the cache as long as it lives
-struct lil_h2o_layer {
+struct lil_evict_layer {
     int32_t n_head_kv;
-    int32_t n_part;   // partial sums of lil_h2o_score, at least 1
+    int32_t n_score_part; // partial sums of score_prompt, at least 1
     float   scale;    // of q.k
     float   softcap;  // 0: none
 
@@ -114,7 +114,7 @@ struct lil_select_layer {
     int32_t block;      // InfLLM
     int32_t n_repr;     // InfLLM
     float   ratio;      // RaaS: share of the pages that are stamped
-    int32_t n_part;     // InfLLM: partial sums of infllm_score_prompt, at least 1
+    int32_t n_score_part; // InfLLM: partial sums of infllm_score_prompt, at least 1
 };
 
 // The CPU's work of lil_ops::attn: [n_embd_head_v + 2, n_head, n_chunk, n_steps] partial results (the sum of exp(x -
@@ -143,12 +143,12 @@ struct lil_ops_shape {
 };
 
 // The ops of a backend. Null: the backend has no kernel for that op, and methods that need it have no fused form there.
-// userdata is a pointer to the layer's constants, lil_h2o_layer or lil_select_layer; a GPU's dispatcher reads it on the
-// host. All run with any number of threads and hold no state.
+// userdata is a pointer to the layer's constants, lil_evict_layer or lil_select_layer; a GPU's dispatcher reads it on
+// the host. All run with any number of threads and hold no state.
 struct lil_ops {
     const char * name; // of the backend
 
-    // whether `part` of h2o_score_prompt and infllm_score_prompt may have more than one part
+    // whether `part` of score_prompt and infllm_score_prompt may have more than one part
     bool has_parts;
 
     // attn's work: floats in all, and where the logits begin, which are [n_max, n_head, n_steps] everywhere. The
@@ -166,24 +166,24 @@ struct lil_ops {
     // Before a step: drops LIL_STEP_EVICT tokens of each KV head, those with the lowest scores among the unprotected
     // (of equal ones the older first), and moves the last tokens into the holes. shared: the same ones in every head.
     //   dst = pos (in place), src = { pos, K, V, score, steps }
-    ggml_custom_op_t h2o_evict;
+    ggml_custom_op_t evict_slots;
 
     // The last query of each step: sets the new slots' positions, score 0, and adds to every score that query's
     // attention (softmax over the slots used, summed over the query heads of the group). last: every score begins at 0.
     // Otherwise for decode steps.
     //   dst = score (in place), src = { score, q, K, pos, steps }; q F32 [n_embd_head, n_head, n_steps]
-    ggml_custom_op_t h2o_score;
+    ggml_custom_op_t score_step;
 
     // The same for prompts of LIL_STEP_NEW tokens, in two ops: the attention summed over the queries, then added.
-    //   dst = part F32 [n_kv, n_head_kv, n_part, n_steps], src = { q, K, steps }; q F32 [n_embd_head, n_head,
+    //   dst = part F32 [n_kv, n_head_kv, n_score_part, n_steps], src = { q, K, steps }; q F32 [n_embd_head, n_head,
     //   n_new*n_steps] dst = score (in place), src = { score, part, pos, steps }
-    ggml_custom_op_t h2o_score_prompt;
-    ggml_custom_op_t h2o_score_add;
+    ggml_custom_op_t score_prompt;
+    ggml_custom_op_t score_add;
 
-    // The LIL_STEP_WIN last prompt queries, kept in win [n_embd_head*n_head, LIL_H2O_WINDOW, n_stream], position p in
-    // row p % LIL_H2O_WINDOW: adds their attention over the slots used to the scores.
+    // The LIL_STEP_WIN last prompt queries, kept in win [n_embd_head*n_head, LIL_PROMPT_WINDOW, n_stream], position p
+    // in row p % LIL_PROMPT_WINDOW: adds their attention over the slots used to the scores.
     //   dst = score (in place), src = { score, win, K, pos, steps }
-    ggml_custom_op_t h2o_score_window;
+    ggml_custom_op_t score_window;
 
     //
     // select; userdata is a lil_select_layer. Ties go to the newer token, page or block.
@@ -225,7 +225,7 @@ struct lil_ops {
     // The same for prompts of LIL_SEL_NEW tokens, in two ops. Query i of the new ones, of rank r = T - NEW + i, sees
     // ranks [0, r]; what it gives to ranks (r - n_recent, r] counts. part begins at rank max(0, T - NEW - n_recent +
     // 1).
-    //   dst = part F32 [n_recent + n_new, n_head_kv, n_part, n_steps], src = { q, K, cells, steps }
+    //   dst = part F32 [n_recent + n_new, n_head_kv, n_score_part, n_steps], src = { q, K, cells, steps }
     //   dst = score (in place), src = { score, part, cells, steps }
     ggml_custom_op_t infllm_score_prompt;
     ggml_custom_op_t infllm_score_add;
@@ -255,14 +255,14 @@ struct lil_ops {
     ggml_custom_op_t raas_select;
 
     //
-    // evict, again; userdata is a lil_h2o_layer
+    // evict, again; userdata is a lil_evict_layer
     //
 
     // The new slots' positions, score 0.
     //   dst = score (in place), src = { score, pos, steps }
     ggml_custom_op_t new_slots;
 
-    // R-KV, for steps that evict: every score is lambda*I - (1 - lambda)*R over the slots used, see lil-method-rkv.cpp.
+    // R-KV, for steps that evict: every score is lambda*I - (1 - lambda)*R over the slots used, see evict/rkv.cpp.
     // The last LIL_STEP_WIN queries are kept in ring [n_embd_head*n_head, n_ring, n_stream], position p in row p %
     // n_ring.
     //   dst = score (in place), src = { score, ring, K, pos, steps }
@@ -271,7 +271,7 @@ struct lil_ops {
 
 // every op, for X(name)
 #define LIL_OPS(X) \
-    X(h2o_evict) X(h2o_score) X(h2o_score_prompt) X(h2o_score_add) X(h2o_score_window) \
+    X(evict_slots) X(score_step) X(score_prompt) X(score_add) X(score_window) \
     X(attn) X(attn_join) X(page_bounds) X(page_scores) X(page_select) X(tidal_select) X(lessismore_select) \
     X(infllm_score) X(infllm_score_prompt) X(infllm_score_add) X(block_repr) X(block_scores) X(block_select) \
     X(raas_stamp) X(raas_select) X(new_slots) X(rkv_score)

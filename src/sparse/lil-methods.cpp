@@ -2,23 +2,62 @@
 
 #include "llama-impl.h"
 
-const lil_method * lil_find_method(lil_sparse_method method) {
-    static const lil_method * const all[] = {
-        &lil_method_sink, &lil_method_h2o, &lil_method_tova, &lil_method_rkv,
-        &lil_method_quest, &lil_method_infllm, &lil_method_tidal, &lil_method_lessismore, &lil_method_raas,
-        &lil_method_dense, &lil_method_probe,
-    };
+#include <cstring>
 
-    for (const auto * m : all) {
-        if (m->method == method) {
-            return m;
+namespace {
+
+struct entry {
+    const char       * name;
+    const lil_method * method;
+};
+
+const entry ALL[] = {
+#define LIL_METHOD(NAME, name, number) { #name, &lil_method_##name },
+    LIL_SPARSE_METHODS(LIL_METHOD)
+#undef LIL_METHOD
+};
+
+}
+
+const lil_method * lil_find_method(lil_sparse_method method) {
+    for (const auto & e : ALL) {
+        if (e.method->method == method) {
+            return e.method;
         }
     }
 
     return nullptr;
 }
 
+const char * lil_sparse_get_name(lil_sparse_method method) {
+    for (const auto & e : ALL) {
+        if (e.method->method == method) {
+            return e.name;
+        }
+    }
+
+    return nullptr;
+}
+
+lil_sparse_method lil_sparse_find(const char * name) {
+    for (const auto & e : ALL) {
+        if (name && strcmp(e.name, name) == 0) {
+            return e.method->method;
+        }
+    }
+
+    return LIL_SPARSE_NONE;
+}
+
+bool lil_sparse_evicts(lil_sparse_method method) {
+    const auto * m = lil_find_method(method);
+
+    return m && m->evicts;
+}
+
 lil_sparse_params lil_sparse_default_params(lil_sparse_method method) {
+    const auto * m = lil_find_method(method);
+
     lil_sparse_params res = {};
 
     res.method        = method;
@@ -30,13 +69,11 @@ lil_sparse_params lil_sparse_default_params(lil_sparse_method method) {
     res.fused_dense   = LIL_FUSED_DENSE_AUTO;
     res.n_init        = 4;
     res.n_repr        = 4;
-    res.ratio         = method == LIL_SPARSE_RAAS ? 0.5f : 0.25f;
+    res.ratio         = m ? m->ratio : 0.25f;
     res.buffer        = 128;
     res.n_obs         = 8;
     res.lambda        = 0.1f;
     res.threshold     = 0.5f;
-
-    const auto * m = lil_find_method(method);
     res.kept_prompts  = m && m->evicts ? 2 : 0;
 
     return res;
@@ -53,15 +90,11 @@ std::string lil_check_params(const lil_sparse_params & p) {
         return err;
     }
 
-    const lil_positions other = p.method == LIL_SPARSE_SINK ? LIL_POSITIONS_CACHE
-            : p.method == LIL_SPARSE_INFLLM ? LIL_POSITIONS_CLIPPED
-                                                            : LIL_POSITIONS_ABSOLUTE;
-
-    if (p.positions != LIL_POSITIONS_ABSOLUTE && p.positions != other) {
+    if (p.positions != LIL_POSITIONS_ABSOLUTE && p.positions != m->positions) {
         return format("positions = %d: 0 (absolute)%s", p.positions,
-                other == LIL_POSITIONS_CACHE ? " or 1 (cache)"
-                        : other == LIL_POSITIONS_CLIPPED ? " or 2 (clipped)"
-                                                         : " only with this method");
+                m->positions == LIL_POSITIONS_CACHE ? " or 1 (cache)"
+                        : m->positions == LIL_POSITIONS_CLIPPED ? " or 2 (clipped)"
+                                                                : " only with this method");
     }
     if (p.budget > INT32_MAX || p.capacity > INT32_MAX) {
         return format("budget = %u, capacity = %u: at most %d", p.budget, p.capacity, INT32_MAX);

@@ -24,7 +24,7 @@ struct lil_cache_args {
     lil_sparse_params params; // evict: complete, capacity and recent are set
 };
 
-// A method: one file each, lil-method-*.cpp. See docs/methods.md for how to add one.
+// A method: one file each, evict/<name>.cpp or select/<name>.cpp. See docs/methods.md for how to add one.
 struct lil_method {
     lil_sparse_method method;
 
@@ -37,20 +37,18 @@ struct lil_method {
     lil_needs (*needs)(const lil_sparse_params & params);
 
     llama_kv_cache * (*make)(const lil_cache_args & args);
+
+    // what positions may be, beside absolute
+    lil_positions positions = LIL_POSITIONS_ABSOLUTE;
+
+    // LessIsMore's ratio, and RaaS's
+    float ratio = 0.25f;
 };
 
-extern const lil_method lil_method_sink;
-extern const lil_method lil_method_h2o;
-extern const lil_method lil_method_tova;
-extern const lil_method lil_method_rkv;
-
-extern const lil_method lil_method_quest;
-extern const lil_method lil_method_infllm;
-extern const lil_method lil_method_tidal;
-extern const lil_method lil_method_lessismore;
-extern const lil_method lil_method_raas;
-extern const lil_method lil_method_dense;
-extern const lil_method lil_method_probe;
+// each is defined in the method's file
+#define LIL_METHOD(NAME, name, number) extern const lil_method lil_method_##name;
+LIL_SPARSE_METHODS(LIL_METHOD)
+#undef LIL_METHOD
 
 // null: there is none of that number
 const lil_method * lil_find_method(lil_sparse_method method);

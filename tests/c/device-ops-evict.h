@@ -17,7 +17,7 @@ struct evict_cache {
     ggml_tensor * pos;
     ggml_tensor * steps;
 
-    lil_h2o_layer layer = {};
+    lil_evict_layer layer = {};
 
     // same: every head holds the same tokens
     evict_cache(op_test_case & t, int n_embd, int n_embd_v, ggml_type type_k, ggml_type type_v, int n_slots, int levels,
@@ -47,7 +47,7 @@ struct evict_cache {
         }
 
         layer.n_head_kv = n_head_kv;
-        layer.n_part    = 1;
+        layer.n_score_part    = 1;
         layer.scale     = get_scale(n_embd, exact);
         layer.softcap   = rng()%4 == 0 ? 5.0f : 0.0f;
         layer.shared    = same;
@@ -57,7 +57,7 @@ struct evict_cache {
     int32_t * step(int s) { return row_i32(steps, s); }
 };
 
-static void test_h2o_evict(int n_slots, int n_evict) {
+static void test_evict_slots(int n_slots, int n_evict) {
     const bool same    = rand_bool();
     const int  levels  = LEVELS[rng()%5];
     const int  n_embd  = 32*rand_int(1, 2);
@@ -66,7 +66,7 @@ static void test_h2o_evict(int n_slots, int n_evict) {
     const ggml_type type_v = TYPES[rng()%5];
 
     char name[256];
-    snprintf(name, sizeof(name), "h2o_evict: %d of %d, %s/%s, same %d, levels %d", n_evict, n_slots,
+    snprintf(name, sizeof(name), "evict_slots: %d of %d, %s/%s, same %d, levels %d", n_evict, n_slots,
             ggml_type_name(type_k), ggml_type_name(type_v), same, levels);
     test_name = name;
 
@@ -93,12 +93,12 @@ static void test_h2o_evict(int n_slots, int n_evict) {
         }
     }
 
-    t.check_op(&lil_ops::h2o_evict, t.inplace(c.pos), { c.pos, c.k, c.v, c.score, c.steps }, &c.layer, 0.0);
+    t.check_op(&lil_ops::evict_slots, t.inplace(c.pos), { c.pos, c.k, c.v, c.score, c.steps }, &c.layer, 0.0);
 }
 
-static void test_h2o_score(int n_embd, int n_group, ggml_type type_k, int n_slots) {
+static void test_score_step(int n_embd, int n_group, ggml_type type_k, int n_slots) {
     char name[256];
-    snprintf(name, sizeof(name), "h2o_score: n_embd %d, group %d, %s, slots %d", n_embd, n_group,
+    snprintf(name, sizeof(name), "score_step: n_embd %d, group %d, %s, slots %d", n_embd, n_group,
             ggml_type_name(type_k), n_slots);
     test_name = name;
 
@@ -121,7 +121,7 @@ static void test_h2o_score(int n_embd, int n_group, ggml_type type_k, int n_slot
 
     ggml_tensor * q = t.tensor_q(n_embd, n_head, c.n_steps);
 
-    t.check_op(&lil_ops::h2o_score, t.inplace(c.score), { c.score, q, c.k, c.pos, c.steps }, &c.layer,
+    t.check_op(&lil_ops::score_step, t.inplace(c.score), { c.score, q, c.k, c.pos, c.steps }, &c.layer,
             get_tol(2e-5, c.layer.softcap));
     t.check_op(&lil_ops::new_slots, t.inplace(c.score), { c.score, c.pos, c.steps }, &c.layer, 0.0);
 
@@ -138,25 +138,25 @@ static void test_h2o_score(int n_embd, int n_group, ggml_type type_k, int n_slot
     ggml_tensor * part =
             t.tensor(GGML_TYPE_F32, n_kv, c.n_head_kv, device.ops->has_parts ? rand_int(1, 4) : 1, c.n_steps);
 
-    t.check_parts(&lil_ops::h2o_score_prompt, ref, part, { qs, c.k, c.steps }, &c.layer,
+    t.check_parts(&lil_ops::score_prompt, ref, part, { qs, c.k, c.steps }, &c.layer,
             std::vector<int>(c.n_steps, n_slots), get_tol(2e-5, c.layer.softcap));
 
     ggml_tensor * one = t.tensor_f32(0, 1.0f, n_kv, c.n_head_kv, 1, c.n_steps);
 
-    t.check_op(&lil_ops::h2o_score_add, t.inplace(c.score), { c.score, one, c.pos, c.steps }, &c.layer, 1e-6);
+    t.check_op(&lil_ops::score_add, t.inplace(c.score), { c.score, one, c.pos, c.steps }, &c.layer, 1e-6);
 
     // every part counts
-    c.layer.n_part = (int) part->ne[2];
+    c.layer.n_score_part = (int) part->ne[2];
 
-    t.check_op(&lil_ops::h2o_score_add, t.inplace(c.score), { c.score, part, c.pos, c.steps }, &c.layer, 1e-6,
-            c.layer.n_part);
+    t.check_op(&lil_ops::score_add, t.inplace(c.score), { c.score, part, c.pos, c.steps }, &c.layer, 1e-6,
+            c.layer.n_score_part);
 
     // the window: the last queries before LIL_STEP_POS, which see the tokens up to their own
-    ggml_tensor * win = t.tensor_q(n_embd*n_head, LIL_H2O_WINDOW, c.n_stream);
+    ggml_tensor * win = t.tensor_q(n_embd*n_head, LIL_PROMPT_WINDOW, c.n_stream);
 
     for (int s = 0; s < c.n_steps; ++s) {
         c.step(s)[LIL_STEP_BEFORE] = n_slots;
-        c.step(s)[LIL_STEP_WIN]    = rand_bool() ? 0 : n_group <= 2 ? rand_int(1, LIL_H2O_WINDOW) : rand_int(1, 5);
+        c.step(s)[LIL_STEP_WIN]    = rand_bool() ? 0 : n_group <= 2 ? rand_int(1, LIL_PROMPT_WINDOW) : rand_int(1, 5);
         c.step(s)[LIL_STEP_POS]    = 100 + rand_int(0, 100); // no query before position 0
 
         // a token that every query sees
@@ -169,11 +169,11 @@ static void test_h2o_score(int n_embd, int n_group, ggml_type type_k, int n_slot
         }
     }
 
-    t.check_op(&lil_ops::h2o_score_window, t.inplace(c.score), { c.score, win, c.k, c.pos, c.steps }, &c.layer,
+    t.check_op(&lil_ops::score_window, t.inplace(c.score), { c.score, win, c.k, c.pos, c.steps }, &c.layer,
             get_tol(5e-5, c.layer.softcap));
 }
 
-// R-KV by the text of lil-method-rkv.cpp, in F64: one head's keys in order of position, as unit vectors and as they are
+// R-KV by the text of evict/rkv.cpp, in F64: one head's keys in order of position, as unit vectors and as they are
 struct rkv_head {
     int n;
     int n_embd;
@@ -239,7 +239,7 @@ struct rkv_head {
 
     // by slot; q: the first of a group's query heads at position p
     template <typename Q>
-    std::vector<double> get_importance(const lil_h2o_layer & layer, int p0, int p1, int n_group, Q && q) const {
+    std::vector<double> get_importance(const lil_evict_layer & layer, int p0, int p1, int n_group, Q && q) const {
         std::vector<double> mean(n, 0.0);
 
         for (int p = p0; p < p1; ++p) {
@@ -388,12 +388,12 @@ static void test_rkv(int n_embd, int n_group, ggml_type type_k, int n_slots, flo
     }
 }
 
-static void test_h2o_evict_all() {
+static void test_evict_slots_all() {
     for (int n_slots : { 1, 2, 31, 32, 33, 64, 257, 1000, 3000 }) {
         for (int n_evict : { 1, 2, 31, 32, 33, 200, 1000, 1024, 1030, 2000 }) {
             if (n_evict <= n_slots && is_wanted()) {
-                test_h2o_evict(n_slots, n_evict);
-                test_h2o_evict(n_slots, n_evict);
+                test_evict_slots(n_slots, n_evict);
+                test_evict_slots(n_slots, n_evict);
             }
         }
     }
@@ -401,16 +401,16 @@ static void test_h2o_evict_all() {
     // more moves than are planned at once
     for (int n_evict : { 2000, 2500, 3000 }) {
         if (is_wanted()) {
-            test_h2o_evict(5000, n_evict);
+            test_evict_slots(5000, n_evict);
         }
     }
 }
 
-static void test_h2o_score_all() {
+static void test_score_step_all() {
     for (int n_embd : { 64, 80, 96, 112, 128, 256 }) {
         for (int n_group : GROUPS) {
             if (is_wanted()) {
-                test_h2o_score(n_embd, n_group, rand_type(n_embd),
+                test_score_step(n_embd, n_group, rand_type(n_embd),
                         n_group <= 2 && rand_bool() ? rand_int(1, 300) : SIZES[rng()%7]);
             }
         }

@@ -88,7 +88,7 @@ static void test_infllm_score_prompt(int n_embd, int n_group, ggml_type type_k, 
     layer.n_recent  = rand_bool() ? rand_int(1, 20) : n_max + rand_int(-1, 1) > 0 ? n_max + rand_int(0, 1) : 1;
     layer.scale     = get_scale(n_embd, true);
     layer.softcap   = rng()%4 == 0 ? 5.0f : 0.0f;
-    layer.n_part    = 1;
+    layer.n_score_part    = 1;
 
     char name[256];
     snprintf(name, sizeof(name),
@@ -111,10 +111,10 @@ static void test_infllm_score_prompt(int n_embd, int n_group, ggml_type type_k, 
             get_tol(2e-5, layer.softcap));
 
     // every part counts
-    layer.n_part = (int) part->ne[2];
+    layer.n_score_part = (int) part->ne[2];
 
     t.check_op(&lil_ops::infllm_score_add, t.inplace(c.score), { c.score, part, seq.cells, seq.steps }, &layer, 1e-6,
-            layer.n_part);
+            layer.n_score_part);
 }
 
 static void test_blocks(int n_embd, int n_group, ggml_type type_k) {

@@ -13,9 +13,9 @@
 #include "../../src/ops/cuda/block-repr.cu"
 #include "../../src/ops/cuda/block-scores.cu"
 #include "../../src/ops/cuda/block-select.cu"
-#include "../../src/ops/cuda/h2o-evict.cu"
-#include "../../src/ops/cuda/h2o-score-prompt.cu"
-#include "../../src/ops/cuda/h2o-score.cu"
+#include "../../src/ops/cuda/evict-slots.cu"
+#include "../../src/ops/cuda/score-prompt.cu"
+#include "../../src/ops/cuda/score.cu"
 #include "../../src/ops/cuda/infllm-score-prompt.cu"
 #include "../../src/ops/cuda/infllm-score.cu"
 #include "../../src/ops/cuda/lessismore-select.cu"
@@ -242,10 +242,10 @@ static bool emu_gpu_replays(const ggml_cgraph * cgraph) {
         if (node->op == GGML_OP_CUSTOM) {
             const std::string op = emu_gpu_op_name(node);
             const bool evicts =
-                    op == "h2o_evict" || op == "rkv_score" || op == "new_slots" || op.rfind("h2o_score", 0) == 0;
+                    op == "evict_slots" || op == "rkv_score" || op == "new_slots" || op.rfind("score_step", 0) == 0;
 
             add(now.layers, lil_get_node_params(node).userdata,
-                    evicts ? sizeof(lil_h2o_layer) : sizeof(lil_select_layer));
+                    evicts ? sizeof(lil_evict_layer) : sizeof(lil_select_layer));
         }
     }
 

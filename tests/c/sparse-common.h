@@ -70,6 +70,28 @@ static inline options make_options(lil_sparse_method method, uint32_t budget) {
     return o;
 }
 
+enum class family { EVICT = 1, SELECT = 2, BOTH = 3 };
+
+// the methods of the library's list that the model can have
+static inline std::vector<lil_sparse_method> get_methods(family f = family::BOTH) {
+    std::vector<lil_sparse_method> res;
+
+    for (int i = LIL_SPARSE_NONE + 1; lil_sparse_get_name((lil_sparse_method) i); ++i) {
+        const auto m = (lil_sparse_method) i;
+
+        const bool is_method = m != LIL_SPARSE_DENSE && m != LIL_SPARSE_PROBE;
+        const bool reselects = m == LIL_SPARSE_TIDAL || m == LIL_SPARSE_LESSISMORE;
+
+        const auto of = lil_sparse_evicts(m) ? family::EVICT : family::SELECT;
+
+        if (is_method && ((int) f & (int) of) && (!reselects || sparse_layers.size() > 4)) {
+            res.push_back(m);
+        }
+    }
+
+    return res;
+}
+
 static inline llama_context_params make_cparams(const options & o) {
     llama_context_params cparams = llama_context_default_params();
 

@@ -4,12 +4,12 @@
 
 #include "cuda-common.h"
 
-#include "../../src/ops/cuda/h2o-evict.cu"
-#include "../../src/ops/cuda/h2o-score-prompt.cu"
-#include "../../src/ops/cuda/h2o-score.cu"
+#include "../../src/ops/cuda/evict-slots.cu"
+#include "../../src/ops/cuda/score-prompt.cu"
+#include "../../src/ops/cuda/score.cu"
 #include "../../src/ops/cuda/rkv.cu"
 
-static void test_h2o_score() {
+static void test_score_step() {
     const int n_embd    = pick({ 32, 64, 80, 96, 128, 256 });
     const int n_head_kv = rand_int(1, 3);
     const int n_group   = pick({ 1, 2, 3, 4, 7, 8, 16 });
@@ -19,7 +19,7 @@ static void test_h2o_score() {
     const int capacity  = pick({ 1, 32, 100, 255, 256, 257, 600 });
     const int n_sm      = pick({ 1, 4, 20, 132 });
 
-    lil_h2o_layer layer = {};
+    lil_evict_layer layer = {};
     layer.n_head_kv = n_head_kv;
     layer.scale     = 1.0f/sqrtf((float) n_embd);
     layer.softcap   = rng()%4 ? 0.0f : 5.0f;
@@ -27,7 +27,7 @@ static void test_h2o_score() {
 
     const ggml_type type = rng()%2 ? GGML_TYPE_F16 : rand_type(n_embd);
 
-    test_name = "h2o_score: n_embd " + std::to_string(n_embd) + ", group " + std::to_string(n_group) + ", capacity " +
+    test_name = "score_step: n_embd " + std::to_string(n_embd) + ", group " + std::to_string(n_group) + ", capacity " +
             std::to_string(capacity) + ", " + ggml_type_name(type);
 
     tensor q    (GGML_TYPE_F32, n_embd, n_head, n_steps);
@@ -88,11 +88,11 @@ static void test_h2o_score() {
 
     const auto pos_before = get_bytes(pos);
 
-    CHECK(lil_cuda_h2o_score_supports(layer, score, q, k.t, pos, steps));
+    CHECK(lil_cuda_score_step_supports(layer, score, q, k.t, pos, steps));
 
-    tensor scratch(GGML_TYPE_F32, (int64_t) lil_cuda_h2o_score_n_scratch(q, k.t, steps));
+    tensor scratch(GGML_TYPE_F32, (int64_t) lil_cuda_score_step_n_scratch(q, k.t, steps));
 
-    lil_cuda_h2o_score(layer, score, q, k.t, pos, steps, (float *) scratch.data, n_sm, nullptr);
+    lil_cuda_score_step(layer, score, q, k.t, pos, steps, (float *) scratch.data, n_sm, nullptr);
 
     CHECK(scratch.is_whole());
 
@@ -150,18 +150,18 @@ static void test_h2o_score() {
     CHECK(get_bytes(score) == get_bytes(want_s) && get_bytes(pos) == get_bytes(want_p));
 }
 
-static void test_h2o_evict() {
+static void test_evict_slots() {
     const int n_embd    = pick({ 32, 64, 96 });
     const int n_head_kv = rand_int(1, 3);
     const int n_steps   = rand_int(1, 2);
     const int n_stream  = n_steps + rand_int(0, 1);
     const int capacity  = pick({ 2, 33, 511, 512, 513, 1200 });
 
-    lil_h2o_layer layer = {};
+    lil_evict_layer layer = {};
     layer.n_head_kv = n_head_kv;
     layer.shared    = rng()%3 == 0;
 
-    test_name = "h2o_evict: capacity " + std::to_string(capacity) + (layer.shared ? ", shared" : "");
+    test_name = "evict_slots: capacity " + std::to_string(capacity) + (layer.shared ? ", shared" : "");
 
     tensor steps(GGML_TYPE_I32, LIL_STEP_COUNT, n_steps);
     tensor score(GGML_TYPE_F32, capacity, n_head_kv, n_stream);
@@ -253,9 +253,9 @@ static void test_h2o_evict() {
         }
     }
 
-    tensor scratch(GGML_TYPE_I32, (int64_t) lil_cuda_h2o_evict_n_scratch(layer, pos, steps));
+    tensor scratch(GGML_TYPE_I32, (int64_t) lil_cuda_evict_slots_n_scratch(layer, pos, steps));
 
-    lil_cuda_h2o_evict(layer, pos, k.t, v.t, score, steps, (int32_t *) scratch.data, nullptr);
+    lil_cuda_evict_slots(layer, pos, k.t, v.t, score, steps, (int32_t *) scratch.data, nullptr);
 
     CHECK(get_bytes(pos) == want_p);
     CHECK(get_bytes(score) == want_s);
@@ -308,7 +308,7 @@ static std::vector<double> get_received(int n_query, int n_group, int n_keys, in
     return res;
 }
 
-static void test_h2o_score_prompt() {
+static void test_score_prompt() {
     const int n_embd    = rand_embd();
     const int n_group   = pick({ 1, 3, 4, 7, 8, 16 });
     const int n_head_kv = rand_int(1, 2);
@@ -323,13 +323,13 @@ static void test_h2o_score_prompt() {
 
     const ggml_type type = rng()%2 ? GGML_TYPE_F16 : rand_type(n_embd);
 
-    test_name = "h2o_score_prompt: n_embd " + std::to_string(n_embd) + ", group " + std::to_string(n_group) +
+    test_name = "score_prompt: n_embd " + std::to_string(n_embd) + ", group " + std::to_string(n_group) +
             ", before " + std::to_string(n_before) + ", queries " + std::to_string(n_query) + ", " +
             ggml_type_name(type);
 
-    lil_h2o_layer layer = {};
+    lil_evict_layer layer = {};
     layer.n_head_kv = n_head_kv;
-    layer.n_part    = 1;
+    layer.n_score_part    = 1;
     layer.scale     = 1.0f/sqrtf((float) n_embd);
     layer.softcap   = rng()%4 ? 0.0f : 5.0f;
 
@@ -387,12 +387,12 @@ static void test_h2o_score_prompt() {
         }
     }
 
-    CHECK(lil_cuda_h2o_score_prompt_supports(layer, part, q, k.t, steps));
+    CHECK(lil_cuda_score_prompt_supports(layer, part, q, k.t, steps));
 
-    tensor scratch(GGML_TYPE_F32, (int64_t) lil_cuda_h2o_score_prompt_n_scratch(layer, part, q, steps, n_sm));
+    tensor scratch(GGML_TYPE_F32, (int64_t) lil_cuda_score_prompt_n_scratch(layer, part, q, steps, n_sm));
 
-    lil_cuda_h2o_score_prompt(layer, part, q, k.t, steps, (float *) scratch.data, n_sm, nullptr);
-    lil_cuda_h2o_score_add   (layer, score, part, pos, steps, nullptr);
+    lil_cuda_score_prompt(layer, part, q, k.t, steps, (float *) scratch.data, n_sm, nullptr);
+    lil_cuda_score_add   (layer, score, part, pos, steps, nullptr);
 
     CHECK(scratch.is_whole() && part.is_whole() && get_bytes(pos) == get_bytes(want_pos));
 
@@ -406,7 +406,7 @@ static void test_h2o_score_prompt() {
     }
 }
 
-static void test_h2o_score_window() {
+static void test_score_window() {
     const int n_embd    = rand_embd();
     const int n_group   = pick({ 1, 3, 4, 7, 8, 16 });
     const int n_head_kv = rand_int(1, 2);
@@ -417,15 +417,15 @@ static void test_h2o_score_window() {
 
     const ggml_type type = rng()%2 ? GGML_TYPE_F16 : rand_type(n_embd);
 
-    test_name = "h2o_score_window: n_embd " + std::to_string(n_embd) + ", group " + std::to_string(n_group) +
+    test_name = "score_window: n_embd " + std::to_string(n_embd) + ", group " + std::to_string(n_group) +
             ", capacity " + std::to_string(capacity) + ", " + ggml_type_name(type);
 
-    lil_h2o_layer layer = {};
+    lil_evict_layer layer = {};
     layer.n_head_kv = n_head_kv;
     layer.scale     = 1.0f/sqrtf((float) n_embd);
     layer.softcap   = rng()%4 ? 0.0f : 5.0f;
 
-    tensor win  (GGML_TYPE_F32, n_embd*n_group*n_head_kv, LIL_H2O_WINDOW, n_stream);
+    tensor win  (GGML_TYPE_F32, n_embd*n_group*n_head_kv, LIL_PROMPT_WINDOW, n_stream);
     tensor steps(GGML_TYPE_I32, LIL_STEP_COUNT, n_steps);
     tensor score(GGML_TYPE_F32, capacity, n_head_kv, n_stream);
     tensor pos  (GGML_TYPE_F32, capacity, n_head_kv, n_stream);
@@ -444,7 +444,7 @@ static void test_h2o_score_window() {
         const int strm  = n_stream - 1 - s;
         const int n     = s == 0 ? capacity : rand_int(1, capacity);
         const int p1    = n + rand_int(0, 200); // positions below
-        const int n_win = pick({ 0, 1, std::min(p1, 5), std::min(p1, LIL_H2O_WINDOW) });
+        const int n_win = pick({ 0, 1, std::min(p1, 5), std::min(p1, LIL_PROMPT_WINDOW) });
 
         int32_t * step = steps.i32(s);
         step[LIL_STEP_STREAM] = strm;
@@ -463,7 +463,7 @@ static void test_h2o_score_window() {
             const auto sum = get_received(
                     n_win, n_group, n, n_embd, layer.scale, layer.softcap,
                     [&](int i, int g) {
-                        return win.f32((p1 - n_win + i)%LIL_H2O_WINDOW, strm) + (h*n_group + g)*n_embd;
+                        return win.f32((p1 - n_win + i)%LIL_PROMPT_WINDOW, strm) + (h*n_group + g)*n_embd;
                     },
                     keys, [&](int i, int j) { return order[j] <= p1 - n_win + i; });
 
@@ -475,11 +475,11 @@ static void test_h2o_score_window() {
 
     const auto old_pos = get_bytes(pos);
 
-    CHECK(lil_cuda_h2o_score_window_supports(layer, score, win, k.t, pos, steps));
+    CHECK(lil_cuda_score_window_supports(layer, score, win, k.t, pos, steps));
 
-    tensor scratch(GGML_TYPE_F32, (int64_t) lil_cuda_h2o_score_window_n_scratch(layer, win, k.t, steps, n_sm));
+    tensor scratch(GGML_TYPE_F32, (int64_t) lil_cuda_score_window_n_scratch(layer, win, k.t, steps, n_sm));
 
-    lil_cuda_h2o_score_window(layer, score, win, k.t, pos, steps, (float *) scratch.data, n_sm, nullptr);
+    lil_cuda_score_window(layer, score, win, k.t, pos, steps, (float *) scratch.data, n_sm, nullptr);
 
     CHECK(scratch.is_whole() && score.is_whole() && get_bytes(pos) == old_pos);
 
@@ -519,7 +519,7 @@ static void test_mma() {
 }
 
 // one head's, by the definition; near: how close any similarity comes to the threshold
-static std::vector<double> get_rkv(const lil_h2o_layer & layer, const std::vector<std::vector<float>> & keys,
+static std::vector<double> get_rkv(const lil_evict_layer & layer, const std::vector<std::vector<float>> & keys,
         const std::vector<float> & pos, const std::vector<std::vector<std::vector<float>>> & queries, int p0,
         double & near) {
     const int n     = (int) keys.size();
@@ -597,7 +597,7 @@ static void test_rkv_score() {
     test_name = "rkv_score: n_embd " + std::to_string(n_embd) + ", group " + std::to_string(n_group) + ", capacity " +
             std::to_string(capacity) + ", ring " + std::to_string(n_ring) + ", " + ggml_type_name(type);
 
-    lil_h2o_layer layer = {};
+    lil_evict_layer layer = {};
     layer.n_head_kv = n_head_kv;
     layer.scale     = 1.0f/sqrtf((float) n_embd);
     layer.softcap   = rng()%4 ? 0.0f : 5.0f;
@@ -706,11 +706,11 @@ static void test_rkv_score() {
 
 int main(int argc, char ** argv) {
     run_tests("test-cuda-evict", argc, argv, {
-        { "h2o_score",        test_h2o_score,        100 },
-        { "h2o_evict",        test_h2o_evict,        200 },
+        { "score_step",        test_score_step,        100 },
+        { "evict_slots",        test_evict_slots,        200 },
         { "mma",              test_mma,              1 },
-        { "h2o_score_prompt", test_h2o_score_prompt, 80 },
-        { "h2o_score_window", test_h2o_score_window, 60 },
+        { "score_prompt", test_score_prompt, 80 },
+        { "score_window", test_score_window, 60 },
         { "rkv_score",        test_rkv_score,        80 },
     });
 

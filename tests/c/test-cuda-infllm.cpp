@@ -122,7 +122,7 @@ static void test_infllm_score_prompt() {
     layer.scale     = 1.0f/sqrtf((float) n_embd);
     layer.softcap   = rng()%4 ? 0.0f : 5.0f;
     layer.n_recent  = pick({ 1, 10, 64, 100, 200, 1000 });
-    layer.n_part    = 1;
+    layer.n_score_part    = 1;
 
     test_name = "infllm_score_prompt: n_embd " + std::to_string(n_embd) + ", group " + std::to_string(n_group) +
             ", n_max " + std::to_string(seq.n_max) + ", new " + std::to_string(n_new) + ", recent " +

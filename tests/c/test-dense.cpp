@@ -327,10 +327,8 @@ static void test_states() {
 static void test_methods() {
     test_name = __func__;
 
-    for (const lil_sparse_method method : { LIL_SPARSE_SINK, LIL_SPARSE_H2O, LIL_SPARSE_TOVA, LIL_SPARSE_RKV,
-                 LIL_SPARSE_QUEST, LIL_SPARSE_INFLLM, LIL_SPARSE_RAAS }) {
-        const bool evicts = method == LIL_SPARSE_SINK || method == LIL_SPARSE_H2O || method == LIL_SPARSE_TOVA ||
-                method == LIL_SPARSE_RKV;
+    for (const lil_sparse_method method : get_methods()) {
+        const bool evicts = lil_sparse_evicts(method);
 
         options o = make_auto(method);
         o.sparse.buffer = 16;

@@ -27,13 +27,12 @@ static const lil_sparse_method METHODS[] = {
 };
 
 static bool evicts(lil_sparse_method method) {
-    return method == LIL_SPARSE_SINK || method == LIL_SPARSE_H2O || method == LIL_SPARSE_TOVA ||
-            method == LIL_SPARSE_RKV;
+    return lil_sparse_evicts(method);
 }
 
 // an op that every decode step of every layer has; null: none
 static const char * get_op_of_steps(lil_sparse_method method) {
-    return method == LIL_SPARSE_SINK ? nullptr : evicts(method) ? "h2o_evict" : "attn_join";
+    return method == LIL_SPARSE_SINK ? nullptr : evicts(method) ? "evict_slots" : "attn_join";
 }
 
 static options make_method(lil_sparse_method method) {
@@ -307,9 +306,9 @@ static void test_launches() {
         launches          metal;
     } tests[] = {
         { LIL_SPARSE_SINK,       nullptr,             { 0, 4 }, { 0, 4 } },
-        { LIL_SPARSE_H2O,        "h2o_evict",         { 3, 3 }, { 2, 2 } },
-        { LIL_SPARSE_TOVA,       "h2o_evict",         { 3, 3 }, { 2, 2 } },
-        { LIL_SPARSE_RKV,        "h2o_evict",         { 3, 6 }, { 3, 4 } },
+        { LIL_SPARSE_H2O,        "evict_slots",         { 3, 3 }, { 2, 2 } },
+        { LIL_SPARSE_TOVA,       "evict_slots",         { 3, 3 }, { 2, 2 } },
+        { LIL_SPARSE_RKV,        "evict_slots",         { 3, 6 }, { 3, 4 } },
         { LIL_SPARSE_QUEST,      "page_select",       { 2, 3 }, { 2, 3 } },
         { LIL_SPARSE_INFLLM,     "block_select",      { 3, 4 }, { 3, 4 } },
         { LIL_SPARSE_TIDAL,      "tidal_select",      { 1, 1 }, { 1, 1 } },
@@ -497,14 +496,14 @@ static void test_missing() {
 
     // what exists in the fused form only
     emu_gpu.ops.raas_stamp       = nullptr;
-    emu_gpu.ops.h2o_score_window = nullptr;
+    emu_gpu.ops.score_window = nullptr;
 
     check_refused(model_gpu, make_method(LIL_SPARSE_RAAS),
             { "RaaS has the fused form only", EMU_GPU_NAME, "has no op raas_stamp" });
 
     o = make_method(LIL_SPARSE_H2O);
     o.sparse.prompt_scores = LIL_PROMPT_SCORES_WINDOW;
-    check_refused(model_gpu, o, { "window", EMU_GPU_NAME, "has no op h2o_score_window" });
+    check_refused(model_gpu, o, { "window", EMU_GPU_NAME, "has no op score_window" });
 
     // with the cache on the CPU all is as without a GPU
     llama_context_params cparams = make_cparams(o);

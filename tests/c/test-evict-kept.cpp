@@ -11,7 +11,7 @@ static std::vector<options> all_methods() {
     std::vector<options> res;
 
     for (const lil_form form : { LIL_FORM_FUSED, LIL_FORM_PORTABLE }) {
-        for (const lil_sparse_method method : { LIL_SPARSE_SINK, LIL_SPARSE_H2O, LIL_SPARSE_TOVA, LIL_SPARSE_RKV }) {
+        for (const lil_sparse_method method : get_methods(family::EVICT)) {
             res.push_back(make_options(method, BUDGET));
             res.back().sparse.form   = form;
             res.back().sparse.buffer = 9;

@@ -38,8 +38,8 @@ static const std::vector<op_test> TESTS = {
     { "raas",         test_raas,          300 },
     { "infllm",       test_infllm_all,    1   },
     { "infllm-steps", test_infllm_steps,  100 },
-    { "h2o-evict",    test_h2o_evict_all, 1   },
-    { "h2o-score",    test_h2o_score_all, 1   },
+    { "evict-slots",    test_evict_slots_all, 1   },
+    { "score",    test_score_step_all, 1   },
     { "rkv",          test_rkv_all,       1   },
 };
 

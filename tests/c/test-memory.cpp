@@ -44,8 +44,10 @@ static std::vector<options> all_kinds() {
         res.push_back(o);
     }
 
-    for (const lil_sparse_method method : { LIL_SPARSE_SINK, LIL_SPARSE_H2O, LIL_SPARSE_TOVA, LIL_SPARSE_RKV,
-                 LIL_SPARSE_QUEST, LIL_SPARSE_INFLLM, LIL_SPARSE_RAAS, LIL_SPARSE_DENSE }) {
+    auto methods = get_methods();
+    methods.push_back(LIL_SPARSE_DENSE);
+
+    for (const lil_sparse_method method : methods) {
         options o = make_options(method, 64);
         o.sparse.buffer = 16;
         res.push_back(o);
@@ -59,9 +61,7 @@ static std::vector<options> all_kinds() {
 }
 
 static bool evicts(const options & o) {
-    const auto m = o.sparse.method;
-
-    return m == LIL_SPARSE_SINK || m == LIL_SPARSE_H2O || m == LIL_SPARSE_TOVA || m == LIL_SPARSE_RKV;
+    return lil_sparse_evicts(o.sparse.method);
 }
 
 static std::vector<float> step(llama_context * ctx, llama_pos p, llama_seq_id seq_id = 0) {

@@ -164,7 +164,7 @@ static void test_refusals() {
     for (const int n_slots : { 7296, 7297 }) {
         test_case t;
 
-        lil_h2o_layer layer = {};
+        lil_evict_layer layer = {};
         layer.n_head_kv = 1;
 
         ggml_tensor * score = t.tensor(GGML_TYPE_F32, n_slots);
@@ -204,7 +204,7 @@ static void test_early() {
 
     test_case t;
 
-    const lil_h2o_layer unset = {};
+    const lil_evict_layer unset = {};
 
     ggml_tensor * k     = t.tensor(GGML_TYPE_F16, 2*64, 32, 1);
     ggml_tensor * v     = t.tensor(GGML_TYPE_F16, 2*64, 32, 1);
@@ -219,8 +219,8 @@ static void test_early() {
         return lil_metal_supports(emu_metal_device(), node);
     };
 
-    CHECK(is_supported(metal->h2o_evict,        pos,   { pos, k, v, score, steps }));
-    CHECK(is_supported(metal->h2o_score_window, score, { score, ring, k, pos, steps }));
+    CHECK(is_supported(metal->evict_slots,        pos,   { pos, k, v, score, steps }));
+    CHECK(is_supported(metal->score_window, score, { score, ring, k, pos, steps }));
     CHECK(is_supported(metal->rkv_score,        score, { score, ring, k, pos, steps }));
     CHECK(is_supported(metal->new_slots,        score, { score, pos, steps }));
 }

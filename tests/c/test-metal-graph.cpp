@@ -52,7 +52,7 @@ struct step_graph {
     ggml_backend_buffer_ptr buffer;
     ggml_cgraph           * gf;
 
-    lil_h2o_layer    h2o   = {};
+    lil_evict_layer    h2o   = {};
     lil_select_layer quest = {};
 
     std::vector<ggml_tensor *> leafs;
@@ -62,7 +62,7 @@ struct step_graph {
         : ctx(ggml_init({ 128*ggml_tensor_overhead() + ggml_graph_overhead(), nullptr, true })) {
         h2o.n_head_kv = quest.n_head_kv = n_head_kv;
         h2o.scale     = quest.scale     = 0.125f;
-        h2o.n_part    = 1;
+        h2o.n_score_part    = 1;
         quest.n_pages = 5;
 
         gf = ggml_new_graph(ctx.get());
@@ -75,8 +75,8 @@ struct step_graph {
             ggml_tensor * q     = leaf(GGML_TYPE_F32, n_embd, n_head, 1);
             ggml_tensor * steps = leaf(GGML_TYPE_I32, LIL_STEP_COUNT, 1);
 
-            inplace(pos,   { k, v, score, steps }, ops.h2o_evict, &h2o);
-            inplace(score, { q, k, pos, steps },   ops.h2o_score, &h2o);
+            inplace(pos,   { k, v, score, steps }, ops.evict_slots, &h2o);
+            inplace(score, { q, k, pos, steps },   ops.score_step, &h2o);
         }
 
         ggml_tensor * steps = leaf(GGML_TYPE_I32, LIL_SEL_COUNT, 1);
@@ -265,7 +265,7 @@ static void test_graph(bool reorder) {
     };
 
     for (int il = 0; il < step_graph::n_layer; ++il) {
-        for (const size_t i : { find("kernel_lil_h2o_evict", il), find("kernel_lil_h2o_score_2", il) }) {
+        for (const size_t i : { find("kernel_lil_evict_slots", il), find("kernel_lil_score_step_2", il) }) {
             CHECK(log[i - 1] == "barrier" && log[i + 1] == "barrier");
         }
         CHECK(has_barrier(find("kernel_lil_page_bounds",   il), find("kernel_lil_page_scores_2", il)));

@@ -611,7 +611,7 @@ static void test_infllm_score_prompt(uint32_t seed) {
     layer.scale     = t.pick({ 1, 3 })*0.2f;
     layer.softcap   = t.rand_int(0, 1) ? 0.0f : 2.0f;
     layer.n_recent  = t.pick({ 1, 10, 64, 200 });
-    layer.n_part    = t.rand_int(1, 5);
+    layer.n_score_part    = t.rand_int(1, 5);
 
     for (int32_t s = 0; s < seq.n_steps; ++s) {
         seq.step(s)[LIL_SEL_NEW] = n_new;
@@ -619,7 +619,7 @@ static void test_infllm_score_prompt(uint32_t seed) {
 
     ggml_tensor * q     = t.tensor_f32(0, 1.0f, n_embd, h.n_head(), n_new*seq.n_steps);
     ggml_tensor * k     = t.tensor_kv(types[t.rng()%5], n_embd*h.n_head_kv, seq.n_cells, seq.n_stream);
-    ggml_tensor * part  = t.tensor(GGML_TYPE_F32, layer.n_recent + n_new, h.n_head_kv, layer.n_part, seq.n_steps);
+    ggml_tensor * part  = t.tensor(GGML_TYPE_F32, layer.n_recent + n_new, h.n_head_kv, layer.n_score_part, seq.n_steps);
     ggml_tensor * score = t.tensor_f32(0, 3.0f, seq.n_cells, h.n_head_kv, seq.n_stream);
 
     std::vector<float> want = data_f32(score);

@@ -14,8 +14,7 @@ static std::vector<options> all_kinds() {
 
     res.push_back({});              // llama.cpp's own cache
     res.push_back(make_options(LIL_SPARSE_DENSE, 48));
-    for (const auto method : { LIL_SPARSE_SINK, LIL_SPARSE_H2O, LIL_SPARSE_TOVA, LIL_SPARSE_RKV, LIL_SPARSE_QUEST,
-                 LIL_SPARSE_INFLLM, LIL_SPARSE_RAAS }) {
+    for (const auto method : get_methods()) {
         res.push_back(make_options(method, 48));
         if (method == LIL_SPARSE_RKV) {
             res.back().sparse.buffer = 8;

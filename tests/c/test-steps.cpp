@@ -13,8 +13,7 @@
 static std::vector<options> all_methods(uint32_t budget) {
     std::vector<options> res;
 
-    for (const auto method : { LIL_SPARSE_SINK, LIL_SPARSE_H2O, LIL_SPARSE_TOVA, LIL_SPARSE_RKV, LIL_SPARSE_QUEST,
-                 LIL_SPARSE_INFLLM, LIL_SPARSE_RAAS, LIL_SPARSE_TIDAL, LIL_SPARSE_LESSISMORE }) {
+    for (const auto method : get_methods()) {
         res.push_back(make_options(method, budget));
 
         if (method == LIL_SPARSE_RKV) {
@@ -166,9 +165,7 @@ static void test_mixed_batches() {
         o.n_ctx     = 3*512;
 
         for (const bool unified : { false, true }) {
-            if (unified &&
-                    (o.sparse.method <= LIL_SPARSE_H2O || o.sparse.method == LIL_SPARSE_TOVA ||
-                            o.sparse.method == LIL_SPARSE_RKV)) {
+            if (unified && lil_sparse_evicts(o.sparse.method)) {
                 continue;
             }
             o.unified = unified;

@@ -33,26 +33,19 @@ Logits = npt.NDArray[np.float32]
 
 
 def methods() -> dict[str, Any]:
-    import lil
+    from every_method import every_method
 
-    return {
-        "stock": None,  # llama.cpp's own cache
-        "full": None,
-        "sink": lil.Sink(budget=BUDGET),
-        "h2o": lil.H2O(budget=BUDGET),
-        "tova": lil.TOVA(budget=BUDGET),
-        "rkv": lil.RKV(budget=BUDGET, buffer=8),
-        "quest": lil.Quest(budget=48),
-        "infllm": lil.InfLLM(budget=48),
-        "tidal": lil.TidalDecode(budget=BUDGET, reselect=4),
-        "lessismore": lil.LessIsMore(budget=BUDGET, reselect=4),
-        "raas": lil.RaaS(budget=48),
-    }
+    return {"stock": None, "full": None, **every_method(BUDGET, reselect=4)}  # stock: llama.cpp's own cache
 
 
 CELL_TENSORS = {"infllm", "raas"}  # which sequences that share cells share
 KEEPS_SCORES = {"infllm", "raas", "h2o"}  # what the queries of a removed tail gave stays with the tokens that are left
-EVICT = {"sink", "h2o", "tova", "rkv"}
+
+
+def evicts(name: str) -> bool:
+    import lil
+
+    return isinstance(methods()[name], lil.Evict)
 
 
 class Failure(Exception):
@@ -135,8 +128,8 @@ def _brief(tokens: list[tuple[int, int, int, bool]]) -> str:
 class Context:
     def __init__(self, model: Any, name: str, n_seq: int, unified: bool) -> None:
         from lil import _native
-        from lil._sparse import FUSED_DENSE_AUTO
         from lil.llama_cpp import llama_cpp as api
+        from lil.methods import FUSED_DENSE_AUTO
 
         self.api, self.lib, self._info = api, _native.lib, _native.SparseInfo
         params = api.llama_context_default_params()
@@ -211,7 +204,7 @@ class Run:
         self.seqs = [Sequence() for _ in range(N_SEQ)]
         self.saved: tuple[bytes, Sequence] | None = None
         self.saved_all: tuple[bytes, list[Sequence]] | None = None
-        self.evicts = name in EVICT
+        self.evicts = evicts(name)
         self.said: list[str] = []
         many.api.llama_memory_clear(many.memory, True)
 
@@ -414,7 +407,7 @@ def fuzz(path: str, names: list[str], seed: int, count: int, say: Any = lambda t
     n_vocab = api.llama_vocab_n_tokens(api.llama_model_get_vocab(model))
     result: dict[str, float] = {}
     for name in names:
-        for unified in [False] if name in EVICT else [False, True]:
+        for unified in [False] if evicts(name) else [False, True]:
             many = Context(model, name, N_SEQ, unified)
             fresh = Context(model, name, 1, False)
             for i in range(seed, seed + count):

@@ -8,17 +8,16 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from lil import ConfigError, NativeError, _calibration
-from lil._resolve import METHODS
 from lil.cli import main
 from lil.eval import bench, bench_plots, bench_runtimes, bench_worker
 from lil.eval.bench_rows import BenchRow, read_bench, step_seconds
 from lil.eval.bench_runtimes import PACKAGES, Worker, find_runtime
+from lil.methods import METHODS
 from reference import write_tiny
 
 N_LAYER, N_HEAD_KV, HEAD_DIM = 6, 2, 32
@@ -129,7 +128,8 @@ def test_a_vocabulary_without_a_mark_for_spaces(tiny: str, tmp_path: Path) -> No
             [
                 "bench",
                 str(path),
-                *"--methods quest --budgets 48 --contexts 64 --prompt 0 --rounds 1 --steps 1 --threads 1".split(),
+                *["--methods", "quest", "--budgets", "48", "--contexts", "64", "--prompt", "0", "--rounds", "1"],
+                *["--steps", "1", "--threads", "1"],
             ]
         )
         == 0
@@ -173,7 +173,7 @@ def test_a_process_that_ends(tiny: str, tmp_path: Path) -> None:
     with pytest.raises(NativeError, match=r"measured lil ended \(status 1\): .*none.gguf: cannot be loaded"):
         Worker("lil", str(tmp_path / "none.gguf"), threads=1)
     with Worker("lil", tiny, threads=1) as worker:
-        with pytest.raises(NativeError, match="status 1.*KeyError: 'nothing'"):
+        with pytest.raises(NativeError, match=r"status 1.*KeyError: 'nothing'"):
             worker("decode", n=1, slot="nothing")
         with pytest.raises(NativeError, match="ended"):
             worker("decode", n=1, slot="nothing")
@@ -207,7 +207,7 @@ def test_a_process_is_stopped_while_others_have_their_turn(
 
 
 @pytest.fixture(scope="module")
-def run(tiny: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+def run(tiny: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     """What a run printed, and the folder of its files: full attention, H2O, Quest, and stock."""
     folder = tmp_path_factory.mktemp("run")
     with pytest.MonkeyPatch.context() as patch:
@@ -221,7 +221,7 @@ def run(tiny: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[s
         args += ["--csv", str(folder / "out.csv"), "--plots", str(folder / "plots")]
         result = CliRunner().invoke(app, args)
     assert result.exit_code == 0, result.output
-    yield result.stdout, folder
+    return result.stdout, folder
 
 
 def test_tables(run: tuple[str, Path]) -> None:

@@ -37,6 +37,23 @@ def test_nothing_imports_the_stock_name() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_one_version() -> None:
+    assert lil._native.lib.lil_version().decode() == lil.__version__
+    assert f'#define LIL_VERSION "{lil.__version__}"' in (ROOT / "src/include/lil.h").read_text()
+
+
+def test_the_package_needs_nothing_of_the_command_line() -> None:
+    done = run("""
+        import sys
+        sys.modules["rich"] = sys.modules["typer"] = None  # as if they were not installed
+        import lil, lil.methods, lil.server
+        from lil.__main__ import main
+        sys.exit(main())
+    """)
+    assert done.returncode == 2
+    assert done.stderr == 'lil: the command line needs typer: pip install "lil-cpp[cli]"\n', done.stderr
+
+
 def test_install() -> None:
     done = run("""
         import warnings
@@ -190,7 +207,7 @@ def test_server_settings_reach_the_model(server: Any) -> None:
 def test_guardian_setting() -> None:
     from types import SimpleNamespace
 
-    from lil._server import server_keywords
+    from lil.server import server_keywords
 
     settings = SimpleNamespace(sparse="h2o", sparse_budget=64, sparse_capacity=None, guardian=True)
     assert server_keywords(settings) == {"sparse": lil.H2O(budget=64), "guardian": True}

@@ -100,7 +100,7 @@ def test_patch_makes_a_file() -> None:
     "bad", [PATCH.replace("+and a half\n", ""), PATCH.replace("@@ -2,3", "@@ 2,3"), "No change.\n"]
 )
 def test_patch_that_is_damaged(bad: str) -> None:
-    with pytest.raises(vendor.VendorError, match="0001-x.patch"):
+    with pytest.raises(vendor.VendorError, match=r"0001-x\.patch"):
         apply(bad, TEXT)
 
 

@@ -27,12 +27,11 @@ from lil import (
     _calibration,
 )
 from lil import eval as measure
-from lil._resolve import METHODS
-from lil._sparse import Method
 from lil.cli import _common as common
 from lil.cli import app, main
 from lil.cli.passkey import _earlier
 from lil.eval.calibration import candidates, fallback, worth_trying
+from lil.methods import METHODS, Method
 from typer.testing import CliRunner
 
 WORDS = (Path(lil.__file__).parent / "data" / "calibration.txt").read_text(encoding="utf-8")
@@ -363,7 +362,7 @@ def _spread(loss: float) -> Any:
 
 def test_calibrate_tries_the_best_and_takes_the_least_excess() -> None:
     def loss(method: Any, repeats: bool) -> float:
-        if method is None or isinstance(method, lil._dense.Probe):
+        if method is None or isinstance(method, lil.methods.dense.Probe):
             return 0.1
         return 0.1 + (0.1 * abs(method.reselect - 12) if repeats else 0.2 * abs(method.reselect - 11))
 
@@ -385,8 +384,8 @@ def test_calibrate_tries_the_best_and_takes_the_least_excess() -> None:
         assert tried == [fallback(16), 11, 12, 13]
         assert calibration.best.layer == 11
         assert calibration.excess(calibration.best) == pytest.approx(0.1 * 9 / 10, abs=1e-3)
-    probes = [method for method in session.made if isinstance(method, lil._dense.Probe)]
-    assert probes == [lil._dense.Probe(budget=12, n_sink=4, ratio=0.5)] * 2
+    probes = [method for method in session.made if isinstance(method, lil.methods.dense.Probe)]
+    assert probes == [lil.methods.dense.Probe(budget=12, n_sink=4, ratio=0.5)] * 2
     assert session.prompts == [*probes, None]
     assert seen[-1][0] == seen[-1][1] == 20 + 2 * (13 * 4 + 4 * 20)
     assert [done for done, _, _ in seen] == list(range(1, len(seen) + 1))
@@ -396,7 +395,7 @@ def test_calibrate_tries_the_best_and_takes_the_least_excess() -> None:
     with pytest.raises(ConfigError, match="3 full-attention layers"):
         measure.calibrate(_Scripted(3, loss), texts, methods)  # type: ignore[arg-type]
     session.loads = False
-    with pytest.raises(NativeError, match="tidal: .*state of the prompt"):
+    with pytest.raises(NativeError, match=r"tidal: .*state of the prompt"):
         measure.calibrate(session, texts, methods)  # type: ignore[arg-type]
 
 

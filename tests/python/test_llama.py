@@ -161,6 +161,22 @@ def test_closing_during_generation(make_llama: Callable[..., lil.Llama], stream:
     thread.join()
 
 
+@pytest.mark.parametrize("sparse", [None, H2O(budget=96)], ids=str)
+def test_closing_between_two_parts_of_a_prompt(make_llama: Callable[..., lil.Llama], sparse: Any) -> None:
+    llama = make_llama(n_batch=64, n_ubatch=64, sparse=sparse)
+    parts = []
+
+    def check() -> None:
+        parts.append(llama.n_tokens)
+        if len(parts) == 2:
+            raise lil.ClosedError("closed meanwhile")
+
+    llama._before_decode = check
+    with pytest.raises(lil.ClosedError, match="closed meanwhile"):
+        llama.eval(list(range(3, 203)))
+    assert parts == [0, 64]
+
+
 def test_closing_from_a_callback(make_llama: Callable[..., lil.Llama]) -> None:
     llama = make_llama()
 
@@ -433,7 +449,7 @@ def _in_thread(call: Callable[[], Any]) -> Any:
     def run() -> None:
         try:
             result.append(call())
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001  what it raised is the result
             result.append(error)
 
     thread = threading.Thread(target=run)
@@ -613,7 +629,7 @@ def test_a_state_that_does_not_fit_changes_nothing(
             assert twin.n_tokens == state.n_tokens and len(_continue(twin)) == 8
             twin.load_state(pickle.loads(states[into]))
             continue
-        with pytest.raises(lil.StateError, match="does not fit: .{8}"):
+        with pytest.raises(lil.StateError, match=r"does not fit: .{8}"):
             llama.load_state(state)
     twin.load_state(pickle.loads(states[into]))
     assert llama.n_tokens == twin.n_tokens and (llama._input_ids == twin._input_ids).all()

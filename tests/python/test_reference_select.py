@@ -666,7 +666,7 @@ def test_raas_stamps_its_share_by_hand() -> None:
     for ratio, stamped in ((0.01, {2}), (0.25, {2}), (0.26, {1, 2}), (0.75, {1, 2, 3}), (1.0, {0, 1, 2, 3})):
         policy = RaaS(budget=64, ratio=ratio)
         policy.start([0], 1)
-        for pos in range(56):
+        for _ in range(56):
             policy._stamp[0, 0].append(0)  # as if decoded long ago
         policy.now = 100
         decode(policy, 56, 1, Keys(keys))

@@ -9,6 +9,7 @@ there as well.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -69,18 +70,9 @@ def lil() -> ModuleType:
 
 def make_sparse(lil: ModuleType, policy: Select, form: str = "auto") -> Any:
     """The library's method of the same parameters as a reference's policy."""
-    fields: dict[str, Any] = {"budget": policy.budget, "min_ctx": policy.min_ctx, "form": form}
-    if isinstance(policy, Quest):
-        return lil.Quest(first_page=policy.first_page, **fields)
-    if isinstance(policy, InfLLM):
-        fields |= {"n_init": policy.n_init, "block": policy.block, "n_repr": policy.n_repr}
-        return lil.InfLLM(positions=policy.positions, **fields)
-    if isinstance(policy, TidalDecode):
-        return lil.TidalDecode(reselect=policy.reselect, **fields)
-    if isinstance(policy, LessIsMore):
-        return lil.LessIsMore(reselect=policy.reselect, n_sink=policy.n_sink, ratio=policy.ratio, **fields)
-    assert isinstance(policy, RaaS)
-    return lil.RaaS(ratio=policy.ratio, **fields)
+    ours = next(getattr(lil, base.__name__) for base in type(policy).__mro__ if hasattr(lil, base.__name__))
+    both = {f.name for f in fields(ours)} & {f.name for f in fields(policy)}
+    return ours(form=form, **{name: getattr(policy, name) for name in both})
 
 
 def forms_of(policy: Select) -> tuple[str, ...]:

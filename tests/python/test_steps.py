@@ -11,7 +11,7 @@ import lil
 import numpy as np
 import numpy.typing as npt
 import pytest
-from lil._sparse import Evict
+from lil.methods import Evict
 
 METHODS = [
     lil.Sink(budget=48),

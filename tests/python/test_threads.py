@@ -10,25 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import lil
 import numpy as np
 import pytest
+from every_method import every_method
+from lil._native import lib
 from reference import write_tiny
 
-import lil
-from lil._native import lib
-
-METHODS: dict[str, lil.Method | None] = {
-    "full": None,
-    "sink": lil.Sink(budget=64),
-    "h2o": lil.H2O(budget=64),
-    "tova": lil.TOVA(budget=64),
-    "rkv": lil.RKV(budget=64, buffer=16),
-    "quest": lil.Quest(budget=64),
-    "infllm": lil.InfLLM(budget=64),
-    "tidal": lil.TidalDecode(budget=64, reselect=3),
-    "lessismore": lil.LessIsMore(budget=64, reselect=3),
-    "raas": lil.RaaS(budget=64),
-}
+METHODS: dict[str, lil.Method | None] = {"full": None, **every_method(64, reselect=3)}
 
 
 @pytest.fixture(scope="module")

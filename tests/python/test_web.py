@@ -175,7 +175,7 @@ def test_an_error_after_the_response_has_begun(server: Any, monkeypatch: pytest.
     from lil.llama_cpp.server import app
 
     async def main() -> None:
-        monkeypatch.setattr("lil._events.PATIENCE", 0)
+        monkeypatch.setattr("lil.server.events.PATIENCE", 0)
         status, text = await _post(server, "/v1/completions", {**LONG["/v1/completions"], "stream": True})
         error = json.loads(text.partition("data: ")[2])["error"]
         assert status == 200 and "exceed context window of 512" in error["message"]

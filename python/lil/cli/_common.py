@@ -23,8 +23,7 @@ from typer.core import TyperGroup
 
 from .. import __version__
 from .._errors import CalibrationWarning, ConfigError, LilError
-from .._resolve import METHODS, NAMES
-from .._sparse import Method
+from ..methods import METHODS, NAMES, Method
 
 if TYPE_CHECKING:
     from ..eval import Session
@@ -72,7 +71,7 @@ class Group(TyperGroup):
             with warnings.catch_warnings():
                 warnings.simplefilter("always", CalibrationWarning)
                 warnings.showwarning = _show_warning
-                status = super().main(args, *rest, standalone_mode=False, **extra)
+                status = super().main(args, *rest, standalone_mode=False, **extra)  # type: ignore[misc]
             if status == 130:  # typer's, of a KeyboardInterrupt
                 _complain("interrupted", status)
         except (KeyboardInterrupt, typer.Abort):

@@ -10,8 +10,7 @@ from rich.console import Console
 
 from .. import _calibration
 from .._errors import CalibrationWarning, ConfigError
-from .._resolve import METHODS
-from .._sparse import Reselect, Select
+from ..methods import METHODS, Reselect, Select
 from . import _common as common
 
 if TYPE_CHECKING:

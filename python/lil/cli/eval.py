@@ -89,7 +89,8 @@ def evaluate(
 
     chosen = common.choices("--methods", methods) if methods.strip() else []
     at = common.numbers("--budgets", budgets)
-    cases = list({case_label(label, m and m.budget): (label, m) for label, m in common.grid(chosen, at)}.values())
+    grid = common.grid(chosen, at)
+    cases = list({case_label(label, m.budget if m else None): (label, m) for label, m in grid}.values())
     if not full:
         del cases[0]
     if not cases:
@@ -121,7 +122,7 @@ def evaluate(
             lil=__version__,
             machine=machine(session),
         )
-        names = [case_label(label, method and method.budget) for label, method in cases]
+        names = [case_label(label, method.budget if method else None) for label, method in cases]
         wanted = {(problem.id, case) for case in names for problem in problems}
         try:
             with AnswersFile(folder) as file:

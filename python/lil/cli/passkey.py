@@ -78,7 +78,7 @@ def passkey(
             "wording": dataclasses.asdict(wording),
         }
         # What one answer is kept under. Labels do not hold the budget.
-        names = {id(method): (label, method and method.budget) for label, method in cases}
+        names = {id(method): (label, method.budget if method else None) for label, method in cases}
         labelled = [(_key(*names[id(method)]), method) for _, method in cases]
         answers = _earlier(out, settings)
         make = {"filler": filler or FILLER, "wording": wording, "seed": seed, "chat": not plain}

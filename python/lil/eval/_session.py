@@ -1,44 +1,24 @@
 from __future__ import annotations
 
 import ctypes
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from .._context import SparseContext, fingerprint, make_context
-from .._errors import CalibrationWarning, ContextFullError, NativeError
+from .._context import SparseContext, fingerprint
+from .._errors import ContextFullError, NativeError
 from .._llama import Llama
-from .._sparse import Method, Reselect, Select, SparseInfo
-from ..llama_cpp import _internals as internals
 from ..llama_cpp import llama_cpp as bindings
+from ..methods import Method, Reselect, Select
 from ._closing import Closing
+from ._decoder import Decoder, Logits
 
-Logits = npt.NDArray[np.float32]  # [n_vocab]
 
-
-class Context(Closing):
+class Context(Decoder):
     """One sequence of tokens and its cache, under one method. See `Session.context`."""
 
     def __init__(self, session: Session, method: Method | None, n_ctx: int, fused_dense: bool | None) -> None:
-        llama = session.llama
-        params = type(llama.context_params).from_buffer_copy(llama.context_params)
-        params.n_ctx = n_ctx
-        params.n_batch = params.n_ubatch = session.n_ubatch
-        self.method = method
-        self.n_ctx = n_ctx
+        super().__init__(session, method, n_ctx=n_ctx, fused_dense=fused_dense)
         self._tokens: list[int] = []
-        self._n_vocab = session.n_vocab
-        self._n_batch = session.n_ubatch
-        self._native = make_context(
-            model=llama._model, params=params, method=method, fused_dense=fused_dense, verbose=False
-        )
-        self._batch = internals.LlamaBatch(n_tokens=self._n_batch, embd=0, n_seq_max=1, verbose=False)
-        guess = self._native.guess() if isinstance(self._native, SparseContext) else None
-        if guess is not None:
-            warnings.warn(f"{guess}; run: lil calibrate {session.path}", CalibrationWarning, stacklevel=3)
 
     def eval(self, tokens: Sequence[int]) -> Logits:
         """Appends tokens. One token after such a call is a decode step, since that gave the logits to choose it from;
@@ -53,22 +33,16 @@ class Context(Closing):
         """
         if self.n_tokens + len(tokens) > self.n_ctx:
             raise ContextFullError(f"{len(tokens)} tokens after {self.n_tokens} exceed a context of {self.n_ctx}")
-        for begin in range(0, len(tokens), self._n_batch):
-            part = tokens[begin : begin + self._n_batch]
-            self._batch.set_batch(part, self.n_tokens, False)
-            self._batch.batch.logits[len(part) - 1] = begin + len(part) == len(tokens)
-            try:
-                self._native.decode(self._batch)
-            except RuntimeError as error:
-                raise NativeError(f"{len(part)} tokens after {self.n_tokens}: {error}") from None
-            self._tokens += part
-        return np.ctypeslib.as_array(self._native.get_logits_ith(-1), shape=(self._n_vocab,)).copy()
+        self._prompt(0, tokens)
+        self._tokens += tokens
+        return self._logits(-1).copy()
 
     def keep(self, n: int) -> bool:
         """Removes all but the first `n` tokens. False: the cache cannot, and is as it was."""
         if not self._native.kv_cache_seq_rm(0, n, -1):
             return False
         del self._tokens[n:]
+        self._lengths = [len(self._tokens)]
         return True
 
     def save(self) -> Any:
@@ -86,11 +60,11 @@ class Context(Closing):
         """
         state, tokens = saved
         self._native.kv_cache_clear()
-        self._tokens = []
+        self._tokens, self._lengths = [], [0]
         if not bindings.llama_state_seq_set_data(self._native.ctx, state, len(state), 0):
             self._native.kv_cache_clear()
             return False
-        self._tokens = list(tokens)
+        self._tokens, self._lengths = list(tokens), [len(tokens)]
         if tokens and self.keep(len(tokens) - 1):
             self.eval(tokens[-1:])
         return True
@@ -104,10 +78,6 @@ class Context(Closing):
         """Whether `load` may be given the state of full attention."""
         return self.method is None or (isinstance(self.method, Select) and self.method.from_full)
 
-    def info(self) -> SparseInfo | None:
-        """What the context has done so far; None with full attention."""
-        return self._native.info() if isinstance(self._native, SparseContext) else None
-
     def probed(self, method: type[Reselect]) -> list[list[float]]:
         """What a probe found so far: [c][l] is the mean share of layer l's softmax mass in the set of layer c.
 
@@ -117,10 +87,6 @@ class Context(Closing):
         if not isinstance(self._native, SparseContext):
             raise NativeError("full attention measures nothing; make the context with a Probe")
         return self._native.probed(method)
-
-    def close(self) -> None:
-        self._batch.close()
-        self._native.close()
 
 
 class Session(Closing):

@@ -22,12 +22,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from .. import _calibration
+from .. import _calibration, llama_cpp
 from .._context import full_info
 from .._errors import CalibrationWarning, ConfigError
-from .._rkv import RKV
-from .._sparse import Evict, Method, Select
-from ..llama_cpp import __version__ as BINDINGS
+from ..methods import Evict, Method, Select
+from ..methods.rkv import RKV
 from ._session import Session
 from .bench_rows import BenchRow
 from .bench_runtimes import OURS, Runtime, Worker
@@ -85,7 +84,7 @@ class Case:
             what = "full"
         else:
             what = f"{self.label}-{self.method.budget}"
-        ours = self.runtime is OURS or (self.runtime.kind == "stock" and self.runtime.version == BINDINGS)
+        ours = self.runtime is OURS or (self.runtime.kind == "stock" and self.runtime.version == llama_cpp.__version__)
         return f"{'lil' if ours else self.runtime.kind}-{what}-{n}".replace(":", "-")
 
 

@@ -235,20 +235,21 @@ class Lil(Stock):
 
     def open(self, model: str) -> None:
         import lil
-        from lil import _dense, _native, _sparse, llama_cpp
+        from lil import _native, llama_cpp, methods
+        from lil.methods.dense import Dense
 
-        self.lil, self.dense, self.native, self.sparse = lil, _dense, _native, _sparse
+        self.lil, self.dense, self.native, self.methods = lil, Dense, _native, methods
         self.load(llama_cpp, model)
 
     def method(self, options: dict[str, Any]) -> Any:
         name, arguments = options.get("sparse", (None, {}))
         if name:
             return getattr(self.lil, name)(**arguments)
-        return self.dense.Dense() if options.get("fused_dense") else None
+        return self.dense() if options.get("fused_dense") else None
 
     def evicting(self, options: dict[str, Any]) -> int:
         method = self.method(options)
-        return method.budget if isinstance(method, self.sparse.Evict) else 0
+        return method.budget if isinstance(method, self.methods.Evict) else 0
 
     def new_context(self, n_ctx: int, n_seq_max: int, options: dict[str, Any]) -> Any:
         method, fused_dense = self.method(options), options.get("fused_dense")
@@ -257,7 +258,7 @@ class Lil(Stock):
         params = self.params(n_ctx, n_seq_max)
         if method is None:
             native = self.native.lib.lil_sparse_default_params(0)
-            native.fused_dense = self.sparse.FUSED_DENSE_AUTO
+            native.fused_dense = self.methods.FUSED_DENSE_AUTO
         else:
             method.check_context(n_ctx=n_ctx, n_ubatch=N_BATCH)
             native = method.native(n_ctx=n_ctx, fused_dense=fused_dense)
@@ -269,7 +270,7 @@ class Lil(Stock):
     def steps(self, slot: str = "") -> int | None:
         info = self.native.SparseInfo()
         found = self.native.lib.lil_sparse_get_info(self.contexts[slot], ctypes.byref(info))
-        return int(info.n_sparse) if found and info.method != self.dense.Dense.code else None
+        return int(info.n_sparse) if found and info.method != self.dense.code() else None
 
 
 class Ik(Engine):

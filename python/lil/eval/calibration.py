@@ -25,10 +25,11 @@ from typing import Any
 
 import numpy as np
 
-from .._dense import Probe
 from .._errors import ConfigError, NativeError
-from .._sparse import Reselect
-from ._session import Logits, Session
+from ..methods import Reselect
+from ..methods.dense import Probe
+from ._decoder import Logits
+from ._session import Session
 from .losses import Step, Texts, token_losses
 
 Pair = tuple[float, float]  # plain, recall
@@ -107,7 +108,11 @@ def candidates(mass: Sequence[Sequence[Sequence[float]]]) -> list[Candidate]:
             after.append(mean(text[c, c + 1 :]))
             before.append(mean(text[2, 3:c]))
             score.append(mean([*text[2, 3:c], 1.0, *text[c, c + 1 :]]))
-        return Candidate(c, *((x[0], x[1]) for x in (after, before, score)))
+
+        def pair(x: list[float]) -> tuple[float, float]:
+            return x[0], x[1]
+
+        return Candidate(c, pair(after), pair(before), pair(score))
 
     return [candidate(c) for c in range(3, n_layer)]
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from .._errors import ConfigError
-from .._sparse import Method
 from ..llama_cpp import llama_cpp as bindings
+from ..methods import Method
 from ._chat import chat_text
 from ._session import Session
 from .generation import GREEDY, Sampling, generate

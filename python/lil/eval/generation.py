@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,12 +11,11 @@ from typing import Any
 import numpy as np
 
 from .._check import check_int
-from .._context import SparseContext, make_context
-from .._errors import CalibrationWarning, ConfigError, ContextError, NativeError
-from .._sparse import Method, SparseInfo
+from .._errors import ConfigError
 from ..llama_cpp import _internals as internals
-from ._closing import Closing
-from ._session import Logits, Session
+from ..methods import Method
+from ._decoder import Decoder, Logits
+from ._session import Session
 
 MAX_PARALLEL = 256  # llama.cpp's LLAMA_MAX_SEQ
 
@@ -96,89 +94,27 @@ class Generation:
     seconds: float
 
 
-class Sequences(Closing):
-    """A context of several sequences under one method. Every sequence has cells, or slots, of its own.
-
-    Args:
-        n_seq: Sequences, 1 to 256.
-        n_ctx: Positions of each.
-
-    Raises:
-        ConfigError: The method cannot work in such a context.
-        ContextError: The native library refused.
-    """
-
-    def __init__(self, session: Session, method: Method | None, *, n_seq: int, n_ctx: int) -> None:
-        llama = session.llama
-        params = type(llama.context_params).from_buffer_copy(llama.context_params)
-        per_seq = -(-n_ctx // 256) * 256  # as llama.cpp rounds
-        params.n_ctx = n_seq * per_seq
-        params.n_seq_max = n_seq
-        params.kv_unified = False
-        params.n_batch = params.n_ubatch = max(session.n_ubatch, n_seq)
-        self._n_batch = params.n_batch
-        self._n_vocab = session.n_vocab
-        self._lengths = [0] * n_seq
-        try:
-            self._native = make_context(model=llama._model, params=params, method=method, verbose=False)
-        except ContextError:
-            raise
-        except ValueError as error:
-            if isinstance(error, ConfigError):
-                raise
-            raise ContextError(
-                f"no context of {n_seq} sequences of {per_seq} tokens ({error}); lower --parallel or --max-tokens"
-            ) from None
-        self._batch = internals.LlamaBatch(n_tokens=self._n_batch, embd=0, n_seq_max=1, verbose=False)
-        guess = self._native.guess() if isinstance(self._native, SparseContext) else None
-        if guess is not None:
-            warnings.warn(f"{guess}; run: lil calibrate {session.path}", CalibrationWarning, stacklevel=3)
+class Sequences(Decoder):
+    """A context of several sequences under one method."""
 
     def prompt(self, seq: int, tokens: Sequence[int]) -> None:
-        """Empties a sequence and gives it a prompt, whose last token's logits are at row 0."""
+        """Empties a sequence and gives it a prompt, whose last token's logits are at row -1."""
         self.clear(seq)
-        for begin in range(0, len(tokens), self._n_batch):
-            end = min(begin + self._n_batch, len(tokens))
-            self._fill([(seq, token) for token in tokens[begin:end]])
-            self._decode(last=end == len(tokens))
+        self._prompt(seq, tokens)
 
     def step(self, tokens: Sequence[int]) -> None:
         """Appends one token to each of the sequences 0, 1, ...; the logits of sequence i are at row i."""
-        self._fill(list(enumerate(tokens)))
-        for i in range(len(tokens)):
-            self._batch.batch.logits[i] = True
-        self._decode()
-
-    def _fill(self, tokens: Sequence[tuple[int, int]]) -> None:
-        batch = self._batch.batch
-        batch.n_tokens = len(tokens)
-        for i, (seq, token) in enumerate(tokens):
-            batch.token[i] = token
-            batch.pos[i] = self._lengths[seq]
-            batch.n_seq_id[i] = 1
-            batch.seq_id[i][0] = seq
-            batch.logits[i] = False
-            self._lengths[seq] += 1
-
-    def _decode(self, *, last: bool = False) -> None:
-        n = self._batch.batch.n_tokens
-        if last:
-            self._batch.batch.logits[n - 1] = True
-        self._rows = [n - 1] if last else list(range(n))
-        try:
-            self._native.decode(self._batch)
-        except RuntimeError as error:
-            raise NativeError(f"{n} tokens of sequences of {self._lengths} tokens: {error}") from None
+        self._decode(list(enumerate(tokens)), range(len(tokens)))
 
     def logits(self, row: int) -> Logits:
         """[n_vocab], until the next call of `prompt` or `step`."""
-        return np.ctypeslib.as_array(self._native.get_logits_ith(self._rows[row]), shape=(self._n_vocab,))
+        return self._logits(row)
 
     def choose(self, row: int, sampler: internals.LlamaSampler | None) -> int:
         """The next token by a row of logits."""
         if sampler is None:
             return int(np.argmax(self.logits(row)))
-        return sampler.sample(self._native, self._rows[row])
+        return sampler.sample(self._native, row)
 
     def clear(self, seq: int) -> None:
         self._native.kv_cache_seq_rm(seq, -1, -1)
@@ -193,14 +129,6 @@ class Sequences(Closing):
         self._native.kv_cache_seq_cp(source, target, -1, -1)
         self._lengths[target] = self._lengths[source]
         self.clear(source)
-
-    def info(self) -> SparseInfo | None:
-        """What the context has done so far; None with full attention."""
-        return self._native.info() if isinstance(self._native, SparseContext) else None
-
-    def close(self) -> None:
-        self._batch.close()
-        self._native.close()
 
 
 class _Running:
@@ -274,7 +202,7 @@ def generate(
                     name, tokens = waiting.pop()
                     sequences.prompt(seq, tokens)
                     fresh = _Running(name, sampling.sampler(name))
-                    done = take(fresh, 0)
+                    done = take(fresh, -1)
                     tick(len(fresh.tokens))
                     if done is None:
                         running[seq] = fresh

@@ -176,7 +176,7 @@ def _parse(text: str) -> list[Any]:
     logging.getLogger("math_verify").setLevel(logging.CRITICAL)  # it reports every time-out
     from math_verify import parse
 
-    return parse(text, parsing_timeout=_seconds())  # type: ignore[arg-type]
+    return parse(text, parsing_timeout=_seconds())
 
 
 @lru_cache(maxsize=4096)

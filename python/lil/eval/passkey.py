@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .._errors import ConfigError
-from .._sparse import Method
+from ..methods import Method
 from ._chat import chat_text
-from ._session import Context, Logits, Session
+from ._decoder import Logits
+from ._session import Context, Session
 
 FILLER = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again. "
 
@@ -94,10 +95,8 @@ def _frame(
     begin = wording.begin.strip()
     body = _TASK + filling[:cut] + hidden + filling[cut:].rstrip() + question
     framed = chat_text(session, body) if chat else None
-    if framed is not None:
-        text = framed + begin
-    else:
-        text = f"{body} {begin}" if wording.ask.strip() else body + begin
+    gap = " " if framed is None and wording.ask.strip() else ""
+    text = (body if framed is None else framed) + gap + begin
 
     def tokens_of(part: str) -> list[int]:
         return llama.tokenize(part.encode(), add_bos=framed is None, special=framed is not None)
@@ -220,4 +219,4 @@ def passkeys(
                     for token in prompt.tokens[split:]:
                         logits = context.eval([token])
                     text, n = _answer(session, context, logits)
-                yield Passkey(label, method and method.budget, n_tokens, depth, prompt.key, text, n)
+                yield Passkey(label, method.budget if method else None, n_tokens, depth, prompt.key, text, n)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
+from functools import partial
 from typing import NamedTuple
 
 _SIGNS = str.maketrans(
@@ -93,10 +94,14 @@ def _near(a: Fraction, b: Fraction) -> bool:
     return abs(a - b) < Fraction(1, 10**6)
 
 
+def _mixed(fraction: str, found: re.Match[str]) -> str:
+    return f"{found[1]} {fraction}" if found[1] else fraction
+
+
 def plain_signs(text: str) -> str:
     """A text with LaTeX's or ASCII's signs in place of Unicode's: minus signs, spaces, fractions, powers."""
     for sign, fraction in _VULGAR.items():
-        text = re.sub(rf"(\d?)\s*{sign}", lambda m, f=fraction: f"{m[1]} {f}" if m[1] else f, text)
+        text = re.sub(rf"(\d?)\s*{sign}", partial(_mixed, fraction), text)
     text = re.sub("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+", lambda m: "^{" + m[0].translate(_POWERS) + "}", text)
     text = re.sub(r"√\s*(?:(\d+|[A-Za-z])|\(([^()]*)\))", lambda m: rf"\sqrt{{{m[1] or m[2]}}}", text)
     return text.translate(_SIGNS)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from .._sparse import Select
+from ..methods import Select
 from ._session import Context, Session
 
 

@@ -121,7 +121,7 @@ void lil_infllm_score_prompt(ggml_tensor * dst, int ith, int nth, void * userdat
         }
     }
 
-    nth = std::min(nth, layer->n_part);
+    nth = std::min(nth, layer->n_score_part);
     if (ith >= nth) {
         return;
     }

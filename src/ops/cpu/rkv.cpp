@@ -1,4 +1,4 @@
-#include "h2o.h"
+#include "evict.h"
 #include "rows.h"
 
 #include <algorithm>
@@ -7,7 +7,7 @@
 #include <vector>
 
 // What R-KV ranks by: importance and redundancy of the tokens of one KV head, in order of position, see
-// lil-method-rkv.cpp. Once every `buffer` steps and head, so it may allocate.
+// sparse/evict/rkv.cpp. Once every `buffer` steps and head, so it may allocate.
 
 namespace {
 
@@ -20,7 +20,7 @@ struct rkv_keys {
     std::vector<float>    pos;  // [n]
     std::vector<float>    k;    // [n_embd, n]
 
-    rkv_keys(const lil_h2o_head & head, ggml_type type, int64_t n, int64_t n_embd)
+    rkv_keys(const lil_evict_head & head, ggml_type type, int64_t n, int64_t n_embd)
         : n(n), n_embd(n_embd), slot(n), pos(n), k(n*n_embd) {
         std::iota(slot.begin(), slot.end(), 0);
         std::sort(slot.begin(), slot.end(), [&](uint32_t a, uint32_t b) { return head.pos[a] < head.pos[b]; });
@@ -54,14 +54,14 @@ void soft_max(float * x, int64_t n) {
 }
 
 // scale and softcap do not change which logit is the largest
-float get_logit(const lil_h2o_layer & layer, float kq) {
+float get_logit(const lil_evict_layer & layer, float kq) {
     kq *= layer.scale;
 
     return layer.softcap != 0.0f ? layer.softcap*tanhf(kq/layer.softcap) : kq;
 }
 
 // ring: a head's first query in row 0, n_ring rows; the last n_win queries before position p1
-std::vector<float> get_importance(const lil_h2o_layer & layer, rkv_keys & keys, const char * ring, size_t stride,
+std::vector<float> get_importance(const lil_evict_layer & layer, rkv_keys & keys, const char * ring, size_t stride,
         int64_t n_ring, int64_t n_group, int64_t n_win, int64_t p1) {
     std::vector<float> mean(keys.n, 0.0f);
     std::vector<float> prob(keys.n);
@@ -135,7 +135,7 @@ std::vector<float> get_redundancy(rkv_keys & keys, float threshold) {
 }
 
 void lil_rkv_score(ggml_tensor * dst, int ith, int nth, void * userdata) {
-    const auto * layer = (const lil_h2o_layer *) userdata;
+    const auto * layer = (const lil_evict_layer *) userdata;
 
     const ggml_tensor * ring  = dst->src[1];
     const ggml_tensor * k     = dst->src[2];
@@ -149,13 +149,13 @@ void lil_rkv_score(ggml_tensor * dst, int ith, int nth, void * userdata) {
     for (int64_t u = ith; u < steps->ne[1]*n_head_kv; u += nth) {
         const int64_t i_head = u%n_head_kv;
 
-        const int32_t * step = lil_h2o_step(steps, u/n_head_kv);
+        const int32_t * step = lil_get_step(steps, u/n_head_kv);
 
         if (step[LIL_STEP_EVICT] == 0) {
             continue;
         }
 
-        const auto head = lil_h2o_get_head(*layer, k, nullptr, dst, pos, step[LIL_STEP_STREAM], i_head);
+        const auto head = lil_get_evict_head(*layer, k, nullptr, dst, pos, step[LIL_STEP_STREAM], i_head);
 
         rkv_keys keys(head, k->type, step[LIL_STEP_BEFORE], n_embd);
 

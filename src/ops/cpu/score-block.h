@@ -31,7 +31,7 @@ struct lil_score_job {
     size_t       q_stride_head;
     size_t       q_stride_token;
     int64_t      n_group;     // G
-    int64_t      ring_pos;    // >= 0: the queries are a ring, query i in row (ring_pos + i) % LIL_H2O_WINDOW
+    int64_t      ring_pos;    // >= 0: the queries are a ring, query i in row (ring_pos + i) % LIL_PROMPT_WINDOW
 
     // which keys a query sees. pos: those with pos[key] <= pos0 + query; otherwise keys [0, base + query]
     const float * pos;
@@ -48,7 +48,7 @@ struct lil_score_job {
     const char * query(int64_t r) const {
         const int64_t i = r/n_group;
 
-        return q + (r%n_group)*q_stride_head + (ring_pos >= 0 ? (ring_pos + i)%LIL_H2O_WINDOW : i)*q_stride_token;
+        return q + (r%n_group)*q_stride_head + (ring_pos >= 0 ? (ring_pos + i)%LIL_PROMPT_WINDOW : i)*q_stride_token;
     }
 };
 

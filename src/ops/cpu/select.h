@@ -7,23 +7,6 @@
 #include <cstddef>
 #include <cstdint>
 
-bool lil_attn_wins           (const lil_ops_shape * shape);
-void lil_attn                (ggml_tensor * dst, int ith, int nth, void * userdata);
-void lil_attn_join           (ggml_tensor * dst, int ith, int nth, void * userdata);
-void lil_page_bounds         (ggml_tensor * dst, int ith, int nth, void * userdata);
-void lil_page_scores         (ggml_tensor * dst, int ith, int nth, void * userdata);
-void lil_page_select         (ggml_tensor * dst, int ith, int nth, void * userdata);
-void lil_tidal_select        (ggml_tensor * dst, int ith, int nth, void * userdata);
-void lil_lessismore_select   (ggml_tensor * dst, int ith, int nth, void * userdata);
-void lil_infllm_score        (ggml_tensor * dst, int ith, int nth, void * userdata);
-void lil_infllm_score_prompt (ggml_tensor * dst, int ith, int nth, void * userdata);
-void lil_infllm_score_add    (ggml_tensor * dst, int ith, int nth, void * userdata);
-void lil_block_repr          (ggml_tensor * dst, int ith, int nth, void * userdata);
-void lil_block_scores        (ggml_tensor * dst, int ith, int nth, void * userdata);
-void lil_block_select        (ggml_tensor * dst, int ith, int nth, void * userdata);
-void lil_raas_stamp          (ggml_tensor * dst, int ith, int nth, void * userdata);
-void lil_raas_select         (ggml_tensor * dst, int ith, int nth, void * userdata);
-
 // steps, dirty, pages: the row i
 static inline const int32_t * lil_sel_row(const ggml_tensor * t, int64_t i) {
     return (const int32_t *) ((const char *) t->data + i*t->nb[1]);

@@ -1,6 +1,6 @@
 #pragma once
 
-// The attention of one token over many rows, in parts: attn's kernel, and without V the first half of h2o_score.
+// The attention of one token over many rows, in parts: attn's kernel, and without V the first half of score_step.
 //
 // A block has one KV head's part of one list. Its warps form sets of N_WARP; a set has GROUP query heads of the group
 // (two sets read the same rows at the same time, the second from the cache). A warp takes units of up to 32 entries:

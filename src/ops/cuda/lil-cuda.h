@@ -192,49 +192,50 @@ void lil_cuda_raas_select(const lil_select_layer & layer, const lil_cuda_tensor 
 // evict
 //
 
-// h2o_score
+// score_step
 //   Launches: 2. Time: reads each used K row once, n_used*n_head_kv*(row of K) bytes.
-bool lil_cuda_h2o_score_supports(const lil_h2o_layer & layer, const lil_cuda_tensor & score, const lil_cuda_tensor & q,
-        const lil_cuda_tensor & k, const lil_cuda_tensor & pos, const lil_cuda_tensor & steps);
-size_t lil_cuda_h2o_score_n_scratch(
+bool lil_cuda_score_step_supports(const lil_evict_layer & layer, const lil_cuda_tensor & score,
+        const lil_cuda_tensor & q, const lil_cuda_tensor & k, const lil_cuda_tensor & pos,
+        const lil_cuda_tensor & steps);
+size_t lil_cuda_score_step_n_scratch(
         const lil_cuda_tensor & q, const lil_cuda_tensor & k, const lil_cuda_tensor & steps);
-void lil_cuda_h2o_score(const lil_h2o_layer & layer, const lil_cuda_tensor & score, const lil_cuda_tensor & q,
+void lil_cuda_score_step(const lil_evict_layer & layer, const lil_cuda_tensor & score, const lil_cuda_tensor & q,
         const lil_cuda_tensor & k, const lil_cuda_tensor & pos, const lil_cuda_tensor & steps, float * scratch,
         int n_sm, cudaStream_t stream);
 
 // new_slots
-void lil_cuda_new_slots(const lil_h2o_layer & layer, const lil_cuda_tensor & score, const lil_cuda_tensor & pos,
+void lil_cuda_new_slots(const lil_evict_layer & layer, const lil_cuda_tensor & score, const lil_cuda_tensor & pos,
         const lil_cuda_tensor & steps, cudaStream_t stream);
 
-// h2o_evict. Positions of a head differ from each other.
+// evict_slots. Positions of a head differ from each other.
 //   Time: a block for each KV head and step (shared: for each step). Where one token goes, it reads the scores once;
 //   else ten times, and twice, and moves the rows: two reads and two writes of a row for each that moves.
-size_t lil_cuda_h2o_evict_n_scratch(
-        const lil_h2o_layer & layer, const lil_cuda_tensor & pos, const lil_cuda_tensor & steps);
-void lil_cuda_h2o_evict(const lil_h2o_layer & layer, const lil_cuda_tensor & pos, const lil_cuda_tensor & k,
+size_t lil_cuda_evict_slots_n_scratch(
+        const lil_evict_layer & layer, const lil_cuda_tensor & pos, const lil_cuda_tensor & steps);
+void lil_cuda_evict_slots(const lil_evict_layer & layer, const lil_cuda_tensor & pos, const lil_cuda_tensor & k,
         const lil_cuda_tensor & v, const lil_cuda_tensor & score, const lil_cuda_tensor & steps, int32_t * scratch,
         cudaStream_t stream);
 
-// h2o_score_prompt, h2o_score_add. part F32 [n_kv, n_head_kv, 1, n_steps]. Queries and keys are read as in
+// score_prompt, score_add. part F32 [n_kv, n_head_kv, 1, n_steps]. Queries and keys are read as in
 // infllm_score_prompt.
 //   Launches: 2 and 1. Time: computes q.k twice on tensor cores, 2*n_query*n_head*n_kv*n_embd multiply-adds.
-bool lil_cuda_h2o_score_prompt_supports(const lil_h2o_layer & layer, const lil_cuda_tensor & part,
+bool lil_cuda_score_prompt_supports(const lil_evict_layer & layer, const lil_cuda_tensor & part,
         const lil_cuda_tensor & q, const lil_cuda_tensor & k, const lil_cuda_tensor & steps);
-size_t lil_cuda_h2o_score_prompt_n_scratch(const lil_h2o_layer & layer, const lil_cuda_tensor & part,
+size_t lil_cuda_score_prompt_n_scratch(const lil_evict_layer & layer, const lil_cuda_tensor & part,
         const lil_cuda_tensor & q, const lil_cuda_tensor & steps, int n_sm);
-void lil_cuda_h2o_score_prompt(const lil_h2o_layer & layer, const lil_cuda_tensor & part, const lil_cuda_tensor & q,
+void lil_cuda_score_prompt(const lil_evict_layer & layer, const lil_cuda_tensor & part, const lil_cuda_tensor & q,
         const lil_cuda_tensor & k, const lil_cuda_tensor & steps, float * scratch, int n_sm, cudaStream_t stream);
-void lil_cuda_h2o_score_add(const lil_h2o_layer & layer, const lil_cuda_tensor & score, const lil_cuda_tensor & part,
+void lil_cuda_score_add(const lil_evict_layer & layer, const lil_cuda_tensor & score, const lil_cuda_tensor & part,
         const lil_cuda_tensor & pos, const lil_cuda_tensor & steps, cudaStream_t stream);
 
-// h2o_score_window. As h2o_score_prompt, for the LIL_STEP_WIN queries in win.
+// score_window. As score_prompt, for the LIL_STEP_WIN queries in win.
 //   Launches: 2, which end at once for steps without such queries.
-bool lil_cuda_h2o_score_window_supports(const lil_h2o_layer & layer, const lil_cuda_tensor & score,
+bool lil_cuda_score_window_supports(const lil_evict_layer & layer, const lil_cuda_tensor & score,
         const lil_cuda_tensor & win, const lil_cuda_tensor & k, const lil_cuda_tensor & pos,
         const lil_cuda_tensor & steps);
-size_t lil_cuda_h2o_score_window_n_scratch(const lil_h2o_layer & layer, const lil_cuda_tensor & win,
+size_t lil_cuda_score_window_n_scratch(const lil_evict_layer & layer, const lil_cuda_tensor & win,
         const lil_cuda_tensor & k, const lil_cuda_tensor & steps, int n_sm);
-void lil_cuda_h2o_score_window(const lil_h2o_layer & layer, const lil_cuda_tensor & score, const lil_cuda_tensor & win,
+void lil_cuda_score_window(const lil_evict_layer & layer, const lil_cuda_tensor & score, const lil_cuda_tensor & win,
         const lil_cuda_tensor & k, const lil_cuda_tensor & pos, const lil_cuda_tensor & steps, float * scratch,
         int n_sm, cudaStream_t stream);
 
@@ -243,11 +244,11 @@ void lil_cuda_h2o_score_window(const lil_h2o_layer & layer, const lil_cuda_tenso
 //   Launches: 3, which end at once for steps that do not evict. Time: n_before^2*n_head_kv*n_embd multiply-adds on
 //   tensor cores at most (a key's search ends at its newest near-duplicate), and as many comparisons of positions as
 //   n_before^2*n_head_kv.
-bool lil_cuda_rkv_score_supports(const lil_h2o_layer & layer, const lil_cuda_tensor & score,
+bool lil_cuda_rkv_score_supports(const lil_evict_layer & layer, const lil_cuda_tensor & score,
         const lil_cuda_tensor & ring, const lil_cuda_tensor & k, const lil_cuda_tensor & pos,
         const lil_cuda_tensor & steps);
-size_t lil_cuda_rkv_score_n_scratch(const lil_h2o_layer & layer, const lil_cuda_tensor & ring,
+size_t lil_cuda_rkv_score_n_scratch(const lil_evict_layer & layer, const lil_cuda_tensor & ring,
         const lil_cuda_tensor & k, const lil_cuda_tensor & steps);
-void lil_cuda_rkv_score(const lil_h2o_layer & layer, const lil_cuda_tensor & score, const lil_cuda_tensor & ring,
+void lil_cuda_rkv_score(const lil_evict_layer & layer, const lil_cuda_tensor & score, const lil_cuda_tensor & ring,
         const lil_cuda_tensor & k, const lil_cuda_tensor & pos, const lil_cuda_tensor & steps, float * scratch,
         cudaStream_t stream);

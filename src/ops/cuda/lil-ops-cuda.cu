@@ -84,7 +84,7 @@ struct lil_cuda_node {
     }
 
     const lil_select_layer & select() const { return *(const lil_select_layer *) params.userdata; }
-    const lil_h2o_layer    & h2o   () const { return *(const lil_h2o_layer    *) params.userdata; }
+    const lil_evict_layer    & evict () const { return *(const lil_evict_layer    *) params.userdata; }
 
     // whether dst and the first sources are there, of such types
     bool has(std::initializer_list<ggml_type> types) const {
@@ -118,180 +118,282 @@ static bool lil_cuda_is_grid(int64_t n) {
     return n <= 65535;
 }
 
+// what a node runs with
+struct lil_cuda_run {
+    void       * scratch;
+    int          n_sm;
+    cudaStream_t stream;
+
+    float   * f32() const { return (float   *) scratch; }
+    int32_t * i32() const { return (int32_t *) scratch; }
+};
+
+using node = lil_cuda_node;
+using run  = lil_cuda_run;
+
+// An op: whether its kernels take a node, their launch, and the words of 4 bytes of scratch that they want. One of each
+// name of LIL_OPS follows
+struct lil_cuda_op {
+    bool   (*supports)(const node & n);
+    void   (*compute) (const node & n, const run & r);
+    size_t (*n_word)  (const node & n, int n_sm) = [](const node &, int) -> size_t { return 0; };
+};
+
+//
+// select
+//
+
+static const lil_cuda_op lil_cuda_op_attn = {
+    [](const node & n) {
+        return n.has({ F32, F32, KV, KV, I32, I32 }) &&
+                lil_cuda_attn_supports(n.select(), n.dst(), n.src(0), n.src(1), n.src(2), n.src(3), n.src(4));
+    },
+    [](const node & n, const run & r) {
+        lil_cuda_attn(n.select(), n.dst(), n.src(0), n.src(1), n.src(2), n.src(3), n.src(4), r.n_sm, r.stream);
+    },
+};
+
+static const lil_cuda_op lil_cuda_op_attn_join = {
+    [](const node & n) {
+        return n.has({ F32, F32, I32 }) && n.t->ne[0] <= LIL_CUDA_MAX_EMBD && lil_cuda_is_grid(n.t->ne[2]);
+    },
+    [](const node & n, const run & r) {
+        lil_cuda_attn_join(n.select(), n.dst(), n.src(0), n.src(1), r.n_sm, r.stream);
+    },
+};
+
+static const lil_cuda_op lil_cuda_op_page_bounds = {
+    [](const node & n) {
+        return n.has({ KV, KV, KV, I32 }) && lil_cuda_page_bounds_supports(n.select(), n.src(0), n.src(1), n.src(2));
+    },
+    [](const node & n, const run & r) { lil_cuda_page_bounds(n.select(), n.src(0), n.src(1), n.src(2), r.stream); },
+};
+
+static const lil_cuda_op lil_cuda_op_page_scores = {
+    [](const node & n) {
+        return n.has({ F32, F32, KV, I32 }) && (!n.t->src[3] || n.t->src[4]) &&
+                lil_cuda_page_scores_supports(n.select(), n.dst(), n.src(0), n.src(1), n.src(2), n.page_dirty());
+    },
+    [](const node & n, const run & r) {
+        lil_cuda_page_scores(n.select(), n.dst(), n.src(0), n.src(1), n.src(2), n.page_dirty(), r.stream);
+    },
+};
+
+static const lil_cuda_op lil_cuda_op_page_select = {
+    [](const node & n) { return n.has({ I32, F32, I32, I32, I32 }) && lil_cuda_is_grid(n.t->ne[2]); },
+    [](const node & n, const run & r) {
+        lil_cuda_page_select(n.select(), n.dst(), n.src(0), n.src(1), n.src(2), n.src(3), r.stream);
+    },
+};
+
+// of the two ops that read attn's logits
+static bool lil_cuda_takes_work(const node & n) {
+    return n.has({ I32, F32, I32, I32 }) && n.has_work(0) && lil_cuda_is_grid(n.t->ne[2]);
+}
+
+static const lil_cuda_op lil_cuda_op_tidal_select = {
+    lil_cuda_takes_work,
+    [](const node & n, const run & r) {
+        lil_cuda_tidal_select(n.select(), n.dst(), n.src(0), n.work_n_embd_v(0), n.work_n_head(0), n.src(1), n.src(2),
+                r.stream);
+    },
+};
+
+static const lil_cuda_op lil_cuda_op_lessismore_select = {
+    lil_cuda_takes_work,
+    [](const node & n, const run & r) {
+        lil_cuda_lessismore_select(n.select(), n.dst(), n.src(0), n.work_n_embd_v(0), n.work_n_head(0), n.src(1),
+                n.src(2), r.i32(), r.stream);
+    },
+    [](const node & n, int) {
+        return lil_cuda_lessismore_select_n_scratch(n.select(), n.work_n_head(0), n.src(1), n.src(2));
+    },
+};
+
+static const lil_cuda_op lil_cuda_op_infllm_score = {
+    [](const node & n) {
+        return n.has({ F32, F32, F32, I32, I32 }) && n.has_work(1) &&
+                lil_cuda_infllm_score_supports(n.select(), n.src(0), n.work_n_head(1));
+    },
+    [](const node & n, const run & r) {
+        lil_cuda_infllm_score(n.select(), n.src(0), n.src(1), n.work_n_embd_v(1), n.work_n_head(1), n.src(2), n.src(3),
+                r.n_sm, r.stream);
+    },
+};
+
+static const lil_cuda_op lil_cuda_op_infllm_score_prompt = {
+    [](const node & n) {
+        return n.has({ F32, F32, KV, I32, I32 }) &&
+                lil_cuda_infllm_score_prompt_supports(n.select(), n.dst(), n.src(0), n.src(1), n.src(2), n.src(3));
+    },
+    [](const node & n, const run & r) {
+        lil_cuda_infllm_score_prompt(
+                n.select(), n.dst(), n.src(0), n.src(1), n.src(2), n.src(3), r.f32(), r.n_sm, r.stream);
+    },
+    [](const node & n, int n_sm) {
+        return lil_cuda_infllm_score_prompt_n_scratch(n.select(), n.src(0), n.src(2), n.src(3), n_sm);
+    },
+};
+
+static const lil_cuda_op lil_cuda_op_infllm_score_add = {
+    [](const node & n) {
+        return n.has({ F32, F32, F32, I32, I32 }) && n.src(1).ne[2] == 1 && lil_cuda_is_grid(n.src(3).ne[1]);
+    },
+    [](const node & n, const run & r) {
+        lil_cuda_infllm_score_add(n.select(), n.src(0), n.src(1), n.src(2), n.src(3), r.stream);
+    },
+};
+
+static const lil_cuda_op lil_cuda_op_block_repr = {
+    [](const node & n) {
+        return n.has({ F32, F32, KV, F32, I32 }) &&
+                lil_cuda_block_repr_supports(n.select(), n.src(0), n.src(1), n.src(2), n.src(3));
+    },
+    [](const node & n, const run & r) {
+        lil_cuda_block_repr(n.select(), n.src(0), n.src(1), n.src(2), n.src(3), r.stream);
+    },
+};
+
+static const lil_cuda_op lil_cuda_op_block_scores = {
+    [](const node & n) {
+        return n.has({ F32, F32, F32, I32 }) && (!n.t->src[3] || (n.t->src[4] && n.t->src[5])) &&
+                lil_cuda_block_scores_supports(n.select(), n.dst(), n.src(0), n.src(1), n.src(2), n.block_dirty());
+    },
+    [](const node & n, const run & r) {
+        lil_cuda_block_scores(n.select(), n.dst(), n.src(0), n.src(1), n.src(2), n.block_dirty(), r.stream);
+    },
+};
+
+static const lil_cuda_op lil_cuda_op_block_select = {
+    [](const node & n) { return n.has({ I32, F32, I32, I32 }) && lil_cuda_is_grid(n.t->ne[2]); },
+    [](const node & n, const run & r) {
+        lil_cuda_block_select(n.select(), n.dst(), n.src(0), n.src(1), n.src(2), r.stream);
+    },
+};
+
+static const lil_cuda_op lil_cuda_op_raas_stamp = {
+    [](const node & n) { return n.has({ F32, F32, F32, I32, I32, I32 }) && lil_cuda_is_grid(n.t->ne[2]); },
+    [](const node & n, const run & r) {
+        lil_cuda_raas_stamp(n.select(), n.src(0), n.src(1), n.src(2), n.src(3), n.src(4), r.i32(), r.stream);
+    },
+    [](const node & n, int) { return lil_cuda_raas_stamp_n_scratch(n.select(), n.src(0), n.src(4)); },
+};
+
+static const lil_cuda_op lil_cuda_op_raas_select = {
+    [](const node & n) { return n.has({ I32, F32, I32, I32, I32 }) && lil_cuda_is_grid(n.t->ne[2]); },
+    [](const node & n, const run & r) {
+        lil_cuda_raas_select(n.select(), n.dst(), n.src(0), n.src(1), n.src(2), n.src(3), r.i32(), r.stream);
+    },
+    [](const node & n, int) { return lil_cuda_raas_select_n_scratch(n.select(), n.src(1), n.src(3)); },
+};
+
+//
+// evict
+//
+
+static const lil_cuda_op lil_cuda_op_evict_slots = {
+    [](const node & n) { return n.has({ F32, F32, KV, KV, F32, I32 }) && lil_cuda_is_grid(n.src(4).ne[1]); },
+    [](const node & n, const run & r) {
+        lil_cuda_evict_slots(n.evict(), n.src(0), n.src(1), n.src(2), n.src(3), n.src(4), r.i32(), r.stream);
+    },
+    [](const node & n, int) { return lil_cuda_evict_slots_n_scratch(n.evict(), n.src(0), n.src(4)); },
+};
+
+static const lil_cuda_op lil_cuda_op_new_slots = {
+    [](const node & n) { return n.has({ F32, F32, F32, I32 }) && lil_cuda_is_grid(n.src(2).ne[1]); },
+    [](const node & n, const run & r) { lil_cuda_new_slots(n.evict(), n.src(0), n.src(1), n.src(2), r.stream); },
+};
+
+static const lil_cuda_op lil_cuda_op_score_step = {
+    [](const node & n) {
+        return n.has({ F32, F32, F32, KV, F32, I32 }) &&
+                lil_cuda_score_step_supports(n.evict(), n.src(0), n.src(1), n.src(2), n.src(3), n.src(4));
+    },
+    [](const node & n, const run & r) {
+        lil_cuda_score_step(n.evict(), n.src(0), n.src(1), n.src(2), n.src(3), n.src(4), r.f32(), r.n_sm, r.stream);
+    },
+    [](const node & n, int) { return lil_cuda_score_step_n_scratch(n.src(1), n.src(2), n.src(4)); },
+};
+
+static const lil_cuda_op lil_cuda_op_score_prompt = {
+    [](const node & n) {
+        return n.has({ F32, F32, KV, I32 }) &&
+                lil_cuda_score_prompt_supports(n.evict(), n.dst(), n.src(0), n.src(1), n.src(2));
+    },
+    [](const node & n, const run & r) {
+        lil_cuda_score_prompt(n.evict(), n.dst(), n.src(0), n.src(1), n.src(2), r.f32(), r.n_sm, r.stream);
+    },
+    [](const node & n, int n_sm) {
+        return lil_cuda_score_prompt_n_scratch(n.evict(), n.dst(), n.src(0), n.src(2), n_sm);
+    },
+};
+
+static const lil_cuda_op lil_cuda_op_score_add = {
+    [](const node & n) {
+        return n.has({ F32, F32, F32, F32, I32 }) && n.src(1).ne[2] == 1 && lil_cuda_is_grid(n.src(3).ne[1]);
+    },
+    [](const node & n, const run & r) {
+        lil_cuda_score_add(n.evict(), n.src(0), n.src(1), n.src(2), n.src(3), r.stream);
+    },
+};
+
+static const lil_cuda_op lil_cuda_op_score_window = {
+    [](const node & n) {
+        return n.has({ F32, F32, F32, KV, F32, I32 }) &&
+                lil_cuda_score_window_supports(n.evict(), n.src(0), n.src(1), n.src(2), n.src(3), n.src(4));
+    },
+    [](const node & n, const run & r) {
+        lil_cuda_score_window(n.evict(), n.src(0), n.src(1), n.src(2), n.src(3), n.src(4), r.f32(), r.n_sm, r.stream);
+    },
+    [](const node & n, int n_sm) {
+        return lil_cuda_score_window_n_scratch(n.evict(), n.src(1), n.src(2), n.src(4), n_sm);
+    },
+};
+
+static const lil_cuda_op lil_cuda_op_rkv_score = {
+    [](const node & n) {
+        return n.has({ F32, F32, F32, KV, F32, I32 }) &&
+                lil_cuda_rkv_score_supports(n.evict(), n.src(0), n.src(1), n.src(2), n.src(3), n.src(4));
+    },
+    [](const node & n, const run & r) {
+        lil_cuda_rkv_score(n.evict(), n.src(0), n.src(1), n.src(2), n.src(3), n.src(4), r.f32(), r.stream);
+    },
+    [](const node & n, int) { return lil_cuda_rkv_score_n_scratch(n.evict(), n.src(1), n.src(2), n.src(4)); },
+};
+
+// null: the node is none of ours
+static const lil_cuda_op * lil_cuda_find(const lil_cuda_node & n) {
+#define LIL_CUDA_FIND(op) if (n.is(lil_cuda_node_##op)) { return &lil_cuda_op_##op; }
+    LIL_OPS(LIL_CUDA_FIND)
+#undef LIL_CUDA_FIND
+
+    return nullptr;
+}
+
 bool lil_cuda_supports(const ggml_tensor * t) {
     if (t->op != GGML_OP_CUSTOM) {
         return false;
     }
 
-    const lil_ops &     ops = *lil_ops_cuda();
     const lil_cuda_node n(t);
 
-    // select
-    if (n.is(ops.attn)) {
-        return n.has({ F32, F32, KV, KV, I32, I32 }) &&
-                lil_cuda_attn_supports(n.select(), n.dst(), n.src(0), n.src(1), n.src(2), n.src(3), n.src(4));
-    }
-    if (n.is(ops.attn_join)) {
-        return n.has({ F32, F32, I32 }) && t->ne[0] <= LIL_CUDA_MAX_EMBD && lil_cuda_is_grid(t->ne[2]);
-    }
-    if (n.is(ops.page_bounds)) {
-        return n.has({ KV, KV, KV, I32 }) && lil_cuda_page_bounds_supports(n.select(), n.src(0), n.src(1), n.src(2));
-    }
-    if (n.is(ops.page_scores)) {
-        return n.has({ F32, F32, KV, I32 }) && (!t->src[3] || t->src[4]) &&
-            lil_cuda_page_scores_supports(n.select(), n.dst(), n.src(0), n.src(1), n.src(2), n.page_dirty());
-    }
-    if (n.is(ops.page_select)) {
-        return n.has({ I32, F32, I32, I32, I32 }) && lil_cuda_is_grid(t->ne[2]);
-    }
-    if (n.is(ops.tidal_select) || n.is(ops.lessismore_select)) {
-        return n.has({ I32, F32, I32, I32 }) && n.has_work(0) && lil_cuda_is_grid(t->ne[2]);
-    }
-    if (n.is(ops.infllm_score)) {
-        return n.has({ F32, F32, F32, I32, I32 }) && n.has_work(1) &&
-                lil_cuda_infllm_score_supports(n.select(), n.src(0), n.work_n_head(1));
-    }
-    if (n.is(ops.infllm_score_prompt)) {
-        return n.has({ F32, F32, KV, I32, I32 }) &&
-                lil_cuda_infllm_score_prompt_supports(n.select(), n.dst(), n.src(0), n.src(1), n.src(2), n.src(3));
-    }
-    if (n.is(ops.infllm_score_add)) {
-        return n.has({ F32, F32, F32, I32, I32 }) && n.src(1).ne[2] == 1 && lil_cuda_is_grid(n.src(3).ne[1]);
-    }
-    if (n.is(ops.block_repr)) {
-        return n.has({ F32, F32, KV, F32, I32 }) &&
-                lil_cuda_block_repr_supports(n.select(), n.src(0), n.src(1), n.src(2), n.src(3));
-    }
-    if (n.is(ops.block_scores)) {
-        return n.has({ F32, F32, F32, I32 }) && (!t->src[3] || (t->src[4] && t->src[5])) &&
-            lil_cuda_block_scores_supports(n.select(), n.dst(), n.src(0), n.src(1), n.src(2), n.block_dirty());
-    }
-    if (n.is(ops.block_select)) {
-        return n.has({ I32, F32, I32, I32 }) && lil_cuda_is_grid(t->ne[2]);
-    }
-    if (n.is(ops.raas_stamp)) {
-        return n.has({ F32, F32, F32, I32, I32, I32 }) && lil_cuda_is_grid(t->ne[2]);
-    }
-    if (n.is(ops.raas_select)) {
-        return n.has({ I32, F32, I32, I32, I32 }) && lil_cuda_is_grid(t->ne[2]);
-    }
+    const auto * op = lil_cuda_find(n);
 
-    // evict
-    if (n.is(ops.h2o_score)) {
-        return n.has({ F32, F32, F32, KV, F32, I32 }) &&
-                lil_cuda_h2o_score_supports(n.h2o(), n.src(0), n.src(1), n.src(2), n.src(3), n.src(4));
-    }
-    if (n.is(ops.h2o_score_prompt)) {
-        return n.has({ F32, F32, KV, I32 }) &&
-                lil_cuda_h2o_score_prompt_supports(n.h2o(), n.dst(), n.src(0), n.src(1), n.src(2));
-    }
-    if (n.is(ops.h2o_score_add)) {
-        return n.has({ F32, F32, F32, F32, I32 }) && n.src(1).ne[2] == 1 && lil_cuda_is_grid(n.src(3).ne[1]);
-    }
-    if (n.is(ops.h2o_score_window)) {
-        return n.has({ F32, F32, F32, KV, F32, I32 }) &&
-                lil_cuda_h2o_score_window_supports(n.h2o(), n.src(0), n.src(1), n.src(2), n.src(3), n.src(4));
-    }
-    if (n.is(ops.h2o_evict)) {
-        return n.has({ F32, F32, KV, KV, F32, I32 }) && lil_cuda_is_grid(n.src(4).ne[1]);
-    }
-    if (n.is(ops.new_slots)) {
-        return n.has({ F32, F32, F32, I32 }) && lil_cuda_is_grid(n.src(2).ne[1]);
-    }
-    if (n.is(ops.rkv_score)) {
-        return n.has({ F32, F32, F32, KV, F32, I32 }) &&
-                lil_cuda_rkv_score_supports(n.h2o(), n.src(0), n.src(1), n.src(2), n.src(3), n.src(4));
-    }
-
-    return false;
-}
-
-// words of 4 bytes
-static size_t lil_cuda_n_word(const lil_cuda_node & n, int n_sm) {
-    const lil_ops & ops = *lil_ops_cuda();
-
-    return n.is(ops.lessismore_select)
-            ? lil_cuda_lessismore_select_n_scratch  (n.select(), n.work_n_head(0), n.src(1), n.src(2))
-            : n.is(ops.infllm_score_prompt)
-            ? lil_cuda_infllm_score_prompt_n_scratch(n.select(), n.src(0), n.src(2), n.src(3), n_sm)
-            : n.is(ops.raas_stamp)          ? lil_cuda_raas_stamp_n_scratch         (n.select(), n.src(0), n.src(4))
-            : n.is(ops.raas_select)         ? lil_cuda_raas_select_n_scratch        (n.select(), n.src(1), n.src(3))
-            : n.is(ops.h2o_score)           ? lil_cuda_h2o_score_n_scratch          (n.src(1), n.src(2), n.src(4))
-            : n.is(ops.h2o_score_prompt)
-            ? lil_cuda_h2o_score_prompt_n_scratch   (n.h2o(), n.dst(), n.src(0), n.src(2), n_sm)
-            : n.is(ops.h2o_score_window)
-            ? lil_cuda_h2o_score_window_n_scratch   (n.h2o(), n.src(1), n.src(2), n.src(4), n_sm)
-            : n.is(ops.h2o_evict)           ? lil_cuda_h2o_evict_n_scratch          (n.h2o(), n.src(0), n.src(4))
-            : n.is(ops.rkv_score)           ? lil_cuda_rkv_score_n_scratch(n.h2o(), n.src(1), n.src(2), n.src(4))
-                                  : 0;
+    return op && op->supports(n);
 }
 
 size_t lil_cuda_n_scratch(const ggml_tensor * t, int n_sm) {
-    return 4*lil_cuda_n_word(lil_cuda_node(t), n_sm);
+    const lil_cuda_node n(t);
+
+    const auto * op = lil_cuda_find(n);
+
+    return op ? 4*op->n_word(n, n_sm) : 0;
 }
 
 void lil_cuda_compute(const ggml_tensor * t, void * scratch, int n_sm, cudaStream_t stream) {
     GGML_ASSERT(lil_cuda_supports(t));
 
-    const lil_ops &     ops = *lil_ops_cuda();
     const lil_cuda_node n(t);
 
-    float   * scratch_f32 = (float   *) scratch;
-    int32_t * scratch_i32 = (int32_t *) scratch;
-
-    // select
-    if (n.is(ops.attn)) {
-        lil_cuda_attn(n.select(), n.dst(), n.src(0), n.src(1), n.src(2), n.src(3), n.src(4), n_sm, stream);
-    } else if (n.is(ops.attn_join)) {
-        lil_cuda_attn_join(n.select(), n.dst(), n.src(0), n.src(1), n_sm, stream);
-    } else if (n.is(ops.page_bounds)) {
-        lil_cuda_page_bounds(n.select(), n.src(0), n.src(1), n.src(2), stream);
-    } else if (n.is(ops.page_scores)) {
-        lil_cuda_page_scores(n.select(), n.dst(), n.src(0), n.src(1), n.src(2), n.page_dirty(), stream);
-    } else if (n.is(ops.page_select)) {
-        lil_cuda_page_select(n.select(), n.dst(), n.src(0), n.src(1), n.src(2), n.src(3), stream);
-    } else if (n.is(ops.tidal_select)) {
-        lil_cuda_tidal_select(
-                n.select(), n.dst(), n.src(0), n.work_n_embd_v(0), n.work_n_head(0), n.src(1), n.src(2), stream);
-    } else if (n.is(ops.lessismore_select)) {
-        lil_cuda_lessismore_select(n.select(), n.dst(), n.src(0), n.work_n_embd_v(0), n.work_n_head(0), n.src(1),
-                n.src(2), scratch_i32, stream);
-    } else if (n.is(ops.infllm_score)) {
-        lil_cuda_infllm_score(
-                n.select(), n.src(0), n.src(1), n.work_n_embd_v(1), n.work_n_head(1), n.src(2), n.src(3), n_sm, stream);
-    } else if (n.is(ops.infllm_score_prompt)) {
-        lil_cuda_infllm_score_prompt(
-                n.select(), n.dst(), n.src(0), n.src(1), n.src(2), n.src(3), scratch_f32, n_sm, stream);
-    } else if (n.is(ops.infllm_score_add)) {
-        lil_cuda_infllm_score_add(n.select(), n.src(0), n.src(1), n.src(2), n.src(3), stream);
-    } else if (n.is(ops.block_repr)) {
-        lil_cuda_block_repr(n.select(), n.src(0), n.src(1), n.src(2), n.src(3), stream);
-    } else if (n.is(ops.block_scores)) {
-        lil_cuda_block_scores(n.select(), n.dst(), n.src(0), n.src(1), n.src(2), n.block_dirty(), stream);
-    } else if (n.is(ops.block_select)) {
-        lil_cuda_block_select(n.select(), n.dst(), n.src(0), n.src(1), n.src(2), stream);
-    } else if (n.is(ops.raas_stamp)) {
-        lil_cuda_raas_stamp(n.select(), n.src(0), n.src(1), n.src(2), n.src(3), n.src(4), scratch_i32, stream);
-    } else if (n.is(ops.raas_select)) {
-        lil_cuda_raas_select(n.select(), n.dst(), n.src(0), n.src(1), n.src(2), n.src(3), scratch_i32, stream);
-    }
-
-    // evict
-    else if (n.is(ops.h2o_score)) {
-        lil_cuda_h2o_score(n.h2o(), n.src(0), n.src(1), n.src(2), n.src(3), n.src(4), scratch_f32, n_sm, stream);
-    } else if (n.is(ops.h2o_score_prompt)) {
-        lil_cuda_h2o_score_prompt(n.h2o(), n.dst(), n.src(0), n.src(1), n.src(2), scratch_f32, n_sm, stream);
-    } else if (n.is(ops.h2o_score_add)) {
-        lil_cuda_h2o_score_add(n.h2o(), n.src(0), n.src(1), n.src(2), n.src(3), stream);
-    } else if (n.is(ops.h2o_score_window)) {
-        lil_cuda_h2o_score_window(n.h2o(), n.src(0), n.src(1), n.src(2), n.src(3), n.src(4), scratch_f32, n_sm, stream);
-    } else if (n.is(ops.h2o_evict)) {
-        lil_cuda_h2o_evict(n.h2o(), n.src(0), n.src(1), n.src(2), n.src(3), n.src(4), scratch_i32, stream);
-    } else if (n.is(ops.new_slots)) {
-        lil_cuda_new_slots(n.h2o(), n.src(0), n.src(1), n.src(2), stream);
-    } else if (n.is(ops.rkv_score)) {
-        lil_cuda_rkv_score(n.h2o(), n.src(0), n.src(1), n.src(2), n.src(3), n.src(4), scratch_f32, stream);
-    } else {
-        GGML_ABORT("lil_cuda_supports() and lil_cuda_compute() disagree");
-    }
+    lil_cuda_find(n)->compute(n, { scratch, n_sm, stream });
 }

@@ -2,7 +2,7 @@
 
 #include <math.h>
 
-// R-KV's scores of a KV head in three kernels, see lil-method-rkv.cpp for what they are:
+// R-KV's scores of a KV head in three kernels, see sparse/evict/rkv.cpp for what they are:
 //   the order of the slots by position, by counting; 1/|k| of each key; the sum of the unit keys, for each block's keys
 //   for each key, in order: its unit key times the sum of all (so much it is like the others); the newest key that it
 //   is like, which is let off; the logits of the last queries a block for each KV head: softmax of the logits, its mean
@@ -554,7 +554,7 @@ static int64_t lil_rkv_n_tile(const lil_cuda_tensor & k, int64_t n_embd) {
     return (k.ne[1] + n_a - 1)/n_a;
 }
 
-bool lil_cuda_rkv_score_supports(const lil_h2o_layer & layer, const lil_cuda_tensor & score,
+bool lil_cuda_rkv_score_supports(const lil_evict_layer & layer, const lil_cuda_tensor & score,
         const lil_cuda_tensor & ring, const lil_cuda_tensor & k, const lil_cuda_tensor & pos,
         const lil_cuda_tensor & steps) {
     return score.type == GGML_TYPE_F32 && pos.type == GGML_TYPE_F32 && ring.type == GGML_TYPE_F32 &&
@@ -564,7 +564,7 @@ bool lil_cuda_rkv_score_supports(const lil_h2o_layer & layer, const lil_cuda_ten
             steps.ne[1] <= 65535;
 }
 
-size_t lil_cuda_rkv_score_n_scratch(const lil_h2o_layer & layer, const lil_cuda_tensor & ring,
+size_t lil_cuda_rkv_score_n_scratch(const lil_evict_layer & layer, const lil_cuda_tensor & ring,
         const lil_cuda_tensor & k, const lil_cuda_tensor & steps) {
     const int64_t n_embd = k.ne[0]/layer.n_head_kv;
 
@@ -572,7 +572,7 @@ size_t lil_cuda_rkv_score_n_scratch(const lil_h2o_layer & layer, const lil_cuda_
             steps.ne[1];
 }
 
-void lil_cuda_rkv_score(const lil_h2o_layer & layer, const lil_cuda_tensor & score, const lil_cuda_tensor & ring,
+void lil_cuda_rkv_score(const lil_evict_layer & layer, const lil_cuda_tensor & score, const lil_cuda_tensor & ring,
         const lil_cuda_tensor & k, const lil_cuda_tensor & pos, const lil_cuda_tensor & steps, float * scratch,
         cudaStream_t stream) {
     GGML_ASSERT(lil_cuda_rkv_score_supports(layer, score, ring, k, pos, steps));

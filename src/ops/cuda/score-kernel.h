@@ -13,8 +13,8 @@
 #include <math.h>
 
 enum lil_score_mode {
-    LIL_SCORE_PROMPT, // h2o_score_prompt: query i sees slots [0, base + i]
-    LIL_SCORE_WINDOW, // h2o_score_window: query i of a ring sees positions up to its own
+    LIL_SCORE_PROMPT, // score_prompt: query i sees slots [0, base + i]
+    LIL_SCORE_WINDOW, // score_window: query i of a ring sees positions up to its own
     LIL_SCORE_INFLLM, // infllm_score_prompt: query i sees ranks [0, base + i] and gives to the last n_window of them
 };
 
@@ -102,7 +102,7 @@ struct lil_score_job {
     // of row r, which there is
     __device__ __forceinline__ const char * query(const lil_score_params & p, int r) const {
         const int i = r/p.n_group;
-        return q + (q_ring >= 0 ? (q_ring + i)%LIL_H2O_WINDOW : i)*p.q_nb_query + (r - i*p.n_group)*p.q_nb_head;
+        return q + (q_ring >= 0 ? (q_ring + i)%LIL_PROMPT_WINDOW : i)*p.q_nb_query + (r - i*p.n_group)*p.q_nb_head;
     }
 
     // keys behind the last one: the last one

@@ -13,7 +13,7 @@
 // threadgroup memory of the ops that choose, in uints, see topk.h
 #define LIL_METAL_TOPK_SHMEM (260 + 2*32)
 
-// moves that a threadgroup of h2o_evict plans at once
+// moves that a threadgroup of evict_slots plans at once
 #define LIL_METAL_EVICT_MOVES 1024
 
 // blocks that a threadgroup of block_scores takes

@@ -142,7 +142,7 @@ static inline const char * lil_metal_set_score(
 
 // What the evict ops have in common; any may be null. The heads are pos's: a node before the attention is looked at
 // when the layer's constants are not yet set
-static inline lil_metal_kargs_evict lil_metal_evict_args(const lil_h2o_layer & layer, const ggml_tensor * k,
+static inline lil_metal_kargs_evict lil_metal_evict_args(const lil_evict_layer & layer, const ggml_tensor * k,
         const ggml_tensor * score, const ggml_tensor * pos, const ggml_tensor * steps) {
     lil_metal_kargs_evict args = {};
 
@@ -204,31 +204,13 @@ static inline void lil_metal_fill_buf(lil_metal_launch & l, int n_buf) {
 }
 
 // How to compute the node of an op. Returns null, or why no kernel can. userdata: of the node, a lil_select_layer, or a
-// lil_h2o_layer for the evict ops
+// lil_evict_layer for the evict ops
 typedef const char * (*lil_metal_plan_t)(const ggml_tensor * dst, const void * userdata, lil_metal_launch & l);
 
-const char * lil_metal_plan_h2o_evict           (const ggml_tensor * dst, const void * userdata, lil_metal_launch & l);
-const char * lil_metal_plan_h2o_score           (const ggml_tensor * dst, const void * userdata, lil_metal_launch & l);
-const char * lil_metal_plan_h2o_score_prompt    (const ggml_tensor * dst, const void * userdata, lil_metal_launch & l);
-const char * lil_metal_plan_h2o_score_add       (const ggml_tensor * dst, const void * userdata, lil_metal_launch & l);
-const char * lil_metal_plan_h2o_score_window    (const ggml_tensor * dst, const void * userdata, lil_metal_launch & l);
-const char * lil_metal_plan_attn                (const ggml_tensor * dst, const void * userdata, lil_metal_launch & l);
-const char * lil_metal_plan_attn_join           (const ggml_tensor * dst, const void * userdata, lil_metal_launch & l);
-const char * lil_metal_plan_page_bounds         (const ggml_tensor * dst, const void * userdata, lil_metal_launch & l);
-const char * lil_metal_plan_page_scores         (const ggml_tensor * dst, const void * userdata, lil_metal_launch & l);
-const char * lil_metal_plan_page_select         (const ggml_tensor * dst, const void * userdata, lil_metal_launch & l);
-const char * lil_metal_plan_tidal_select        (const ggml_tensor * dst, const void * userdata, lil_metal_launch & l);
-const char * lil_metal_plan_lessismore_select   (const ggml_tensor * dst, const void * userdata, lil_metal_launch & l);
-const char * lil_metal_plan_infllm_score        (const ggml_tensor * dst, const void * userdata, lil_metal_launch & l);
-const char * lil_metal_plan_infllm_score_prompt (const ggml_tensor * dst, const void * userdata, lil_metal_launch & l);
-const char * lil_metal_plan_infllm_score_add    (const ggml_tensor * dst, const void * userdata, lil_metal_launch & l);
-const char * lil_metal_plan_block_repr          (const ggml_tensor * dst, const void * userdata, lil_metal_launch & l);
-const char * lil_metal_plan_block_scores        (const ggml_tensor * dst, const void * userdata, lil_metal_launch & l);
-const char * lil_metal_plan_block_select        (const ggml_tensor * dst, const void * userdata, lil_metal_launch & l);
-const char * lil_metal_plan_raas_stamp          (const ggml_tensor * dst, const void * userdata, lil_metal_launch & l);
-const char * lil_metal_plan_raas_select         (const ggml_tensor * dst, const void * userdata, lil_metal_launch & l);
-const char * lil_metal_plan_new_slots           (const ggml_tensor * dst, const void * userdata, lil_metal_launch & l);
-const char * lil_metal_plan_rkv_score           (const ggml_tensor * dst, const void * userdata, lil_metal_launch & l);
+#define LIL_METAL_PLAN_OF(op) \
+    const char * lil_metal_plan_##op(const ggml_tensor * dst, const void * userdata, lil_metal_launch & l);
+LIL_OPS(LIL_METAL_PLAN_OF)
+#undef LIL_METAL_PLAN_OF
 
 // the same for any node: not one of our ops is a reason too
 const char * lil_metal_plan(const ggml_tensor * node, lil_metal_launch & l);

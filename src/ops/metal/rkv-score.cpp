@@ -3,7 +3,7 @@
 #include <algorithm>
 
 const char * lil_metal_plan_rkv_score(const ggml_tensor * dst, const void * userdata, lil_metal_launch & l) {
-    const auto & layer = *(const lil_h2o_layer *) userdata;
+    const auto & layer = *(const lil_evict_layer *) userdata;
 
     const ggml_tensor * ring  = dst->src[1];
     const ggml_tensor * k     = dst->src[2];

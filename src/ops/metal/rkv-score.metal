@@ -1,4 +1,4 @@
-// R-KV: lambda*importance - (1 - lambda)*redundancy, see lil-ops.h: rkv_score, and lil-method-rkv.cpp for the two.
+// R-KV: lambda*importance - (1 - lambda)*redundancy, see lil-ops.h: rkv_score, and sparse/evict/rkv.cpp for the two.
 
 #include "score-block.h"
 

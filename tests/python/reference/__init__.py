@@ -8,48 +8,10 @@
 Nothing here is fast on purpose. Where this and the library disagree, read the definition, then decide which is wrong.
 """
 
-from .evict import H2O, RKV, TOVA, Dense, Fed, LayerView, Policy, Sink
-from .gguf_models import ARCHITECTURES, to_f32, write_tiny
-from .model import HParams, Reference, Weights, round_kv
-from .select import (
-    NEVER,
-    PAGE,
-    InfLLM,
-    LessIsMore,
-    Quest,
-    RaaS,
-    Select,
-    TidalDecode,
-    merge_ranks,
-    page_bounds,
-    page_scores,
-)
+from . import evict, gguf_models, model, select
+from .evict import *
+from .gguf_models import *
+from .model import *
+from .select import *
 
-__all__ = [
-    "ARCHITECTURES",
-    "H2O",
-    "NEVER",
-    "PAGE",
-    "RKV",
-    "TOVA",
-    "Dense",
-    "Fed",
-    "HParams",
-    "InfLLM",
-    "LayerView",
-    "LessIsMore",
-    "Policy",
-    "Quest",
-    "RaaS",
-    "Reference",
-    "Select",
-    "Sink",
-    "TidalDecode",
-    "Weights",
-    "merge_ranks",
-    "page_bounds",
-    "page_scores",
-    "round_kv",
-    "to_f32",
-    "write_tiny",
-]
+__all__ = [*evict.__all__, *gguf_models.__all__, *model.__all__, *select.__all__]

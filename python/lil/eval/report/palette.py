@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ...methods import METHODS
+
 FULL = "full"
 
 # light, dark
@@ -18,17 +20,19 @@ GRID = ("#d9dee4", "#2f3740")
 PAGE = ("#ffffff", "#12161c")
 STOP = ("#c4141b", "#ff7b72")
 
-_METHODS: dict[str, tuple[str, str, str]] = {  # light, dark, marker
-    "sink": ("#005cca", "#69b0f6", "o"),
-    "h2o": ("#8a3400", "#e3592d", "s"),
-    "tova": ("#4796cc", "#8bd1f4", "v"),
-    "rkv": ("#8f5a52", "#d1bab3", "P"),
-    "quest": ("#06a069", "#46df89", "^"),
-    "infllm": ("#c076b4", "#c48fb4", "D"),
-    "tidal": ("#4a3a8c", "#9872f3", "<"),
-    "lessismore": ("#b08f1c", "#f7d31c", "X"),
-    "raas": ("#6b7280", "#8fa3b8", ">"),
-}
+# light, dark, marker: of the methods, in the order of METHODS
+_COLORS = (
+    ("#005cca", "#69b0f6", "o"),
+    ("#8a3400", "#e3592d", "s"),
+    ("#4796cc", "#8bd1f4", "v"),
+    ("#8f5a52", "#d1bab3", "P"),
+    ("#06a069", "#46df89", "^"),
+    ("#c076b4", "#c48fb4", "D"),
+    ("#4a3a8c", "#9872f3", "<"),
+    ("#b08f1c", "#f7d31c", "X"),
+    ("#6b7280", "#8fa3b8", ">"),
+)
+_METHODS = dict(zip(METHODS, _COLORS))  # noqa: B905  the methods behind look alike
 _FURTHER = ("*", "p", "d", "8")  # of a method's further options
 _OTHER = ("#6e4a7e", "#b9a0c8", "h")
 _LINES: tuple[str, ...] = ("solid", "dashdot", "dotted", "dashed")

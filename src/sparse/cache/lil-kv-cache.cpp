@@ -1,0 +1,76 @@
+#include "lil-kv-cache.h"
+
+#include "lil-kv-buffer.h"
+
+#include "llama-model.h"
+
+#include <algorithm>
+
+lil_kv_cache::lil_kv_cache(const args & a, const layout & l) :
+    llama_kv_cache(a.model, a.hparams, a.type_k, a.type_v, l.v_trans, a.offload, l.unified, l.kv_size, a.n_seq_max,
+            l.n_pad,
+            /*.n_swa =*/ 0, LLAMA_SWA_TYPE_NONE, nullptr, a.filter, nullptr, nullptr),
+    params(a.params) {
+    for (const auto & layer : layers) {
+        ops.add(layer.k, layer.v, layer.il, hparams.n_head(layer.il), hparams.n_head_kv(layer.il));
+    }
+
+    fused = ops.choose(params, lil_find_method(params.method)->needs(params));
+
+    select_layers.resize(layers.size());
+
+    for (size_t ikv = 0; ikv < layers.size(); ++ikv) {
+        auto & layer = select_layers[ikv];
+
+        layer = {};
+        layer.n_head_kv = n_head_kv(ikv);
+        layer.softcap   = softcap();
+        layer.budget    = params.budget;
+    }
+}
+
+ggml_tensor * lil_kv_cache::new_side(
+        size_t ikv, const char * name, ggml_type type, int64_t ne0, int64_t ne1, int64_t ne2, int64_t ne3) {
+    return side.add(layers[ikv].k, layers[ikv].il, name, type, ne0, ne1, ne2, ne3);
+}
+
+void lil_kv_cache::alloc_side() {
+    side.alloc(ctxs_bufs);
+}
+
+int32_t lil_kv_cache::n_score_part(const llm_graph_context & g, size_t ikv) const {
+    return fused && ops[ikv].has_parts ? std::max(1, std::max(g.cparams.n_threads, g.cparams.n_threads_batch)) : 1;
+}
+
+void lil_kv_cache::synchronize() const {
+    if (lctx) {
+        llama_synchronize(lctx);
+    }
+}
+
+void lil_kv_cache::get_info(lil_sparse_info & info) const {
+    info = {};
+
+    info.method      = params.method;
+    info.budget      = params.budget;
+    info.capacity    = get_size();
+    info.n_layer     = layers.size();
+    info.fused       = fused;
+    info.fused_dense = fused_dense;
+    info.n_dense     = n_dense;
+    info.n_sparse    = n_sparse;
+    info.n_rows      = n_rows_read;
+    info.backend     = ops.names().c_str();
+
+    for (const auto & [_, buf] : ctxs_bufs) {
+        info.kv_resident += lil_get_resident(buf.get());
+    }
+
+    for (size_t ikv = 0; ikv < layers.size(); ++ikv) {
+        info.kv_bytes += ggml_nbytes(layers[ikv].k) + ggml_nbytes(layers[ikv].v);
+
+        for (const auto * t : get_beside(ikv)) {
+            info.kv_bytes += ggml_nbytes(t);
+        }
+    }
+}

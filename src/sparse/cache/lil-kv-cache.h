@@ -1,0 +1,83 @@
+#pragma once
+
+#include "lil-layer-ops.h"
+#include "lil-methods.h"
+#include "lil-side.h"
+#include "lil-sparse.h"
+
+#include "lil-ops.h"
+
+#include <set>
+
+// What the caches of both families are: llama.cpp's cache, the attention of whose layers follows a method. The families
+// are lil_kv_cache_evict and lil_kv_cache_select.
+class lil_kv_cache : public llama_kv_cache, public lil_sparse {
+public:
+    using args = lil_cache_args;
+
+    lil_sparse * get_sparse() override { return this; }
+
+    // lil_sparse
+
+    bool is_built() const override { return built.size() == layers.size(); }
+
+    void set_context(llama_context * lctx) override { this->lctx = lctx; }
+
+    // what both families know of themselves
+    void get_info(lil_sparse_info & info) const override;
+
+protected:
+    // how llama.cpp's cache below is laid out
+    struct layout {
+        bool     v_trans;
+        bool     unified;
+        uint32_t kv_size; // cells of a stream
+        uint32_t n_pad;
+    };
+
+    // chooses the form of the method's own steps; the family that of those that attend to everything
+    lil_kv_cache(const args & a, const layout & l);
+
+    // all that lies beside a layer's K and V
+    virtual std::vector<const ggml_tensor *> get_beside(size_t ikv) const = 0;
+
+    lil_sparse_params params;
+
+    lil_layer_ops ops; // by cache layer
+
+    bool fused       = false; // the method's own steps
+    bool fused_dense = false; // decode steps that attend to everything, or to all that is held
+
+    // constants of attn and of the select ops, [n_layer]: scale when a graph is built
+    std::vector<lil_select_layer> select_layers;
+
+    // tensors beside K and V, on the device of layer ikv; alloc_side() once after all
+    ggml_tensor * new_side(size_t ikv, const char * name, ggml_type type, int64_t ne0, int64_t ne1, int64_t ne2,
+            int64_t ne3 = 1);
+    void alloc_side();
+
+    uint32_t n_head_kv    (size_t ikv) const { return hparams.n_head_kv(layers[ikv].il); }
+    uint32_t n_embd_head_k(size_t ikv) const { return layers[ikv].k->ne[0]/n_head_kv(ikv); }
+    uint32_t n_embd_head_v(size_t ikv) const { return layers[ikv].v->ne[0]/n_head_kv(ikv); }
+
+    // of q.k; 0: none
+    float softcap() const { return hparams.attn_soft_cap ? hparams.f_attn_logit_softcapping : 0.0f; }
+
+    // partial sums of the ops that score a prompt
+    int32_t n_score_part(const llm_graph_context & g, size_t ikv) const;
+
+    // waits until the computation in progress is over
+    void synchronize() const;
+
+    // decode steps so far, and the KV rows that they read
+    uint64_t n_dense     = 0;
+    uint64_t n_sparse    = 0;
+    uint64_t n_rows_read = 0;
+
+    std::set<int> built; // layers that have passed through build_attn()
+
+    lil_side_tensors side;
+
+private:
+    llama_context * lctx = nullptr;
+};

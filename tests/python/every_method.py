@@ -1,0 +1,28 @@
+"""Every method of the package, small: what tests go through that hold for all of them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from lil.methods import METHODS, Evict, Method, Reselect
+
+
+def every_method(budget: int, *, reselect: int) -> dict[str, Method]:
+    """Each method with `budget` tokens. Those that count in pages or blocks of 16 get a multiple of 16, R-KV a buffer
+    that fits, the others what they are by default.
+
+    Args:
+        reselect: The re-selection layer, which a model of few layers must name.
+    """
+
+    def make(method: type[Method]) -> Method:
+        more: dict[str, Any] = {}
+        if issubclass(method, Reselect):
+            more["reselect"] = reselect
+        if method.name == "rkv":
+            more["buffer"] = budget // 5
+        paged = not issubclass(method, (Evict, Reselect))
+        return method(budget=math.ceil(budget / 16) * 16 if paged else budget, **more)
+
+    return {name: make(method) for name, method in METHODS.items()}
