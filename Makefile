@@ -96,7 +96,7 @@ test-python: build model stock
 # of fixed versions, so that everybody's say the same
 CHECKERS   := ruff==0.17.6 mypy==2.4.1 clang-format==23.1.5
 PY_SOURCES := python tests/python benchmarks scripts
-C_SOURCES   = $(shell git ls-files -co --exclude-standard "src/*.[ch]" "src/*.cpp" "src/*.cu" "src/*.metal" "tests/c/*.[ch]" \
+C_SOURCES   = $(shell git ls-files -co --exclude-standard "src/*.[ch]" "src/*.cpp" "src/*.cu" "tests/c/*.[ch]" \
 	"tests/c/*.cpp" "examples/*.c" "benchmarks/*.c" "benchmarks/*.cpp")
 
 $(VENV)/.checkers: Makefile $(VENV)/.ready

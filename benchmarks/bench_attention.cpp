@@ -63,7 +63,7 @@ static uint64_t next_random() {
 
 // F32 in [-1, 1)
 static float next_float() {
-    return (next_random() >> 40)/(float) (1 << 23) - 1.0f;
+    return (next_random() >> 40) / (float) (1 << 23) - 1.0f;
 }
 
 //
@@ -71,9 +71,9 @@ static float next_float() {
 //
 
 struct graph {
-    std::string   name;
+    std::string    name;
     ggml_context * ctx;
-    ggml_cgraph  * gf;
+    ggml_cgraph *  gf;
 
     ggml_backend_buffer_t buf = nullptr;
 
@@ -81,26 +81,27 @@ struct graph {
     double  n_bytes = 0; // of K, V and metadata that a layer reads
 
     std::vector<lil_select_layer> select;
-    std::vector<lil_evict_layer>    h2o;
+    std::vector<lil_evict_layer>  h2o;
 
-    std::vector<ggml_tensor *>         kv;     // to be filled with random numbers
-    std::function<void()>              fill;   // the other inputs, once
-    std::function<void()>              before; // each round
-    std::vector<double>                us;     // a layer, by round
+    std::vector<ggml_tensor *> kv;     // to be filled with random numbers
+    std::function<void()>      fill;   // the other inputs, once
+    std::function<void()>      before; // each round
+    std::vector<double>        us;     // a layer, by round
 
     graph(const char * name, int64_t n_layer) : name(name), n_layer(n_layer), select(n_layer), h2o(n_layer) {
-        ctx = ggml_init({ (size_t) (64*n_layer + 64)*ggml_tensor_overhead() + ggml_graph_overhead(), nullptr, true });
-        gf  = ggml_new_graph(ctx);
+        ctx = ggml_init(
+                { (size_t) (64 * n_layer + 64) * ggml_tensor_overhead() + ggml_graph_overhead(), nullptr, true });
+        gf = ggml_new_graph(ctx);
         for (auto & l : select) {
-            l.n_head_kv = opt.heads_kv;
-            l.scale     = 0.1f;
-            l.budget    = opt.budget;
-            l.n_pages   = opt.budget/PAGE;
+            l.n_head_kv    = opt.heads_kv;
+            l.scale        = 0.1f;
+            l.budget       = opt.budget;
+            l.n_pages      = opt.budget / PAGE;
             l.n_score_part = 1;
         }
         for (auto & l : h2o) {
-            l.n_head_kv = opt.heads_kv;
-            l.scale     = 0.1f;
+            l.n_head_kv    = opt.heads_kv;
+            l.scale        = 0.1f;
             l.n_score_part = 1;
         }
     }
@@ -110,7 +111,7 @@ struct graph {
         ggml_free(ctx);
     }
 
-    graph(const graph &) = delete;
+    graph(const graph &)             = delete;
     graph & operator=(const graph &) = delete;
 
     ggml_tensor * input(ggml_type type, int64_t ne0, int64_t ne1 = 1, int64_t ne2 = 1, int64_t ne3 = 1) {
@@ -118,7 +119,7 @@ struct graph {
     }
 
     ggml_tensor * cache(int64_t n_cells) {
-        kv.push_back(input(type_kv, opt.head_size*opt.heads_kv, n_cells, 1));
+        kv.push_back(input(type_kv, opt.head_size * opt.heads_kv, n_cells, 1));
         return kv.back();
     }
 
@@ -138,8 +139,10 @@ struct graph {
     // llama.cpp's attention over n_kv cells
     void flash(ggml_tensor * q, ggml_tensor * k, ggml_tensor * v, ggml_tensor * mask, int64_t n_kv) {
         const auto view = [&](ggml_tensor * t) {
-            return ggml_permute(ctx, ggml_view_4d(ctx, t, opt.head_size, opt.heads_kv, n_kv, 1,
-                ggml_row_size(t->type, opt.head_size), t->nb[1], t->nb[2], 0), 0, 2, 1, 3);
+            return ggml_permute(ctx,
+                    ggml_view_4d(ctx, t, opt.head_size, opt.heads_kv, n_kv, 1, ggml_row_size(t->type, opt.head_size),
+                            t->nb[1], t->nb[2], 0),
+                    0, 2, 1, 3);
         };
 
         ggml_tensor * cur =
@@ -169,7 +172,7 @@ struct graph {
             for (int64_t i0 = 0; i0 < t->ne[1]; i0 += 4096) {
                 const int64_t n = std::min<int64_t>(4096, t->ne[1] - i0);
 
-                chunk.resize(n*t->nb[1]);
+                chunk.resize(n * t->nb[1]);
                 for (size_t i = 0; i + 8 <= chunk.size(); i += 8) {
                     const uint64_t x = next_random();
                     memcpy(chunk.data() + i, &x, 8);
@@ -179,7 +182,7 @@ struct graph {
                 for (size_t i = 0; i < chunk.size(); i += n_block) {
                     chunk[i + 1] = (chunk[i + 1] & 0x83) | 0x38;
                 }
-                ggml_backend_tensor_set(t, chunk.data(), i0*t->nb[1], chunk.size());
+                ggml_backend_tensor_set(t, chunk.data(), i0 * t->nb[1], chunk.size());
             }
         }
         fill();
@@ -197,13 +200,14 @@ struct graph {
         const auto t1 = std::chrono::steady_clock::now();
 
         if (counts) {
-            us.push_back(std::chrono::duration<double, std::micro>(t1 - t0).count()/n_layer);
+            us.push_back(std::chrono::duration<double, std::micro>(t1 - t0).count() / n_layer);
         }
     }
 };
 
-template <typename T> static void set(ggml_tensor * t, const std::vector<T> & data) {
-    CHECK(data.size()*sizeof(T) == ggml_nbytes(t));
+template <typename T>
+static void set(ggml_tensor * t, const std::vector<T> & data) {
+    CHECK(data.size() * sizeof(T) == ggml_nbytes(t));
     ggml_backend_tensor_set(t, data.data(), 0, ggml_nbytes(t));
 }
 
@@ -225,7 +229,7 @@ static std::vector<int32_t> get_cells(int64_t n) {
 }
 
 static double row_size() {
-    return (double) ggml_row_size(type_kv, opt.head_size)*opt.heads_kv;
+    return (double) ggml_row_size(type_kv, opt.head_size) * opt.heads_kv;
 }
 
 //
@@ -241,7 +245,7 @@ static void add_full(graph & g, int64_t n) {
         ggml_tensor * v = g.cache(n);
         g.flash(q, k, v, mask, n);
     }
-    g.n_bytes = 2.0*n*row_size();
+    g.n_bytes = 2.0 * n * row_size();
     g.fill    = [=]() { set(q, random_floats(ggml_nelements(q))); };
 }
 
@@ -258,7 +262,7 @@ static void add_list(graph & g, int64_t n) {
                 ops->attn_n_work(opt.head_size, opt.heads, n, 1, false));
         g.op(ops->attn_join, &g.select[il], { work, list }, GGML_TYPE_F32, opt.head_size, opt.heads);
     }
-    g.n_bytes = 2.0*n*row_size();
+    g.n_bytes = 2.0 * n * row_size();
     g.fill    = [=]() {
         set(q, random_floats(ggml_nelements(q)));
         set(list, get_cells(n));
@@ -267,7 +271,7 @@ static void add_list(graph & g, int64_t n) {
 }
 
 static void add_quest(graph & g, int64_t n) {
-    const int64_t n_pages = n/PAGE;
+    const int64_t n_pages = n / PAGE;
 
     ggml_tensor * q     = g.input(GGML_TYPE_F32, opt.head_size, opt.heads, 1);
     ggml_tensor * cells = g.input(GGML_TYPE_I32, 1 + n, 1, 1);
@@ -280,28 +284,28 @@ static void add_quest(graph & g, int64_t n) {
         ggml_tensor * k      = g.cache(n);
         ggml_tensor * v      = g.cache(n);
         ggml_tensor * bounds = g.input(
-                type_kv == GGML_TYPE_F16 ? GGML_TYPE_F16 : GGML_TYPE_F32, 2*opt.head_size, opt.heads_kv, n_pages, 1);
+                type_kv == GGML_TYPE_F16 ? GGML_TYPE_F16 : GGML_TYPE_F32, 2 * opt.head_size, opt.heads_kv, n_pages, 1);
 
         auto * layer = &g.select[il];
 
         ggml_tensor * scores =
                 g.op(ops->page_scores, layer, { q, bounds, steps, k, dirty }, GGML_TYPE_F32, n_pages, opt.heads_kv);
-        ggml_tensor * list   = g.op(
+        ggml_tensor * list = g.op(
                 ops->page_select, layer, { scores, steps, cells, pages }, GGML_TYPE_I32, 1 + opt.budget, opt.heads_kv);
-        ggml_tensor * work   = g.op(ops->attn,        layer, { q, k, v, list, steps },            GGML_TYPE_F32,
+        ggml_tensor * work = g.op(ops->attn, layer, { q, k, v, list, steps }, GGML_TYPE_F32,
                 ops->attn_n_work(opt.head_size, opt.heads, opt.budget, 1, false));
         g.op(ops->attn_join, layer, { work, list }, GGML_TYPE_F32, opt.head_size, opt.heads);
 
         all_bounds.push_back(bounds);
     }
-    g.n_bytes = 2.0*opt.budget*row_size() + (double) ggml_nbytes(all_bounds[0]);
+    g.n_bytes = 2.0 * opt.budget * row_size() + (double) ggml_nbytes(all_bounds[0]);
     g.fill    = [=]() {
         set(q, random_floats(ggml_nelements(q)));
         set(cells, get_cells(n));
 
         std::vector<int32_t> first;
         for (int64_t p = 0; p <= n_pages; ++p) {
-            first.push_back((int32_t) (p*PAGE));
+            first.push_back((int32_t) (p * PAGE));
         }
         set(pages, first);
 
@@ -316,8 +320,8 @@ static void add_quest(graph & g, int64_t n) {
         std::vector<ggml_fp16_t> h(x.size());
         for (ggml_tensor * bounds : all_bounds) {
             for (size_t i = 0; i < x.size(); ++i) { // maxima, then minima
-                const float r = 0.5f + 0.25f*next_float();
-                x[i] = (int64_t) (i%(2*opt.head_size)) < opt.head_size ? r : -r;
+                const float r = 0.5f + 0.25f * next_float();
+                x[i]          = (int64_t) (i % (2 * opt.head_size)) < opt.head_size ? r : -r;
             }
             if (bounds->type == GGML_TYPE_F16) {
                 ggml_fp32_to_fp16_row(x.data(), h.data(), (int64_t) x.size());
@@ -331,7 +335,7 @@ static void add_quest(graph & g, int64_t n) {
 
 // a full budget: one token goes, one comes
 static void add_h2o(graph & g, int64_t n) {
-    const int64_t n_slots = (n + 1 + 255)/256*256;
+    const int64_t n_slots = (n + 1 + 255) / 256 * 256;
 
     ggml_tensor * q     = g.input(GGML_TYPE_F32, opt.head_size, opt.heads, 1);
     ggml_tensor * mask  = g.input(GGML_TYPE_F16, n_slots, 1);
@@ -350,7 +354,7 @@ static void add_h2o(graph & g, int64_t n) {
 
         all_pos.push_back(pos);
     }
-    g.n_bytes = 2.0*n_slots*row_size() + n*row_size();
+    g.n_bytes = 2.0 * n_slots * row_size() + n * row_size();
     g.fill    = [=]() {
         set(q, random_floats(ggml_nelements(q)));
 
@@ -360,7 +364,7 @@ static void add_h2o(graph & g, int64_t n) {
 
         std::vector<float> p(ggml_nelements(all_pos[0]));
         for (size_t i = 0; i < p.size(); ++i) {
-            p[i] = (float) (i%n_slots);
+            p[i] = (float) (i % n_slots);
         }
         for (ggml_tensor * pos : all_pos) {
             set(pos, p);
@@ -369,7 +373,7 @@ static void add_h2o(graph & g, int64_t n) {
 
     auto now = std::make_shared<int32_t>((int32_t) n);
     g.before = [=]() {
-        set(steps, std::vector<int32_t>{ 0, (int32_t) n, 1, (int32_t) (*now - n/2), 1, *now, 0, 0 });
+        set(steps, std::vector<int32_t>{ 0, (int32_t) n, 1, (int32_t) (*now - n / 2), 1, *now, 0, 0 });
         ++*now;
     };
 }
@@ -377,11 +381,11 @@ static void add_h2o(graph & g, int64_t n) {
 // bytes read and written
 static void add_copy(graph & g, int64_t n_bytes) {
     for (int64_t il = 0; il < g.n_layer; ++il) {
-        ggml_tensor * a = g.input(GGML_TYPE_F32, 1024, n_bytes/4096);
-        ggml_tensor * b = g.input(GGML_TYPE_F32, 1024, n_bytes/4096);
+        ggml_tensor * a = g.input(GGML_TYPE_F32, 1024, n_bytes / 4096);
+        ggml_tensor * b = g.input(GGML_TYPE_F32, 1024, n_bytes / 4096);
         ggml_build_forward_expand(g.gf, ggml_cpy(g.ctx, a, b));
     }
-    g.n_bytes = 2.0*n_bytes;
+    g.n_bytes = 2.0 * n_bytes;
     g.fill    = []() {};
 }
 
@@ -391,21 +395,21 @@ static void add_copy(graph & g, int64_t n_bytes) {
 
 static double median(std::vector<double> x) {
     std::sort(x.begin(), x.end());
-    return x[x.size()/2];
+    return x[x.size() / 2];
 }
 
 static void print(const graph & g, const graph & base, const graph * copy) {
     double lo = 1e30;
     double hi = 0;
     for (size_t i = 0; i < g.us.size(); ++i) {
-        lo = std::min(lo, base.us[i]/g.us[i]);
-        hi = std::max(hi, base.us[i]/g.us[i]);
+        lo = std::min(lo, base.us[i] / g.us[i]);
+        hi = std::max(hi, base.us[i] / g.us[i]);
     }
     printf("  %-24s %10.1f us  %7.2f x faster (%.2f .. %.2f)", g.name.c_str(), median(g.us),
-            median(base.us)/median(g.us), lo, hi);
+            median(base.us) / median(g.us), lo, hi);
     if (copy) {
-        printf("  %6.1f MB, %3.0f %% of a copy's bandwidth", g.n_bytes/1e6,
-                100.0*(g.n_bytes/median(g.us))/(copy->n_bytes/median(copy->us)));
+        printf("  %6.1f MB, %3.0f %% of a copy's bandwidth", g.n_bytes / 1e6,
+                100.0 * (g.n_bytes / median(g.us)) / (copy->n_bytes / median(copy->us)));
     }
     printf("\n");
     fflush(stdout);
@@ -413,23 +417,23 @@ static void print(const graph & g, const graph & base, const graph * copy) {
 
 static void bench(int64_t n) {
     // several layers, so that none finds its cache in the L2 cache
-    const double  n_bytes = 2.0*n*row_size();
-    const int64_t n_layer = std::min<int64_t>(32, std::max<int64_t>(2, (int64_t) (256e6/n_bytes)));
+    const double  n_bytes = 2.0 * n * row_size();
+    const int64_t n_layer = std::min<int64_t>(32, std::max<int64_t>(2, (int64_t) (256e6 / n_bytes)));
 
     std::vector<std::unique_ptr<graph>> all;
-    const auto add = [&](const char * name, const std::function<void(graph &)> & build) {
+    const auto                          add = [&](const char * name, const std::function<void(graph &)> & build) {
         all.push_back(std::make_unique<graph>(name, n_layer));
         build(*all.back());
         all.back()->alloc();
     };
 
-    add("copy",                  [&](graph & g) { add_copy(g, std::max<int64_t>(4096, (int64_t) n_bytes/4096*4096)); });
-    add("full, FlashAttention",  [&](graph & g) { add_full (g, n); });
-    add("our kernel, all tokens", [&](graph & g) { add_list (g, n); });
+    add("copy", [&](graph & g) { add_copy(g, std::max<int64_t>(4096, (int64_t) n_bytes / 4096 * 4096)); });
+    add("full, FlashAttention", [&](graph & g) { add_full(g, n); });
+    add("our kernel, all tokens", [&](graph & g) { add_list(g, n); });
     if (n > opt.budget) {
-        add("Quest",             [&](graph & g) { add_quest(g, n); });
+        add("Quest", [&](graph & g) { add_quest(g, n); });
     } else {
-        add("H2O",               [&](graph & g) { add_h2o  (g, n); });
+        add("H2O", [&](graph & g) { add_h2o(g, n); });
     }
 
     for (int i = -2; i < opt.rounds; ++i) {
@@ -447,8 +451,8 @@ static void bench(int64_t n) {
 }
 
 static int64_t to_number(const char * name, const std::string & s) {
-    char * end = nullptr;
-    const long long x = strtoll(s.c_str(), &end, 10);
+    char *          end = nullptr;
+    const long long x   = strtoll(s.c_str(), &end, 10);
     if (s.empty() || *end || x <= 0) {
         fprintf(stderr, "bench_attention: %s %s: a number above 0\n", name, s.c_str());
         exit(2);
@@ -468,7 +472,7 @@ static void parse(int argc, char ** argv) {
 
         const struct {
             const char * name;
-            int64_t    * to;
+            int64_t *    to;
         } numbers[] = {
             { "--heads", &opt.heads },
             { "--heads-kv", &opt.heads_kv },
@@ -509,7 +513,7 @@ static void parse(int argc, char ** argv) {
         }
     }
 
-    type_kv = opt.type == "f16" ? GGML_TYPE_F16
+    type_kv = opt.type == "f16"  ? GGML_TYPE_F16
             : opt.type == "q8_0" ? GGML_TYPE_Q8_0
             : opt.type == "q4_0" ? GGML_TYPE_Q4_0
                                  : GGML_TYPE_COUNT;
@@ -517,13 +521,13 @@ static void parse(int argc, char ** argv) {
         fprintf(stderr, "bench_attention: --type %s: f16, q8_0 or q4_0\n", opt.type.c_str());
         exit(2);
     }
-    if (opt.heads%opt.heads_kv != 0 || opt.head_size%32 != 0 || opt.budget%PAGE != 0) {
+    if (opt.heads % opt.heads_kv != 0 || opt.head_size % 32 != 0 || opt.budget % PAGE != 0) {
         fprintf(stderr, "bench_attention: --heads is a multiple of --heads-kv, --head-size of 32, --budget of %d\n",
                 PAGE);
         exit(2);
     }
     for (int64_t n : opt.contexts) {
-        if (n%256 != 0) {
+        if (n % 256 != 0) {
             fprintf(stderr, "bench_attention: --contexts %lld: multiples of 256\n", (long long) n);
             exit(2);
         }

@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <time.h>
 
-#define N_BYTES (512*1024)
+#define N_BYTES (512 * 1024)
 #define N_TOKEN 4
 #define N_RUNS  3
 
@@ -20,7 +20,7 @@
 static double bench_time(void) {
     struct timespec t;
     timespec_get(&t, TIME_UTC);
-    return (double) t.tv_sec + 1e-9*(double) t.tv_nsec;
+    return (double) t.tv_sec + 1e-9 * (double) t.tv_nsec;
 }
 
 static void bench(const char * name, const uint8_t * text) {
@@ -47,14 +47,14 @@ static void bench(const char * name, const uint8_t * text) {
     }
 
     printf("%-20s  %6.3f us per token  %6.3f us per byte  %5.1f bytes of memory per byte\n", name,
-        best*1e6/(N_BYTES/N_TOKEN), best*1e6/N_BYTES, (double) memory/N_BYTES);
+            best * 1e6 / (N_BYTES / N_TOKEN), best * 1e6 / N_BYTES, (double) memory / N_BYTES);
 }
 
 int main(int argc, char ** argv) {
     static uint8_t text[N_BYTES];
     struct rng     rng = { 1 };
 
-    printf("%d tokens of %d bytes\n", N_BYTES/N_TOKEN, N_TOKEN);
+    printf("%d tokens of %d bytes\n", N_BYTES / N_TOKEN, N_TOKEN);
 
     if (argc > 1) {
         FILE * file = fopen(argv[1], "rb");

@@ -34,8 +34,8 @@ int main(int argc, char ** argv) {
     const struct llama_vocab * vocab = llama_model_get_vocab(model);
 
     // the prompt
-    const int     n_text = (int) strlen(argv[2]);
-    llama_token * prompt = malloc((n_text + 8)*sizeof(llama_token));
+    const int     n_text   = (int) strlen(argv[2]);
+    llama_token * prompt   = malloc((n_text + 8) * sizeof(llama_token));
     const int     n_prompt = llama_tokenize(vocab, argv[2], n_text, prompt, n_text + 8, true, true);
 
     if (n_prompt <= 0) {
@@ -45,12 +45,12 @@ int main(int argc, char ** argv) {
 
     // a context whose cache holds 64 tokens in each KV head, whatever the length of the text
     struct llama_context_params cparams = llama_context_default_params();
-    cparams.n_ctx    = n_prompt + n_predict;
-    cparams.n_batch  = n_prompt;
-    cparams.n_ubatch = 128;
+    cparams.n_ctx                       = n_prompt + n_predict;
+    cparams.n_batch                     = n_prompt;
+    cparams.n_ubatch                    = 128;
 
     struct lil_sparse_params sparse = lil_sparse_default_params(LIL_SPARSE_H2O);
-    sparse.budget = 64;
+    sparse.budget                   = 64;
 
     struct llama_context * ctx = lil_init_from_model(model, cparams, sparse);
     if (!ctx) {
@@ -83,7 +83,7 @@ int main(int argc, char ** argv) {
             break;
         }
 
-        char piece[256];
+        char      piece[256];
         const int n = llama_token_to_piece(vocab, token, piece, sizeof(piece), 0, true);
         fwrite(piece, 1, n > 0 ? n : 0, stdout);
 

@@ -1,6 +1,6 @@
 """python scripts/check_docs.py: whether what the documentation points at is there.
 
-Links between Markdown files, with their headings, files named in backticks (`src/...`, `docs/...`), and files of ours that
+Links between Markdown files, with their headings, files named in backticks (`src/...`, `docs/...`), and pages that
 comments in the code name (docs/gpu.md).
 """
 

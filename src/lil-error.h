@@ -11,7 +11,7 @@
 #ifdef __cplusplus
 extern "C"
 #endif
-LIL_FORMAT(1, 2) void lil_set_last_error(const char * fmt, ...);
+        LIL_FORMAT(1, 2) void lil_set_last_error(const char * fmt, ...);
 
 #ifdef __cplusplus
 // The same, and throws it as a std::runtime_error: what hooks inside of llama.cpp's own calls do.

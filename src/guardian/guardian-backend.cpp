@@ -13,11 +13,11 @@ bool lil_guardian_backend_init(llama_sampler * smpl, ggml_backend_buffer_type_t 
         return true; // the CPU
     }
 
-    const ggml_init_params params = { 8*ggml_tensor_overhead(), nullptr, /*.no_alloc =*/ true };
+    const ggml_init_params params = { 8 * ggml_tensor_overhead(), nullptr, /*.no_alloc =*/true };
 
     ggml_context * ctx = ggml_init(params);
-    ggml_tensor  * x   = ggml_cast(ctx, ggml_new_tensor_1d(ctx, GGML_TYPE_I32, 1), GGML_TYPE_F32);
-    ggml_tensor  * y   = ggml_add(ctx, x, x);
+    ggml_tensor *  x   = ggml_cast(ctx, ggml_new_tensor_1d(ctx, GGML_TYPE_I32, 1), GGML_TYPE_F32);
+    ggml_tensor *  y   = ggml_add(ctx, x, x);
 
     const bool res = ggml_backend_dev_supports_op(dev, x) && ggml_backend_dev_supports_op(dev, y) &&
             ggml_backend_dev_supports_op(dev, ggml_mul(ctx, x, x)) &&
@@ -76,7 +76,7 @@ void lil_guardian_backend_set_input(llama_sampler * smpl) {
         const float keep   = token == LLAMA_TOKEN_NULL ? 1.0f : 0.0f;
         const float forced = token == LLAMA_TOKEN_NULL ? 0.0f : (float) token;
 
-        ggml_backend_tensor_set(g.inputs[i].keep,   &keep,   0, sizeof(keep));
+        ggml_backend_tensor_set(g.inputs[i].keep, &keep, 0, sizeof(keep));
         ggml_backend_tensor_set(g.inputs[i].forced, &forced, 0, sizeof(forced));
     }
 }

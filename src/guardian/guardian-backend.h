@@ -7,9 +7,7 @@
 
 #include "ggml-backend.h"
 
-bool lil_guardian_backend_init(
-        llama_sampler * smpl, ggml_backend_buffer_type_t buft, uint32_t n_outputs_max_per_seq);
-void lil_guardian_backend_apply(
-        llama_sampler * smpl, ggml_context * ctx, ggml_cgraph * gf, llama_sampler_data * data);
+bool lil_guardian_backend_init(llama_sampler * smpl, ggml_backend_buffer_type_t buft, uint32_t n_outputs_max_per_seq);
+void lil_guardian_backend_apply(llama_sampler * smpl, ggml_context * ctx, ggml_cgraph * gf, llama_sampler_data * data);
 void lil_guardian_backend_set_input(llama_sampler * smpl);
-void lil_guardian_backend_reset    (llama_sampler * smpl);
+void lil_guardian_backend_reset(llama_sampler * smpl);

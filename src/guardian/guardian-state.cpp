@@ -153,35 +153,31 @@ void lil_guardian_add(lil_guardian & g, llama_token token) {
         }
 
         switch (g.state) {
-            case LIL_GUARDIAN_STATE_WATCH:
-                {
-                    if (++g.n_since == g.params.every) {
-                        lil_guardian_check(g);
-                    }
-                } break;
-            case LIL_GUARDIAN_STATE_CLOSE:
-                {
-                    if (waited) {
-                        g.n_wait++;
-                    } else if (token == g.think_tokens[g.n_forced] && ++g.n_forced == g.think_tokens.size()) {
-                        // the tokens may spell think_end in another way (a space before it, say): it counts as seen
-                        g.think_seen = true;
-                        g.state      = LIL_GUARDIAN_STATE_WATCH;
-                        g.n_since    = 0;
-                        g.streak     = 0;
-                        g.n_wait     = 0;
-                        g.n_forced   = 0;
-                        g.size_check = lil_lz77_size(g.lz);
+            case LIL_GUARDIAN_STATE_WATCH: {
+                if (++g.n_since == g.params.every) {
+                    lil_guardian_check(g);
+                }
+            } break;
+            case LIL_GUARDIAN_STATE_CLOSE: {
+                if (waited) {
+                    g.n_wait++;
+                } else if (token == g.think_tokens[g.n_forced] && ++g.n_forced == g.think_tokens.size()) {
+                    // the tokens may spell think_end in another way (a space before it, say): it counts as seen
+                    g.think_seen = true;
+                    g.state      = LIL_GUARDIAN_STATE_WATCH;
+                    g.n_since    = 0;
+                    g.streak     = 0;
+                    g.n_wait     = 0;
+                    g.n_forced   = 0;
+                    g.size_check = lil_lz77_size(g.lz);
 
-                        g.report.think_closed = true;
-                    }
-                } break;
-            case LIL_GUARDIAN_STATE_END:
-                {
-                    g.n_wait += waited;
-                } break;
-            case LIL_GUARDIAN_STATE_OFF:
-                break;
+                    g.report.think_closed = true;
+                }
+            } break;
+            case LIL_GUARDIAN_STATE_END: {
+                g.n_wait += waited;
+            } break;
+            case LIL_GUARDIAN_STATE_OFF: break;
         }
     } catch (const std::bad_alloc &) {
         g.state = LIL_GUARDIAN_STATE_OFF;

@@ -22,9 +22,9 @@ enum lil_guardian_state {
 struct lil_guardian {
     const llama_vocab * vocab;
 
-    lil_guardian_params      params;        // its think_end is not used
+    lil_guardian_params      params; // its think_end is not used
     std::string              think_end;
-    std::vector<llama_token> think_tokens;  // think_end, tokenized
+    std::vector<llama_token> think_tokens; // think_end, tokenized
     llama_token              eog;
 
     lil_lz77 * lz;

@@ -61,7 +61,7 @@ static void lil_guardian_free(llama_sampler * smpl) {
 }
 
 static llama_sampler * lil_guardian_clone(const llama_sampler * smpl);
-static void lil_guardian_copy_state(const llama_sampler * smpl_src, llama_sampler * smpl_dst);
+static void            lil_guardian_copy_state(const llama_sampler * smpl_src, llama_sampler * smpl_dst);
 
 static llama_sampler_i lil_guardian_i = {
     /* .name              = */ lil_guardian_name,
@@ -103,7 +103,7 @@ static llama_sampler * lil_guardian_clone(const llama_sampler * smpl) {
 
 static void lil_guardian_copy_state(const llama_sampler * smpl_src, llama_sampler * smpl_dst) {
     const lil_guardian & src = *(const lil_guardian *) smpl_src->ctx;
-    lil_guardian       & dst = *(lil_guardian *) smpl_dst->ctx;
+    lil_guardian &       dst = *(lil_guardian *) smpl_dst->ctx;
 
     // whatever can throw comes first: dst is as it was then
     lil_guardian copy(src);
@@ -123,7 +123,7 @@ static void lil_guardian_copy_state(const llama_sampler * smpl_src, llama_sample
 static lil_guardian * lil_guardian_get(const llama_sampler * smpl) {
     if (smpl == nullptr || smpl->iface != &lil_guardian_i) {
         lil_set_last_error("guardian: the sampler is not a Guardian; pass what lil_sampler_init_guardian() returned, "
-                "not the chain it is in");
+                           "not the chain it is in");
         return nullptr;
     }
 
@@ -187,7 +187,8 @@ static bool lil_guardian_check_params(const llama_vocab * vocab, const lil_guard
 
     if (action < LIL_GUARDIAN_STOP || action > LIL_GUARDIAN_FLAG) {
         lil_set_last_error("guardian: action is %d, it must be LIL_GUARDIAN_STOP, LIL_GUARDIAN_CLOSE_THINK or "
-                "LIL_GUARDIAN_FLAG", action);
+                           "LIL_GUARDIAN_FLAG",
+                action);
         return false;
     }
     if (action == LIL_GUARDIAN_CLOSE_THINK && params.think_end != nullptr && params.think_end[0] == '\0') {
@@ -240,7 +241,7 @@ llama_sampler * lil_sampler_init_guardian(const llama_vocab * vocab, lil_guardia
 
         if (forces && g->eog == LLAMA_TOKEN_NULL) {
             lil_set_last_error("guardian: the vocabulary has no end-of-generation token to force; "
-                    "LIL_GUARDIAN_FLAG needs none");
+                               "LIL_GUARDIAN_FLAG needs none");
         } else if (params.action == LIL_GUARDIAN_CLOSE_THINK && g->think_tokens.empty()) {
             lil_set_last_error(
                     "guardian: think_end \"%s\" gives no tokens in this vocabulary; pass the text that ends the "
@@ -272,15 +273,15 @@ bool lil_guardian_feed_prompt(llama_sampler * smpl, const llama_token * tokens, 
     }
 
     if (n_tokens < 0 || (tokens == nullptr && n_tokens > 0)) {
-        lil_set_last_error("guardian: the prompt has %d tokens at %p; pass an array and its length",
-                (int) n_tokens, (const void *) tokens);
+        lil_set_last_error("guardian: the prompt has %d tokens at %p; pass an array and its length", (int) n_tokens,
+                (const void *) tokens);
         return false;
     }
 
     for (int32_t i = 0; i < n_tokens; i++) {
         if (!lil_guardian_has_token(g->vocab, tokens[i])) {
-            lil_set_last_error("guardian: token %d of the prompt is %d, the vocabulary has 0 .. %d",
-                    (int) i, (int) tokens[i], (int) llama_vocab_n_tokens(g->vocab) - 1);
+            lil_set_last_error("guardian: token %d of the prompt is %d, the vocabulary has 0 .. %d", (int) i,
+                    (int) tokens[i], (int) llama_vocab_n_tokens(g->vocab) - 1);
             return false;
         }
     }

@@ -57,19 +57,19 @@ struct lz77_edge {
     uint32_t state;
     uint32_t target; // 0: the entry is empty
     uint8_t  byte;
-    uint8_t  next;   // the byte that follows this one in the ring of the state's edges
+    uint8_t  next; // the byte that follows this one in the ring of the state's edges
 };
 
 struct lil_lz77 {
     struct lz77_prefix * prefix; // [cap_prefix] the states 0 .. n
-    struct lz77_clone  * clone;  // [cap_clone]  n_clone used
-    struct lz77_edge   * edge;   // [cap_edge]   open addressing, linear probing, at most 3/4 full
+    struct lz77_clone *  clone;  // [cap_clone]  n_clone used
+    struct lz77_edge *   edge;   // [cap_edge]   open addressing, linear probing, at most 3/4 full
 
     uint32_t cap_prefix;
     uint32_t cap_clone;
     uint32_t cap_edge;
 
-    uint32_t n;       // bytes of text; also the state of the whole text
+    uint32_t n; // bytes of text; also the state of the whole text
     uint32_t n_clone;
 
     uint32_t start;   // where the open phrase starts; n: none is open
@@ -82,7 +82,7 @@ struct lil_lz77 {
 //
 
 // in tenths of a bit, so that sums are exact
-#define LZ77_LITERAL     80
+#define LZ77_LITERAL    80
 #define LZ77_MATCH      180
 #define LZ77_LEN_PRICED 256 // bytes of a match that cost 1 each
 
@@ -91,7 +91,7 @@ static uint64_t lz77_cost(uint32_t len) {
     const uint32_t match  = LZ77_MATCH + priced;
 
     // shorter than a match's fixed part: as literals
-    return LZ77_LITERAL*priced < match ? LZ77_LITERAL*priced : match;
+    return LZ77_LITERAL * priced < match ? LZ77_LITERAL * priced : match;
 }
 
 //
@@ -102,13 +102,13 @@ static uint64_t lz77_cost(uint32_t len) {
 // sequence.
 static uint32_t lz77_slot(uint32_t state, uint8_t byte, uint32_t cap) {
     const uint64_t key  = ((uint64_t) state << 8) | byte;
-    const uint64_t hash = (key*0x9e3779b97f4a7c15u) >> 32;
+    const uint64_t hash = (key * 0x9e3779b97f4a7c15u) >> 32;
 
-    return (uint32_t) ((hash*cap) >> 32);
+    return (uint32_t) ((hash * cap) >> 32);
 }
 
 static uint16_t lz77_filter(uint8_t byte) {
-    return (uint16_t) (1u << ((byte*0x9du >> 4) & 15));
+    return (uint16_t) (1u << ((byte * 0x9du >> 4) & 15));
 }
 
 // the entry of an edge, or the empty one where it belongs
@@ -159,7 +159,7 @@ static uint32_t lz77_follow(struct lil_lz77 * lz, uint32_t state, uint8_t byte) 
 // adds an edge that the state, which has others, lacks
 static void lz77_edge_add(struct lil_lz77 * lz, uint32_t state, uint8_t byte, uint32_t target) {
     struct lz77_edge * edge = lz77_edge_find(lz->edge, lz->cap_edge, state, byte);
-    uint8_t          * next;
+    uint8_t *          next;
 
     if (state & LZ77_CLONE) {
         struct lz77_clone * clone = &lz->clone[state ^ LZ77_CLONE];
@@ -264,7 +264,7 @@ static void lz77_push(struct lil_lz77 * lz, uint8_t byte) {
                     break;
                 }
                 *target = link;
-                p = lz77_link(lz, p);
+                p       = lz77_link(lz, p);
             }
         }
     }
@@ -294,7 +294,7 @@ static void lz77_push(struct lil_lz77 * lz, uint8_t byte) {
 
 // by a quarter at a time: at most a fifth of what is held lies idle
 static uint32_t lz77_grow(uint32_t cap, uint32_t need) {
-    uint64_t grown = (uint64_t) cap + cap/4 + 16;
+    uint64_t grown = (uint64_t) cap + cap / 4 + 16;
 
     if (grown > LZ77_CLONE) {
         grown = LZ77_CLONE;
@@ -304,12 +304,12 @@ static uint32_t lz77_grow(uint32_t cap, uint32_t need) {
 }
 
 static void * lz77_realloc(void * ptr, uint32_t cap, size_t size) {
-    return cap > SIZE_MAX/size ? NULL : realloc(ptr, cap*size);
+    return cap > SIZE_MAX / size ? NULL : realloc(ptr, cap * size);
 }
 
 // entries of the hash table for n edges
 static uint64_t lz77_cap_edge(uint32_t n) {
-    return (uint64_t) n + n/3 + 1;
+    return (uint64_t) n + n / 3 + 1;
 }
 
 // makes room for n more bytes, whatever they are
@@ -351,9 +351,9 @@ static bool lz77_reserve(struct lil_lz77 * lz, uint32_t n) {
         const uint64_t cap_max = lz77_cap_edge(LZ77_MAX_BYTES);
         const uint64_t cap_min = lz77_cap_edge(lz->n + n);
 
-        uint64_t cap = (uint64_t) lz->cap_edge + lz->cap_edge/4 + 16;
-        cap = cap > cap_max ? cap_max : cap;
-        cap = cap < cap_min ? cap_min : cap;
+        uint64_t cap = (uint64_t) lz->cap_edge + lz->cap_edge / 4 + 16;
+        cap          = cap > cap_max ? cap_max : cap;
+        cap          = cap < cap_min ? cap_min : cap;
 
         struct lz77_edge * edge = cap > SIZE_MAX ? NULL : calloc((size_t) cap, sizeof(*edge));
         if (edge == NULL) {
@@ -403,8 +403,8 @@ struct lil_lz77 * lil_lz77_clone(const struct lil_lz77 * lz) {
 
     // the same capacities: the place of an edge depends on it
     result->prefix = lz77_realloc(NULL, lz->cap_prefix, sizeof(*lz->prefix));
-    result->clone  = lz77_realloc(NULL, lz->cap_clone,  sizeof(*lz->clone));
-    result->edge   = lz77_realloc(NULL, lz->cap_edge,   sizeof(*lz->edge));
+    result->clone  = lz77_realloc(NULL, lz->cap_clone, sizeof(*lz->clone));
+    result->edge   = lz77_realloc(NULL, lz->cap_edge, sizeof(*lz->edge));
 
     if (result->prefix == NULL || result->clone == NULL || result->edge == NULL) {
         lil_lz77_free(result);
@@ -412,9 +412,9 @@ struct lil_lz77 * lil_lz77_clone(const struct lil_lz77 * lz) {
         return NULL;
     }
 
-    memcpy(result->prefix, lz->prefix, ((size_t) lz->n + 1)*sizeof(*lz->prefix));
-    memcpy(result->clone,  lz->clone,  lz->n_clone*sizeof(*lz->clone));
-    memcpy(result->edge,   lz->edge,   lz->cap_edge*sizeof(*lz->edge));
+    memcpy(result->prefix, lz->prefix, ((size_t) lz->n + 1) * sizeof(*lz->prefix));
+    memcpy(result->clone, lz->clone, lz->n_clone * sizeof(*lz->clone));
+    memcpy(result->edge, lz->edge, lz->cap_edge * sizeof(*lz->edge));
 
     return result;
 }
@@ -459,7 +459,7 @@ bool lil_lz77_feed(struct lil_lz77 * lz, const void * data, size_t n) {
 
 double lil_lz77_size(const struct lil_lz77 * lz) {
     // the cost of no bytes is 0
-    return (double) (lz->cost + lz77_cost(lz->n - lz->start))/80.0;
+    return (double) (lz->cost + lz77_cost(lz->n - lz->start)) / 80.0;
 }
 
 uint64_t lil_lz77_phrases(const struct lil_lz77 * lz) {
@@ -471,8 +471,6 @@ uint64_t lil_lz77_bytes(const struct lil_lz77 * lz) {
 }
 
 uint64_t lil_lz77_memory(const struct lil_lz77 * lz) {
-    return sizeof(*lz) +
-        (uint64_t) lz->cap_prefix*sizeof(*lz->prefix) +
-        (uint64_t) lz->cap_clone *sizeof(*lz->clone)  +
-        (uint64_t) lz->cap_edge  *sizeof(*lz->edge);
+    return sizeof(*lz) + (uint64_t) lz->cap_prefix * sizeof(*lz->prefix) +
+            (uint64_t) lz->cap_clone * sizeof(*lz->clone) + (uint64_t) lz->cap_edge * sizeof(*lz->edge);
 }

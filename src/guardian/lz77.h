@@ -45,11 +45,11 @@
 // How the functions are exported: nothing by default; as llama.h does it where that was included first. A build that
 // puts this file into a shared library defines LIL_API.
 #ifndef LIL_API
-#    ifdef LLAMA_API
-#        define LIL_API LLAMA_API
-#    else
-#        define LIL_API
-#    endif
+#ifdef LLAMA_API
+#define LIL_API LLAMA_API
+#else
+#define LIL_API
+#endif
 #endif
 
 #ifdef __cplusplus

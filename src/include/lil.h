@@ -122,8 +122,8 @@ enum lil_form {
 // Whether decode steps that attend to everything run through our own op, which reads each key and value once for all
 // query heads of its group. Its result equals llama.cpp's within rounding. false and true are OFF and ON.
 enum lil_fused_dense {
-    LIL_FUSED_DENSE_OFF  = 0, // llama.cpp's attention, bit for bit
-    LIL_FUSED_DENSE_ON   = 1, // an error where the model, the context or a layer's backend cannot have it
+    LIL_FUSED_DENSE_OFF = 0, // llama.cpp's attention, bit for bit
+    LIL_FUSED_DENSE_ON  = 1, // an error where the model, the context or a layer's backend cannot have it
     // where it is known to be faster: on the CPU. llama.cpp's attention elsewhere, never an error
     LIL_FUSED_DENSE_AUTO = 2,
 };
@@ -131,42 +131,42 @@ enum lil_fused_dense {
 struct lil_sparse_params {
     enum lil_sparse_method method;
 
-    uint32_t budget;   // B: tokens that one KV head of one layer attends to in a decode step, the current one included
+    uint32_t budget; // B: tokens that one KV head of one layer attends to in a decode step, the current one included
     // evict: slots per layer and sequence, rounded up to 256; 0: n_ctx. Otherwise at least budget + n_ubatch
     uint32_t capacity;
 
-    uint32_t n_sink;   // Sink, LessIsMore: first tokens that are always kept
-    uint32_t recent;   // H2O: last tokens that are always kept, the current one included; 0: budget/2
+    uint32_t n_sink; // Sink, LessIsMore: first tokens that are always kept
+    uint32_t recent; // H2O: last tokens that are always kept, the current one included; 0: budget/2
 
     enum lil_positions     positions;     // Sink, InfLLM
     enum lil_prompt_scores prompt_scores; // H2O
     enum lil_form          form;
 
     // Every method. The evict family has it over the slots that it holds, with and without evictions
-    int32_t  fused_dense; // enum lil_fused_dense
+    int32_t fused_dense; // enum lil_fused_dense
 
     // Method NONE: flash_attn_type is DISABLED by default rather than by choice, as in llama-cpp-python. Where
     // fused_dense takes the context, FlashAttention is on all the same, and states are written as without it: V
     // transposed
-    bool     flash_attn_free;
+    bool flash_attn_free;
 
     // select
-    uint32_t min_ctx;     // while T < min_ctx a step is dense
+    uint32_t min_ctx; // while T < min_ctx a step is dense
 
-    bool     first_page;  // Quest: the first page is always attended to
-    uint32_t n_init;      // InfLLM: first tokens that are always attended to
-    uint32_t block;       // InfLLM: tokens per block; 0: 16, or 8 where B < 128
-    uint32_t n_repr;      // InfLLM: representative keys per block
-    uint32_t reselect;    // TidalDecode, LessIsMore: the re-selection layer c, counted among the full-attention layers,
-                          // 2 < c < L; 0: floor(0.55*L + 0.5)
+    bool     first_page; // Quest: the first page is always attended to
+    uint32_t n_init;     // InfLLM: first tokens that are always attended to
+    uint32_t block;      // InfLLM: tokens per block; 0: 16, or 8 where B < 128
+    uint32_t n_repr;     // InfLLM: representative keys per block
+    uint32_t reselect;   // TidalDecode, LessIsMore: the re-selection layer c, counted among the full-attention layers,
+                         // 2 < c < L; 0: floor(0.55*L + 0.5)
     // LessIsMore: share of the budget for the last tokens. RaaS: share of the pages that a step stamps
-    float    ratio;
+    float ratio;
 
     // R-KV
-    uint32_t buffer;      // decode steps between two cuts: a cut leaves budget - buffer
-    uint32_t n_obs;       // last queries that importance is taken from; as many last tokens stay
-    float    lambda;      // weight of importance against redundancy, 0 to 1
-    float    threshold;   // cosine similarity above which a key repeats another
+    uint32_t buffer;    // decode steps between two cuts: a cut leaves budget - buffer
+    uint32_t n_obs;     // last queries that importance is taken from; as many last tokens stay
+    float    lambda;    // weight of importance against redundancy, 0 to 1
+    float    threshold; // cosine similarity above which a key repeats another
 
     // evict
     // ends of the last prompts that are kept per sequence, B - 1 slots each, for going back to them
@@ -213,9 +213,7 @@ LLAMA_API struct lil_sparse_params lil_sparse_default_params(enum lil_sparse_met
 //   llama_memory_seq_cp       whole sequences, or one less a tail that could be removed; kept ends of prompts with them
 //   llama_state_*             everything: keys, values, scores, positions, counts, kept ends of prompts
 LLAMA_API struct llama_context * lil_init_from_model(
-            struct llama_model * model,
-    struct llama_context_params  cparams,
-       struct lil_sparse_params  sparse);
+        struct llama_model * model, struct llama_context_params cparams, struct lil_sparse_params sparse);
 
 // Whether the tokens of the batches that come are a prompt's, whatever logits they ask for. For hosts that want the
 // logits of a whole prompt: set it before, and take it back before the first token that was sampled. Their logits count
@@ -227,10 +225,10 @@ struct lil_sparse_info {
     enum lil_sparse_method method;
 
     uint32_t budget;
-    uint32_t capacity;  // slots per layer and sequence, as allocated
-    uint32_t reselect;  // TidalDecode, LessIsMore: the re-selection layer, counted among the full-attention layers
-    uint32_t n_layer;   // layers that the method acts on (the full-attention layers)
-    bool     fused;     // whether the fused form runs
+    uint32_t capacity;    // slots per layer and sequence, as allocated
+    uint32_t reselect;    // TidalDecode, LessIsMore: the re-selection layer, counted among the full-attention layers
+    uint32_t n_layer;     // layers that the method acts on (the full-attention layers)
+    bool     fused;       // whether the fused form runs
     bool     fused_dense; // whether decode steps that attend to everything run through the op, see enum lil_fused_dense
 
     uint64_t kv_bytes;  // bytes allocated for those layers: keys, values, scores, positions, page metadata, kept ends
@@ -277,14 +275,8 @@ LLAMA_API bool lil_memory_get_info(const struct llama_context * ctx, struct lil_
 //   pos    [n]  the position of each token, in no order
 //   score  [n]  its accumulated score (H2O, InfLLM), 0 otherwise; may be NULL
 // and returns how many tokens there are, or -1 on error. il counts the model's layers. Waits for a decode in progress.
-LLAMA_API int32_t lil_sparse_get_slots(
-        struct llama_context * ctx,
-                llama_seq_id   seq_id,
-                     int32_t   il,
-                     int32_t   i_head_kv,
-                   llama_pos * pos,
-                       float * score,
-                     int32_t   n);
+LLAMA_API int32_t lil_sparse_get_slots(struct llama_context * ctx, llama_seq_id seq_id, int32_t il, int32_t i_head_kv,
+        llama_pos * pos, float * score, int32_t n);
 
 // LIL_SPARSE_PROBE: what re-selection layers are worth. Each decode step, with full attention, takes the sets that
 // TidalDecode and LessIsMore (budget, n_sink, ratio) would take at every layer, and sums the share of the later layers'
@@ -305,18 +297,18 @@ LLAMA_API int32_t lil_probe_get(struct llama_context * ctx, enum lil_sparse_meth
 
 struct lil_lz77;
 
-LLAMA_API struct lil_lz77 * lil_lz77_init (void);                         // NULL: out of memory
-LLAMA_API struct lil_lz77 * lil_lz77_clone(const struct lil_lz77 * lz);   // NULL: out of memory
-LLAMA_API void              lil_lz77_free (struct lil_lz77 * lz);         // lz may be NULL
-LLAMA_API void              lil_lz77_reset(struct lil_lz77 * lz);         // back to the empty text
+LLAMA_API struct lil_lz77 * lil_lz77_init(void);                        // NULL: out of memory
+LLAMA_API struct lil_lz77 * lil_lz77_clone(const struct lil_lz77 * lz); // NULL: out of memory
+LLAMA_API void              lil_lz77_free(struct lil_lz77 * lz);        // lz may be NULL
+LLAMA_API void              lil_lz77_reset(struct lil_lz77 * lz);       // back to the empty text
 
 // Appends n bytes. Amortised O(1) a byte. False (out of memory, or more than 2^31 - 1 bytes): the text is as before.
-LLAMA_API bool              lil_lz77_feed (struct lil_lz77 * lz, const void * data, size_t n);
+LLAMA_API bool lil_lz77_feed(struct lil_lz77 * lz, const void * data, size_t n);
 
-LLAMA_API double            lil_lz77_size   (const struct lil_lz77 * lz); // compressed size so far, bytes
-LLAMA_API uint64_t          lil_lz77_phrases(const struct lil_lz77 * lz); // phrases so far, the open one included
-LLAMA_API uint64_t          lil_lz77_bytes  (const struct lil_lz77 * lz); // bytes fed
-LLAMA_API uint64_t          lil_lz77_memory (const struct lil_lz77 * lz); // bytes of memory held
+LLAMA_API double   lil_lz77_size(const struct lil_lz77 * lz);    // compressed size so far, bytes
+LLAMA_API uint64_t lil_lz77_phrases(const struct lil_lz77 * lz); // phrases so far, the open one included
+LLAMA_API uint64_t lil_lz77_bytes(const struct lil_lz77 * lz);   // bytes fed
+LLAMA_API uint64_t lil_lz77_memory(const struct lil_lz77 * lz);  // bytes of memory held
 
 //
 // Guardian (arXiv 2601.03043)
@@ -353,23 +345,22 @@ LLAMA_API struct lil_guardian_params lil_guardian_default_params(void);
 // the token; elsewhere, and on a device that cannot replace a token, it does not act, and says so in the log. Of
 // several outputs of a sequence in one batch, all see what was accepted before it.
 LLAMA_API struct llama_sampler * lil_sampler_init_guardian(
-        const struct llama_vocab * vocab,
-        struct lil_guardian_params  params);
+        const struct llama_vocab * vocab, struct lil_guardian_params params);
 
 // Feeds the prompt: text that counts as earlier text, but not as generated. Call it before the first sampled token.
 // False where smpl is no Guardian or memory ran out.
 LLAMA_API bool lil_guardian_feed_prompt(struct llama_sampler * smpl, const llama_token * tokens, int32_t n_tokens);
 
 struct lil_guardian_report {
-    bool     alarmed;         // whether an alarm was raised
-    bool     stopped;         // whether generation was ended: the end-of-generation token was forced
-    bool     think_closed;    // whether the end-of-thinking text was forced
-    uint64_t n_tokens;        // tokens generated so far
-    uint64_t n_tokens_alarm;  // tokens generated at the first alarm, 0 if none
-    uint64_t n_bytes;         // bytes of text so far, prompt included
-    double   size;            // compressed size so far, bytes
-    double   last_growth;     // growth between the last two checks, bytes; NaN before the first check
-    uint32_t n_checks;        // checks so far
+    bool     alarmed;        // whether an alarm was raised
+    bool     stopped;        // whether generation was ended: the end-of-generation token was forced
+    bool     think_closed;   // whether the end-of-thinking text was forced
+    uint64_t n_tokens;       // tokens generated so far
+    uint64_t n_tokens_alarm; // tokens generated at the first alarm, 0 if none
+    uint64_t n_bytes;        // bytes of text so far, prompt included
+    double   size;           // compressed size so far, bytes
+    double   last_growth;    // growth between the last two checks, bytes; NaN before the first check
+    uint32_t n_checks;       // checks so far
 };
 
 // False where smpl is no Guardian.

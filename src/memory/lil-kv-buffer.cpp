@@ -32,7 +32,7 @@ static void warn_if_too_large(ggml_backend_buffer_t buffer) {
                 "it does not fit once it is full, and the lack will show then. A smaller n_ctx would, a quantised "
                 "cache (type_k, "
                 "type_v), or an evicting method with a capacity\n",
-                __func__, buffer->size/1024.0/1024.0, available/1024.0/1024.0, others/1024.0/1024.0);
+                __func__, buffer->size / 1024.0 / 1024.0, available / 1024.0 / 1024.0, others / 1024.0 / 1024.0);
     }
 
     live.insert(buffer);
@@ -100,7 +100,7 @@ static ggml_backend_buffer_t alloc_buffer(ggml_backend_buffer_type_t buft, size_
 
     void * data = lil_os_map(size);
     if (!data) {
-        LLAMA_LOG_ERROR("%s: failed to allocate a KV cache of %.0f MiB\n", __func__, size/1024.0/1024.0);
+        LLAMA_LOG_ERROR("%s: failed to allocate a KV cache of %.0f MiB\n", __func__, size / 1024.0 / 1024.0);
         return nullptr;
     }
 
@@ -117,7 +117,7 @@ ggml_backend_buffer_t lil_alloc_kv_buffer(ggml_context * ctx, ggml_backend_buffe
 
     // the CPU's type but for the allocation
     ggml_backend_buffer_type mapped = *buft;
-    mapped.iface.alloc_buffer = alloc_buffer;
+    mapped.iface.alloc_buffer       = alloc_buffer;
 
     return ggml_backend_alloc_ctx_tensors_from_buft(ctx, &mapped);
 }

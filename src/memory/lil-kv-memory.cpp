@@ -54,14 +54,14 @@ struct layout {
 
     // a column for each of n_cells
     static layout cells_in_columns(ggml_tensor * t, size_t n_cells) {
-        return { t, t->nb[2]/(n_cells*t->nb[0]), n_cells*t->nb[0], t->nb[0] };
+        return { t, t->nb[2] / (n_cells * t->nb[0]), n_cells * t->nb[0], t->nb[0] };
     }
 
     // f(offset, bytes) for each part of the tensor that holds cells [begin, end) of a stream
     template <typename F>
     void for_each_part(uint32_t strm, uint32_t begin, uint32_t end, const F & f) const {
         for (size_t i = 0; i < n_rows; ++i) {
-            f(strm*t->nb[2] + i*nb_row + begin*nb_cell, (end - begin)*nb_cell);
+            f(strm * t->nb[2] + i * nb_row + begin * nb_cell, (end - begin) * nb_cell);
         }
     }
 };
@@ -70,11 +70,11 @@ struct layout {
 
 // what a class derived from it may see, of any cache
 struct kv_access : llama_kv_cache {
-    static auto & get_layers (const llama_kv_cache & kv) { return kv.*&kv_access::layers; }
+    static auto & get_layers(const llama_kv_cache & kv) { return kv.*&kv_access::layers; }
     static bool   get_v_trans(const llama_kv_cache & kv) { return kv.*&kv_access::v_trans; }
-    static auto & get_cells  (const llama_kv_cache & kv) { return *(kv.*&kv_access::v_cells_impl); }
-    static bool   is_shared  (const llama_kv_cache & kv) { return kv.*&kv_access::other != nullptr; }
-    static auto & get_copies (const llama_kv_cache & kv) { return kv.*&kv_access::sc_info; }
+    static auto & get_cells(const llama_kv_cache & kv) { return *(kv.*&kv_access::v_cells_impl); }
+    static bool   is_shared(const llama_kv_cache & kv) { return kv.*&kv_access::other != nullptr; }
+    static auto & get_copies(const llama_kv_cache & kv) { return kv.*&kv_access::sc_info; }
     static auto & get_buffers(const llama_kv_cache & kv) { return kv.*&kv_access::ctxs_bufs; }
 };
 
@@ -183,7 +183,7 @@ bool lil_copy_streams(llama_kv_cache & kv, const llama_kv_cache::stream_copy_inf
         for (const auto & l : layouts) {
             l.for_each_part(sc_info.ssrc[i], 0, n, [&](size_t offset, size_t n_bytes) {
                 const char * src = (const char *) l.t->data + offset;
-                memcpy((char *) l.t->data + offset - sc_info.ssrc[i]*l.t->nb[2] + sc_info.sdst[i]*l.t->nb[2], src,
+                memcpy((char *) l.t->data + offset - sc_info.ssrc[i] * l.t->nb[2] + sc_info.sdst[i] * l.t->nb[2], src,
                         n_bytes);
             });
         }
@@ -223,7 +223,7 @@ lil_memory_info lil_get_memory_info(llama_memory_i * memory) {
     });
 
     const uint64_t available = lil_os_available();
-    res.available = available == UINT64_MAX ? 0 : available;
+    res.available            = available == UINT64_MAX ? 0 : available;
 
     return res;
 }

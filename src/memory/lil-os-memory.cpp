@@ -8,22 +8,22 @@
 #include <vector>
 
 #if defined(_WIN32)
-#    ifndef NOMINMAX
-#        define NOMINMAX
-#    endif
-#    define WIN32_LEAN_AND_MEAN
-#    include <windows.h>
-#    include <psapi.h>
+#ifndef NOMINMAX
+#define NOMINMAX
+#endif
+#define WIN32_LEAN_AND_MEAN
+#include <windows.h>
+#include <psapi.h>
 #else
-#    include <fcntl.h>
-#    include <sys/mman.h>
-#    include <unistd.h>
-#    if defined(__APPLE__)
-#        include <mach/mach.h>
-#    endif
-#    if !defined(MAP_ANONYMOUS)
-#        define MAP_ANONYMOUS MAP_ANON
-#    endif
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+#if defined(__APPLE__)
+#include <mach/mach.h>
+#endif
+#if !defined(MAP_ANONYMOUS)
+#define MAP_ANONYMOUS MAP_ANON
+#endif
 #endif
 
 static size_t page_size() {
@@ -40,7 +40,7 @@ static size_t page_size() {
 }
 
 size_t lil_os_pad(size_t n) {
-    return (n + page_size() - 1)/page_size()*page_size();
+    return (n + page_size() - 1) / page_size() * page_size();
 }
 
 //
@@ -87,9 +87,9 @@ static size_t resident_pages(void * p, size_t n) {
     for (size_t i = 0; i < n; i += N) {
         pages.assign(std::min(N, n - i), {});
         for (size_t j = 0; j < pages.size(); ++j) {
-            pages[j].VirtualAddress = (char *) p + (i + j)*page_size();
+            pages[j].VirtualAddress = (char *) p + (i + j) * page_size();
         }
-        if (!K32QueryWorkingSetEx(GetCurrentProcess(), pages.data(), (DWORD) (pages.size()*sizeof(pages[0])))) {
+        if (!K32QueryWorkingSetEx(GetCurrentProcess(), pages.data(), (DWORD) (pages.size() * sizeof(pages[0])))) {
             return n;
         }
         for (const auto & page : pages) {
@@ -107,10 +107,10 @@ void * lil_os_map(size_t n) {
     if (p == MAP_FAILED) {
         return nullptr;
     }
-#    if defined(MADV_NOHUGEPAGE)
+#if defined(MADV_NOHUGEPAGE)
     // a few tokens of a tensor would take 2 MiB, where the system hands out huge pages unasked
     madvise(p, n, MADV_NOHUGEPAGE);
-#    endif
+#endif
     return p;
 }
 
@@ -119,15 +119,15 @@ void lil_os_unmap(void * p, size_t n) {
 }
 
 static bool discard_pages(void * p, size_t n) {
-#    if defined(__linux__)
+#if defined(__linux__)
     return madvise(p, n, MADV_DONTNEED) == 0; // private and anonymous: zeros from now on
-#    else
+#else
     // elsewhere MADV_DONTNEED is a hint, and what the pages hold may stay: new ones take their place
     return mmap(p, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != MAP_FAILED;
-#    endif
+#endif
 }
 
-#    if defined(__linux__)
+#if defined(__linux__)
 
 // Of a page that was read and never written, only the page table knows that it is the one page of zeros which all
 // share. (Where this process has forked, and the other half has not started another program, written pages are shared
@@ -142,12 +142,12 @@ static bool resident_by_pagemap(void * p, size_t n, size_t & res) {
 
     bool ok = true;
     for (size_t i = 0; i < n && ok; i += entries.size()) {
-        const size_t n_read = std::min(entries.size(), n - i)*sizeof(uint64_t);
+        const size_t n_read = std::min(entries.size(), n - i) * sizeof(uint64_t);
 
-        ok = pread(fd, entries.data(), n_read, (off_t) (((uintptr_t) p/page_size() + i)*sizeof(uint64_t))) ==
+        ok = pread(fd, entries.data(), n_read, (off_t) (((uintptr_t) p / page_size() + i) * sizeof(uint64_t))) ==
                 (ssize_t) n_read;
 
-        for (size_t j = 0; ok && j < n_read/sizeof(uint64_t); ++j) {
+        for (size_t j = 0; ok && j < n_read / sizeof(uint64_t); ++j) {
             res += (entries[j] >> 63 & 1) && (entries[j] >> 56 & 1); // present, and mapped here only
         }
     }
@@ -157,21 +157,21 @@ static bool resident_by_pagemap(void * p, size_t n, size_t & res) {
     return ok;
 }
 
-#    endif
+#endif
 
 static size_t resident_pages(void * p, size_t n) {
     size_t res = 0;
-#    if defined(__linux__)
+#if defined(__linux__)
     if (resident_by_pagemap(p, n, res)) {
         return res;
     }
     res = 0;
 
     std::vector<unsigned char> pages(n);
-#    else
+#else
     std::vector<char> pages(n);
-#    endif
-    if (mincore(p, n*page_size(), pages.data()) != 0) {
+#endif
+    if (mincore(p, n * page_size(), pages.data()) != 0) {
         return n;
     }
 
@@ -186,13 +186,13 @@ static size_t resident_pages(void * p, size_t n) {
 
 bool lil_os_discard(void * p, size_t n) {
     const uintptr_t begin = lil_os_pad((uintptr_t) p);
-    const uintptr_t end   = ((uintptr_t) p + n)/page_size()*page_size();
+    const uintptr_t end   = ((uintptr_t) p + n) / page_size() * page_size();
 
     return begin >= end || discard_pages((void *) begin, end - begin);
 }
 
 size_t lil_os_resident(void * p, size_t n) {
-    return std::min(n, resident_pages(p, lil_os_pad(n)/page_size())*page_size());
+    return std::min(n, resident_pages(p, lil_os_pad(n) / page_size()) * page_size());
 }
 
 //
@@ -205,7 +205,7 @@ uint64_t lil_os_available(const char * root) {
     (void) root;
 
     MEMORYSTATUSEX status = {};
-    status.dwLength = sizeof(status);
+    status.dwLength       = sizeof(status);
 
     return GlobalMemoryStatusEx(&status) ? (uint64_t) status.ullAvailPhys : UINT64_MAX;
 }
@@ -222,7 +222,7 @@ uint64_t lil_os_available(const char * root) {
         return UINT64_MAX;
     }
 
-    return ((uint64_t) stat.free_count + stat.inactive_count + stat.purgeable_count)*page_size();
+    return ((uint64_t) stat.free_count + stat.inactive_count + stat.purgeable_count) * page_size();
 }
 
 #else
@@ -250,7 +250,7 @@ static uint64_t find_number(const std::string & text, const char * name, uint64_
     const size_t n = strlen(name);
 
     for (size_t i = 0; i < text.size();
-            i = text.find('\n', i) == std::string::npos ? text.size() : text.find('\n', i) + 1) {
+            i     = text.find('\n', i) == std::string::npos ? text.size() : text.find('\n', i) + 1) {
         if (text.compare(i, n, name) == 0) {
             return strtoull(text.c_str() + i + n, nullptr, 10);
         }
@@ -285,7 +285,7 @@ static uint64_t left_by_cgroup(const std::string & dir, bool v2, uint64_t rss_fi
 
     // files can be dropped, but this process' own are in use
     const uint64_t file = find_number(stat, v2 ? "inactive_file " : "total_inactive_file ", 0) +
-                          find_number(stat, v2 ?   "active_file " :   "total_active_file ", 0);
+            find_number(stat, v2 ? "active_file " : "total_active_file ", 0);
 
     const uint64_t kept = used - std::min(used, file - std::min(file, rss_file));
 
@@ -297,14 +297,14 @@ uint64_t lil_os_available(const char * root_dir) {
 
     std::string text;
 
-    const uint64_t rss_file = read_file(root + "/proc/self/status", text) ? 1024*find_number(text, "RssFile:", 0) : 0;
+    const uint64_t rss_file = read_file(root + "/proc/self/status", text) ? 1024 * find_number(text, "RssFile:", 0) : 0;
 
     uint64_t res = UINT64_MAX;
 
     if (read_file(root + "/proc/meminfo", text)) {
         const uint64_t n = find_number(text, "MemAvailable:", UINT64_MAX);
         if (n != UINT64_MAX) {
-            res = 1024*n - std::min(1024*n, rss_file);
+            res = 1024 * n - std::min(1024 * n, rss_file);
         }
     }
 

@@ -10,7 +10,7 @@ size_t lil_os_pad(size_t n);
 
 // n bytes of fresh memory in whole pages: they read as zeros, and a page takes memory where it is first written. Null:
 // no room.
-void * lil_os_map  (size_t n);
+void * lil_os_map(size_t n);
 void   lil_os_unmap(void * p, size_t n);
 
 // Gives the whole pages inside [p, p + n), part of what lil_os_map() returned, back to the system: they read as zeros

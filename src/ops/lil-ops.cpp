@@ -3,8 +3,8 @@
 #include <cstddef>
 
 // the list has every op that the table has, or a backend would lack one in silence
-#define LIL_OP_COUNT(op) + 1
-static_assert(offsetof(lil_ops, evict_slots) + (0 LIL_OPS(LIL_OP_COUNT))*sizeof(ggml_custom_op_t) == sizeof(lil_ops),
+#define LIL_OP_COUNT(op) +1
+static_assert(offsetof(lil_ops, evict_slots) + (0 LIL_OPS(LIL_OP_COUNT)) * sizeof(ggml_custom_op_t) == sizeof(lil_ops),
         "an op of struct lil_ops is not in LIL_OPS");
 #undef LIL_OP_COUNT
 

@@ -44,13 +44,13 @@ enum lil_step_field {
 struct lil_evict_layer {
     int32_t n_head_kv;
     int32_t n_score_part; // partial sums of score_prompt, at least 1
-    float   scale;    // of q.k
-    float   softcap;  // 0: none
+    float   scale;        // of q.k
+    float   softcap;      // 0: none
 
-    bool    last;      // TOVA: the scores are the last query's alone
-    bool    shared;    // TOVA: all heads hold the same tokens, ranked by the sum of their scores
-    float   lambda;    // R-KV
-    float   threshold; // R-KV
+    bool  last;      // TOVA: the scores are the last query's alone
+    bool  shared;    // TOVA: all heads hold the same tokens, ranked by the sum of their scores
+    float lambda;    // R-KV
+    float threshold; // R-KV
 };
 
 //
@@ -90,7 +90,7 @@ enum lil_dirty_field {
     LIL_DIRTY_STREAM,
     LIL_DIRTY_TABLE,
     LIL_DIRTY_PAGE,
-    LIL_DIRTY_N,    // tokens, at least 1; their cells follow
+    LIL_DIRTY_N, // tokens, at least 1; their cells follow
     LIL_DIRTY_HEAD,
 };
 
@@ -103,17 +103,17 @@ enum lil_dirty_field {
 // the constants of one layer, kept by the cache as long as it lives
 struct lil_select_layer {
     int32_t n_head_kv;
-    float   scale;      // of q.k
-    float   softcap;    // 0: none
+    float   scale;   // of q.k
+    float   softcap; // 0: none
 
-    int32_t budget;     // B
-    int32_t n_pages;    // Quest, RaaS: pages attended to, the current one included; InfLLM: blocks
-    bool    first_page; // Quest
-    int32_t n_sink;     // LessIsMore: first tokens; InfLLM: n_init
-    int32_t n_recent;   // LessIsMore: last tokens, the current one included; InfLLM: the widened window w
-    int32_t block;      // InfLLM
-    int32_t n_repr;     // InfLLM
-    float   ratio;      // RaaS: share of the pages that are stamped
+    int32_t budget;       // B
+    int32_t n_pages;      // Quest, RaaS: pages attended to, the current one included; InfLLM: blocks
+    bool    first_page;   // Quest
+    int32_t n_sink;       // LessIsMore: first tokens; InfLLM: n_init
+    int32_t n_recent;     // LessIsMore: last tokens, the current one included; InfLLM: the widened window w
+    int32_t block;        // InfLLM
+    int32_t n_repr;       // InfLLM
+    float   ratio;        // RaaS: share of the pages that are stamped
     int32_t n_score_part; // InfLLM: partial sums of infllm_score_prompt, at least 1
 };
 
@@ -121,25 +121,25 @@ struct lil_select_layer {
 // max)*v, max, the sum of exp(x - max)), then, where kq is asked for, the logits x [n_max, n_head, n_steps]: scaled and
 // capped.
 static inline int64_t lil_attn_n_chunk(int64_t n_max) {
-    return (n_max + LIL_ATTN_CHUNK - 1)/LIL_ATTN_CHUNK;
+    return (n_max + LIL_ATTN_CHUNK - 1) / LIL_ATTN_CHUNK;
 }
 
 static inline int64_t lil_attn_kq_offset(int64_t n_embd_v, int64_t n_head, int64_t n_max, int64_t n_steps) {
-    return (n_embd_v + 2)*n_head*lil_attn_n_chunk(n_max)*n_steps;
+    return (n_embd_v + 2) * n_head * lil_attn_n_chunk(n_max) * n_steps;
 }
 
 static inline int64_t lil_attn_n_work(int64_t n_embd_v, int64_t n_head, int64_t n_max, int64_t n_steps, bool kq) {
-    return lil_attn_kq_offset(n_embd_v, n_head, n_max, n_steps) + (kq ? n_max*n_head*n_steps : 0);
+    return lil_attn_kq_offset(n_embd_v, n_head, n_max, n_steps) + (kq ? n_max * n_head * n_steps : 0);
 }
 
 // what a layer's K, V and queries look like
 struct lil_ops_shape {
     enum ggml_type type_k;
     enum ggml_type type_v;
-    int64_t n_embd_k;  // of a head
-    int64_t n_embd_v;
-    int64_t n_head;
-    int64_t n_head_kv;
+    int64_t        n_embd_k; // of a head
+    int64_t        n_embd_v;
+    int64_t        n_head;
+    int64_t        n_head_kv;
 };
 
 // The ops of a backend. Null: the backend has no kernel for that op, and methods that need it have no fused form there.
@@ -153,7 +153,7 @@ struct lil_ops {
 
     // attn's work: floats in all, and where the logits begin, which are [n_max, n_head, n_steps] everywhere. The
     // partial results before them are the backend's own matter
-    int64_t (*attn_n_work)   (int64_t n_embd_v, int64_t n_head, int64_t n_max, int64_t n_steps, bool kq);
+    int64_t (*attn_n_work)(int64_t n_embd_v, int64_t n_head, int64_t n_max, int64_t n_steps, bool kq);
     int64_t (*attn_kq_offset)(int64_t n_embd_v, int64_t n_head, int64_t n_max, int64_t n_steps);
 
     // what of a layer the ops cannot compute, null where there is nothing. A null function: they take every layer
@@ -270,17 +270,19 @@ struct lil_ops {
 };
 
 // every op, for X(name)
+// clang-format off
 #define LIL_OPS(X) \
     X(evict_slots) X(score_step) X(score_prompt) X(score_add) X(score_window) \
     X(attn) X(attn_join) X(page_bounds) X(page_scores) X(page_select) X(tidal_select) X(lessismore_select) \
     X(infllm_score) X(infllm_score_prompt) X(infllm_score_add) X(block_repr) X(block_scores) X(block_select) \
     X(raas_stamp) X(raas_select) X(new_slots) X(rkv_score)
+// clang-format on
 
 // what ggml_custom_4d() and ggml_custom_inplace() write at the beginning of a node's op_params
 struct lil_node_params {
     ggml_custom_op_t fun;
     int              n_tasks;
-    void           * userdata;
+    void *           userdata;
 };
 
 static inline struct lil_node_params lil_get_node_params(const struct ggml_tensor * node) {

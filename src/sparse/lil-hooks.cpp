@@ -39,12 +39,17 @@ static bool dense_wins(const llama_model & model, const llama_hparams & hparams,
         const uint32_t n_head    = hparams.n_head(il);
         const uint32_t n_head_kv = hparams.n_head_kv(il);
 
-        if (n_head_kv == 0 || n_head%n_head_kv != 0) {
+        if (n_head_kv == 0 || n_head % n_head_kv != 0) {
             return false;
         }
 
         const lil_ops_shape shape = {
-            type_k, type_v, hparams.n_embd_head_k(il), hparams.n_embd_head_v(il), n_head, n_head_kv,
+            type_k,
+            type_v,
+            hparams.n_embd_head_k(il),
+            hparams.n_embd_head_v(il),
+            n_head,
+            n_head_kv,
         };
 
         if ((offload && model.dev_layer(il) != cpu) || !ops->attn_wins(&shape)) {
@@ -55,29 +60,19 @@ static bool dense_wins(const llama_model & model, const llama_hparams & hparams,
     return true;
 }
 
-llama_kv_cache * lil_new_kv_cache(
-                       const llama_model & model,
-                     const llama_hparams & hparams,
-                               ggml_type   type_k,
-                               ggml_type   type_v,
-                                    bool   v_trans,
-                                    bool   offload,
-                                    bool   unified,
-                                uint32_t   kv_size,
-                                uint32_t   n_seq_max,
-                                uint32_t   n_pad,
-                                uint32_t   n_swa,
-                          llama_swa_type   swa_type,
-                          llama_memory_t   mem_other,
-    const llama_memory_i::layer_filter_cb & filter,
-    const llama_memory_i::layer_reuse_cb  & reuse,
-    const llama_memory_i::layer_share_cb  & share) {
+llama_kv_cache * lil_new_kv_cache(const llama_model & model, const llama_hparams & hparams, ggml_type type_k,
+        ggml_type type_v, bool v_trans, bool offload, bool unified, uint32_t kv_size, uint32_t n_seq_max,
+        uint32_t n_pad, uint32_t n_swa, llama_swa_type swa_type, llama_memory_t mem_other,
+        const llama_memory_i::layer_filter_cb & filter, const llama_memory_i::layer_reuse_cb & reuse,
+        const llama_memory_i::layer_share_cb & share) {
     const auto * init = lil_get_init();
 
-    if (!init || (init->is_optional() &&
-            (mem_other || reuse || share || v_trans || !dense_wins(model, hparams, type_k, type_v, offload, filter)))) {
-        return new llama_kv_cache(model, hparams, type_k, type_v, v_trans, offload, unified, kv_size, n_seq_max,
-                n_pad, n_swa, swa_type, mem_other, filter, reuse, share);
+    if (!init ||
+            (init->is_optional() &&
+                    (mem_other || reuse || share || v_trans ||
+                            !dense_wins(model, hparams, type_k, type_v, offload, filter)))) {
+        return new llama_kv_cache(model, hparams, type_k, type_v, v_trans, offload, unified, kv_size, n_seq_max, n_pad,
+                n_swa, swa_type, mem_other, filter, reuse, share);
     }
 
     lil_sparse_params params = *init->sparse;
@@ -91,7 +86,7 @@ llama_kv_cache * lil_new_kv_cache(
 
     if (m->evicts) { // kv_size is n_ctx of one sequence, padded
         params.capacity = params.capacity == 0 ? kv_size : std::min<uint32_t>(GGML_PAD(params.capacity, 256), kv_size);
-        params.recent   = params.recent   == 0 ? params.budget/2 : params.recent;
+        params.recent   = params.recent == 0 ? params.budget / 2 : params.recent;
     }
 
     return m->make(
@@ -142,18 +137,9 @@ void lil_build_before_store(
     }
 }
 
-ggml_tensor * lil_build_attn(
-         const llm_graph_context & g,
-    const llama_kv_cache_context * mctx,
-                     ggml_tensor * q,
-                     ggml_tensor * k,
-                     ggml_tensor * v,
-                     ggml_tensor * kq_b,
-                     ggml_tensor * kq_mask,
-                     ggml_tensor * sinks,
-                     ggml_tensor * v_mla,
-                           float   kq_scale,
-                             int   il) {
+ggml_tensor * lil_build_attn(const llm_graph_context & g, const llama_kv_cache_context * mctx, ggml_tensor * q,
+        ggml_tensor * k, ggml_tensor * v, ggml_tensor * kq_b, ggml_tensor * kq_mask, ggml_tensor * sinks,
+        ggml_tensor * v_mla, float kq_scale, int il) {
     auto * sparse = mctx->get_sparse();
     if (!sparse) {
         return g.build_attn_mha(q, k, v, kq_b, kq_mask, sinks, v_mla, 0, kq_scale, il);
@@ -167,7 +153,9 @@ ggml_tensor * lil_build_attn(
         }
 
         lil_throw("the architecture %s is not covered: its attention has %s", llm_arch_name(g.arch),
-                kq_b ? "a position bias" : sinks ? "learned sinks" : "compressed values");
+                kq_b ? "a position bias"
+                        : sinks ? "learned sinks"
+                                : "compressed values");
     }
 
     ggml_tensor * cur = sparse->build_attn(g, mctx, q, k, v, kq_mask, kq_scale, il);

@@ -17,43 +17,23 @@ class llama_io_write_i;
 // before a layer's new keys and values are stored: evict, move
 //   k_rot [n_rot, n_rot] the rotation of quantised keys, or null
 void lil_build_before_store(
-         const llm_graph_context & g,
-    const llama_kv_cache_context * mctx,
-                     ggml_tensor * k_rot,
-                             int   il);
+        const llm_graph_context & g, const llama_kv_cache_context * mctx, ggml_tensor * k_rot, int il);
 
 // llm_graph_context::build_attn_mha(), by the method of the cache
-ggml_tensor * lil_build_attn(
-         const llm_graph_context & g,
-    const llama_kv_cache_context * mctx,
-                     ggml_tensor * q,       // [n_embd_head_k, n_head,    n_tokens]
-                     ggml_tensor * k,       // [n_embd_head_k, n_head_kv, n_kv, n_stream]
-                     ggml_tensor * v,       // [n_embd_head_v, n_head_kv, n_kv, n_stream]
-                     ggml_tensor * kq_b,
-                     ggml_tensor * kq_mask, // [n_kv, n_tokens/n_stream, 1, n_stream]
-                     ggml_tensor * sinks,
-                     ggml_tensor * v_mla,
-                           float   kq_scale,
-                             int   il);
+ggml_tensor * lil_build_attn(const llm_graph_context & g, const llama_kv_cache_context * mctx,
+        ggml_tensor * q, // [n_embd_head_k, n_head,    n_tokens]
+        ggml_tensor * k, // [n_embd_head_k, n_head_kv, n_kv, n_stream]
+        ggml_tensor * v, // [n_embd_head_v, n_head_kv, n_kv, n_stream]
+        ggml_tensor * kq_b,
+        ggml_tensor * kq_mask, // [n_kv, n_tokens/n_stream, 1, n_stream]
+        ggml_tensor * sinks, ggml_tensor * v_mla, float kq_scale, int il);
 
 // the cache of a model's full-attention layers: llama_kv_cache, or what lil_init_from_model() asked for
-llama_kv_cache * lil_new_kv_cache(
-                       const llama_model & model,
-                     const llama_hparams & hparams,
-                               ggml_type   type_k,
-                               ggml_type   type_v,
-                                    bool   v_trans,
-                                    bool   offload,
-                                    bool   unified,
-                                uint32_t   kv_size,
-                                uint32_t   n_seq_max,
-                                uint32_t   n_pad,
-                                uint32_t   n_swa,
-                          llama_swa_type   swa_type,
-                          llama_memory_t   mem_other,
-    const llama_memory_i::layer_filter_cb & filter,
-    const llama_memory_i::layer_reuse_cb  & reuse,
-    const llama_memory_i::layer_share_cb  & share);
+llama_kv_cache * lil_new_kv_cache(const llama_model & model, const llama_hparams & hparams, ggml_type type_k,
+        ggml_type type_v, bool v_trans, bool offload, bool unified, uint32_t kv_size, uint32_t n_seq_max,
+        uint32_t n_pad, uint32_t n_swa, llama_swa_type swa_type, llama_memory_t mem_other,
+        const llama_memory_i::layer_filter_cb & filter, const llama_memory_i::layer_reuse_cb & reuse,
+        const llama_memory_i::layer_share_cb & share);
 
 // Stands around a change of a memory's cells that a user asks for: what many tokens that it removed had taken goes back
 // to the system. (Not inside of the caches, which also remove cells for trial and put them back.) Where it ends with an
@@ -80,12 +60,7 @@ void lil_ubatch_done(llama_kv_cache & kv);
 
 // In a model with sliding windows: whether the two halves can both do this removal. The full-attention half says the
 // rest itself.
-bool lil_can_seq_rm(
-            llama_kv_cache & base,
-      const llama_kv_cache & swa,
-              llama_seq_id   seq_id,
-                 llama_pos   p0,
-                 llama_pos   p1);
+bool lil_can_seq_rm(llama_kv_cache & base, const llama_kv_cache & swa, llama_seq_id seq_id, llama_pos p0, llama_pos p1);
 
 // a batch is about to be cut into ubatches: see lil-steps.h
 void lil_begin_batch(llama_memory_i & memory, llama_batch_allocr & balloc, uint32_t n_ubatch);
@@ -102,15 +77,8 @@ bool lil_state_v_trans();
 
 // V of the cells [first, second) of each range, or of sinfo's first n_cells: transposed in the state, rows in the
 // tensor
-void lil_state_write_v(
-                                           llama_io_write_i & io,
-                                          const ggml_tensor * v,
-                                                   uint32_t   n_embd,
-    const std::vector<std::pair<uint32_t, uint32_t>>        & ranges);
+void lil_state_write_v(llama_io_write_i & io, const ggml_tensor * v, uint32_t n_embd,
+        const std::vector<std::pair<uint32_t, uint32_t>> & ranges);
 
-void lil_state_read_v(
-                     llama_io_read_i & io,
-                         ggml_tensor * v,
-                            uint32_t   n_embd,
-                            uint32_t   n_cells,
-    const llama_kv_cache::slot_info  & sinfo);
+void lil_state_read_v(llama_io_read_i & io, ggml_tensor * v, uint32_t n_embd, uint32_t n_cells,
+        const llama_kv_cache::slot_info & sinfo);

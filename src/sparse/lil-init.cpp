@@ -68,17 +68,16 @@ static std::string check_context(
     const uint32_t n_seq_max = std::max(1u, cparams.n_seq_max);
 
     if (lil_find_method(p.method)->evicts && n_seq_max > 1 && cparams.kv_unified) {
-        return format(
-                "n_seq_max = %u with kv_unified = true: every sequence has a budget and slots of its own; use "
-                "kv_unified = false",
+        return format("n_seq_max = %u with kv_unified = true: every sequence has a budget and slots of its own; use "
+                      "kv_unified = false",
                 n_seq_max);
     }
 
     // as llama_context computes them
-    const uint32_t n_ctx    = cparams.n_ctx == 0 ? model.hparams.n_ctx_train : cparams.n_ctx;
-    const uint32_t n_batch  = std::min(n_ctx, cparams.n_batch);
-    const uint32_t n_ubatch = std::min(n_batch, cparams.n_ubatch == 0 ? cparams.n_batch : cparams.n_ubatch);
-    const uint64_t n_ctx_seq = GGML_PAD(n_ctx/n_seq_max, 256);
+    const uint32_t n_ctx     = cparams.n_ctx == 0 ? model.hparams.n_ctx_train : cparams.n_ctx;
+    const uint32_t n_batch   = std::min(n_ctx, cparams.n_batch);
+    const uint32_t n_ubatch  = std::min(n_batch, cparams.n_ubatch == 0 ? cparams.n_batch : cparams.n_ubatch);
+    const uint64_t n_ctx_seq = GGML_PAD(n_ctx / n_seq_max, 256);
 
     if (lil_find_method(p.method)->evicts && p.capacity != 0 && GGML_PAD((uint64_t) p.capacity, 256) < n_ctx_seq &&
             p.capacity < (uint64_t) p.budget + n_ubatch) {
@@ -127,7 +126,7 @@ llama_context * lil_init_from_model(llama_model * model, llama_context_params cp
 
         if (sparse.flash_attn_free && cparams.flash_attn_type == LLAMA_FLASH_ATTN_TYPE_DISABLED) {
             cparams.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_ENABLED;
-            v_trans = !ggml_is_quantized(cparams.type_v); // such a cache has no other form
+            v_trans                 = !ggml_is_quantized(cparams.type_v); // such a cache has no other form
         }
     }
 
@@ -151,15 +150,15 @@ llama_context * lil_init_from_model(llama_model * model, llama_context_params cp
 
         cparams.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_ENABLED;
         if (lil_find_method(sparse.method)->evicts) {
-            cparams.kv_unified  = false; // of one sequence: the same, but no other sequence may share its cells
+            cparams.kv_unified = false; // of one sequence: the same, but no other sequence may share its cells
         }
     }
 
     const lil_init asked = { &sparse, v_trans };
 
-    current = sparse.method != LIL_SPARSE_NONE ? &asked : nullptr;
+    current             = sparse.method != LIL_SPARSE_NONE ? &asked : nullptr;
     llama_context * ctx = llama_init_from_model(model, cparams);
-    current = nullptr;
+    current             = nullptr;
 
     if (optional) {
         auto * kv = ctx ? lil_get_sparse(llama_get_memory(ctx)) : nullptr;

@@ -7,7 +7,7 @@
 namespace {
 
 struct entry {
-    const char       * name;
+    const char *       name;
     const lil_method * method;
 };
 
@@ -92,7 +92,7 @@ std::string lil_check_params(const lil_sparse_params & p) {
 
     if (p.positions != LIL_POSITIONS_ABSOLUTE && p.positions != m->positions) {
         return format("positions = %d: 0 (absolute)%s", p.positions,
-                m->positions == LIL_POSITIONS_CACHE ? " or 1 (cache)"
+                m->positions == LIL_POSITIONS_CACHE             ? " or 1 (cache)"
                         : m->positions == LIL_POSITIONS_CLIPPED ? " or 2 (clipped)"
                                                                 : " only with this method");
     }

@@ -10,18 +10,18 @@
 
 // what a cache is made of
 struct lil_cache_args {
-    const llama_model   & model;
+    const llama_model &   model;
     const llama_hparams & hparams;
-    ggml_type type_k;
-    ggml_type type_v;
-    bool      v_trans;
-    bool      offload;
-    bool      unified;
-    uint32_t  kv_size;   // n_ctx of one sequence, padded; of all, where they share a cache (unified)
-    uint32_t  n_seq_max;
-    uint32_t  n_pad;
+    ggml_type             type_k;
+    ggml_type             type_v;
+    bool                  v_trans;
+    bool                  offload;
+    bool                  unified;
+    uint32_t              kv_size; // n_ctx of one sequence, padded; of all, where they share a cache (unified)
+    uint32_t              n_seq_max;
+    uint32_t              n_pad;
     const llama_memory_i::layer_filter_cb & filter;
-    lil_sparse_params params; // evict: complete, capacity and recent are set
+    lil_sparse_params                       params; // evict: complete, capacity and recent are set
 };
 
 // A method: one file each, evict/<name>.cpp or select/<name>.cpp. See docs/methods.md for how to add one.

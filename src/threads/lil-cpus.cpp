@@ -14,16 +14,16 @@
 #include <thread>
 
 #if defined(__linux__)
-#   include <cerrno>
-#   include <sched.h>
+#include <cerrno>
+#include <sched.h>
 #elif defined(__APPLE__)
-#   include <sys/sysctl.h>
+#include <sys/sysctl.h>
 #elif defined(_WIN32)
-#   define WIN32_LEAN_AND_MEAN
-#   ifndef NOMINMAX
-#       define NOMINMAX
-#   endif
-#   include <windows.h>
+#define WIN32_LEAN_AND_MEAN
+#ifndef NOMINMAX
+#define NOMINMAX
+#endif
+#include <windows.h>
 #endif
 
 //
@@ -73,7 +73,7 @@ static double read_quota(const std::string & dir, bool v2) {
     const double q = atof(quota.c_str()); // "max" and nothing: 0
     const double p = atof(period.c_str());
 
-    return q > 0 && p > 0 ? q/p : 0;
+    return q > 0 && p > 0 ? q / p : 0;
 }
 
 // The least quota of this process' group and of those around it, in every hierarchy that limits CPU time; 0: no limit.
@@ -86,10 +86,10 @@ static double find_quota(const std::string & root) {
     while (std::getline(mounts, mount)) {
         // ID PARENT MAJOR:MINOR ROOT POINT OPTIONS [...] - TYPE SOURCE SUPER
         std::stringstream stream(mount);
-        std::string skip, top, point, word, type, source, super;
+        std::string       skip, top, point, word, type, source, super;
 
         stream >> skip >> skip >> skip >> top >> point;
-        while (stream >> word && word != "-") { }
+        while (stream >> word && word != "-") {}
         stream >> type >> source >> super;
 
         const bool v2 = type == "cgroup2";
@@ -242,7 +242,7 @@ static int32_t count() {
     }
 
     std::vector<uint8_t> buf(size);
-    auto * infos = (SYSTEM_LOGICAL_PROCESSOR_INFORMATION_EX *) buf.data();
+    auto *               infos = (SYSTEM_LOGICAL_PROCESSOR_INFORMATION_EX *) buf.data();
     if (!GetLogicalProcessorInformationEx(RelationProcessorCore, infos, &size)) {
         return 0;
     }
@@ -250,7 +250,7 @@ static int32_t count() {
     // the cores of the highest efficiency class, which is the fastest
     int32_t n[256] = { 0 };
     int     best   = 0;
-    for (DWORD i = 0; i < size; ) {
+    for (DWORD i = 0; i < size;) {
         const auto * info = (const SYSTEM_LOGICAL_PROCESSOR_INFORMATION_EX *) (buf.data() + i);
         const auto & core = info->Processor;
 

@@ -9,14 +9,14 @@
 #define HASTE_GRAPHS  3
 #define HASTE_US      300000
 
-#define LOST_SHARE    0.20    // where a larger share of the time is lost, others want the cores
-#define BETTER        0.97    // a change must make graphs that much faster
+#define LOST_SHARE 0.20 // where a larger share of the time is lost, others want the cores
+#define BETTER     0.97 // a change must make graphs that much faster
 
 // between trials that changed nothing; doubled after each
-#define PAUSE_MIN_US  300000
-#define PAUSE_MAX_US  5000000
+#define PAUSE_MIN_US 300000
+#define PAUSE_MAX_US 5000000
 
-#define OTHER_KIND    8       // graphs of another kind in a row, before the search goes over to that
+#define OTHER_KIND 8 // graphs of another kind in a row, before the search goes over to that
 
 void lil_crowd_init(struct lil_crowd * c, int32_t n_max) {
     memset(c, 0, sizeof(*c));
@@ -34,7 +34,7 @@ int32_t lil_crowd_threads(struct lil_crowd * c, uint64_t kind) {
 static void start_trial(struct lil_crowd * c, double per_graph) {
     c->n_before  = c->n;
     c->per_graph = per_graph;
-    c->n        += c->step;
+    c->n += c->step;
 }
 
 // What helped is tried further at once. What did not is tried the other way round, after a pause.
@@ -46,7 +46,7 @@ static void end_trial(struct lil_crowd * c, bool better, int64_t t_now) {
         c->n       = c->n_before;
         c->step    = -c->step;
         c->t_next  = t_now + c->t_pause;
-        c->t_pause = c->t_pause < PAUSE_MAX_US/2 ? 2*c->t_pause : PAUSE_MAX_US;
+        c->t_pause = c->t_pause < PAUSE_MAX_US / 2 ? 2 * c->t_pause : PAUSE_MAX_US;
     }
     c->n_before = 0;
 }
@@ -72,26 +72,26 @@ void lil_crowd_add(struct lil_crowd * c, uint64_t kind, int32_t n, int64_t t_now
     struct lil_crowd_window * w = &c->window;
 
     w->n_graphs += 1;
-    w->t_wall   += t_wall;
-    w->t_lost   += t_lost;
+    w->t_wall += t_wall;
+    w->t_lost += t_lost;
 
     const bool full  = w->n_graphs >= WINDOW_GRAPHS && w->t_wall >= WINDOW_US;
-    const bool haste = w->n_graphs >= HASTE_GRAPHS  && w->t_wall >= HASTE_US;
+    const bool haste = w->n_graphs >= HASTE_GRAPHS && w->t_wall >= HASTE_US;
     if (!full && !haste) {
         return;
     }
 
-    const double per_graph = (double) w->t_wall/w->n_graphs;
-    const bool   crowded   = (double) w->t_lost > LOST_SHARE*(double) w->t_wall;
+    const double per_graph = (double) w->t_wall / w->n_graphs;
+    const bool   crowded   = (double) w->t_lost > LOST_SHARE * (double) w->t_wall;
 
     c->crowded = crowded;
     memset(w, 0, sizeof(*w));
 
     if (c->n_before > 0) {
         // at the same speed the larger number wins, unless others want the cores
-        const double most = c->n < c->n_before || crowded ? BETTER : 1.0/BETTER;
+        const double most = c->n < c->n_before || crowded ? BETTER : 1.0 / BETTER;
 
-        const bool better = per_graph < most*c->per_graph;
+        const bool better = per_graph < most * c->per_graph;
 
         end_trial(c, better, t_now);
         if (!better) {

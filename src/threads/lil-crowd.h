@@ -29,7 +29,7 @@ struct lil_crowd {
     int64_t  t_next;    // no trial before
     int64_t  t_pause;   // between the last trial and that
 
-    bool     crowded;   // whether others want the cores, as the last whole window tells
+    bool crowded; // whether others want the cores, as the last whole window tells
 
     struct lil_crowd_window window;
 };

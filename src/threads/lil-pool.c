@@ -8,7 +8,7 @@
 #include <stdlib.h>
 
 #if !defined(_WIN32)
-#   include <unistd.h>
+#include <unistd.h>
 #endif
 
 // Graphs of more tokens (prompts) share their work out as they go, and are too few to compare. A token of a mixture of
@@ -31,7 +31,7 @@ struct lil_pool {
     int32_t  n;
     int64_t  t_wall;
     int64_t  t_cpu;
-    int64_t  turns;  // of the calling thread before they were shortened, 0: as they were
+    int64_t  turns; // of the calling thread before they were shortened, 0: as they were
 };
 
 static long this_process(void) {
@@ -64,7 +64,7 @@ static uint64_t get_kind(const struct ggml_cgraph * graph) {
         }
     }
 
-    return rows*65536 + (uint64_t) graph->n_nodes;
+    return rows * 65536 + (uint64_t) graph->n_nodes;
 }
 
 void lil_pool_free(struct lil_pool * pool) {
@@ -78,10 +78,7 @@ void lil_pool_free(struct lil_pool * pool) {
 }
 
 struct ggml_threadpool * lil_pool_begin(
-                struct lil_pool ** pool,
-        const struct ggml_cgraph * graph,
-                             int   n_threads,
-                             int * n_active) {
+        struct lil_pool ** pool, const struct ggml_cgraph * graph, int n_threads, int * n_active) {
     *n_active = n_threads;
 
 #if defined(GGML_USE_OPENMP) // it has a pool of its own

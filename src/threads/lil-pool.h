@@ -19,10 +19,7 @@ struct lil_pool;
 // is how many are to compute it. NULL: one thread, or there was no memory for a pool; ggml then makes one for this
 // graph. Not thread-safe: a backend computes one graph at a time.
 struct ggml_threadpool * lil_pool_begin(
-                struct lil_pool ** pool,
-        const struct ggml_cgraph * graph,
-                             int   n_threads,
-                             int * n_active);
+        struct lil_pool ** pool, const struct ggml_cgraph * graph, int n_threads, int * n_active);
 
 // The graph is computed. pool may be NULL.
 void lil_pool_end(struct lil_pool * pool);

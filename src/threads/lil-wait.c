@@ -9,27 +9,27 @@
 #include <string.h>
 
 #if defined(_WIN32)
-#   define WIN32_LEAN_AND_MEAN
-#   include <windows.h>
+#define WIN32_LEAN_AND_MEAN
+#include <windows.h>
 #else
-#   include <pthread.h>
-#   include <sched.h>
-#   include <time.h>
+#include <pthread.h>
+#include <sched.h>
+#include <time.h>
 #endif
 
 #if defined(__linux__)
-#   include <linux/futex.h>
-#   include <sys/syscall.h>
-#   include <unistd.h>
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #endif
 
 // An ordinary wait between two operations lasts a microsecond or two; one for an operation that a single thread
 // computes, ten. Whoever is later than that does not run, and its turn comes in a millisecond or more: offering the
 // core for longer than a tenth of that gains nothing.
-const struct lil_patience lil_patience_barrier = { /*.t_spin =*/ 20, /*.t_yield =*/ 100 };
+const struct lil_patience lil_patience_barrier = { /*.t_spin =*/20, /*.t_yield =*/100 };
 
 // Between two steps the host picks a token, and Python may format it: waking up sleeping threads would cost some 50 us.
-const struct lil_patience lil_patience_work = { /*.t_spin =*/ 20, /*.t_yield =*/ 2000 };
+const struct lil_patience lil_patience_work = { /*.t_spin =*/20, /*.t_yield =*/2000 };
 
 #if defined(_WIN32)
 
@@ -42,7 +42,7 @@ int64_t lil_time_us(void) {
     LARGE_INTEGER t;
     QueryPerformanceCounter(&t);
 
-    return t.QuadPart/freq.QuadPart*1000000 + t.QuadPart%freq.QuadPart*1000000/freq.QuadPart;
+    return t.QuadPart / freq.QuadPart * 1000000 + t.QuadPart % freq.QuadPart * 1000000 / freq.QuadPart;
 }
 
 // what Windows tells has steps of 15 ms
@@ -60,14 +60,14 @@ int64_t lil_time_us(void) {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
 
-    return (int64_t) t.tv_sec*1000000 + t.tv_nsec/1000;
+    return (int64_t) t.tv_sec * 1000000 + t.tv_nsec / 1000;
 }
 
 int64_t lil_thread_time_us(void) {
 #if defined(CLOCK_THREAD_CPUTIME_ID)
     struct timespec t;
     if (clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t) == 0) {
-        return (int64_t) t.tv_sec*1000000 + t.tv_nsec/1000;
+        return (int64_t) t.tv_sec * 1000000 + t.tv_nsec / 1000;
     }
 #endif
     return -1;
@@ -116,15 +116,17 @@ void lil_wake_all(volatile void * value) {
 #elif defined(_WIN32)
 
 // found at run time: they are in a library of their own, which not every toolchain links
-typedef BOOL (WINAPI * wait_on_address_t)(volatile VOID *, PVOID, SIZE_T, DWORD);
-typedef VOID (WINAPI * wake_by_address_t)(PVOID);
+typedef BOOL(WINAPI * wait_on_address_t)(volatile VOID *, PVOID, SIZE_T, DWORD);
+typedef VOID(WINAPI * wake_by_address_t)(PVOID);
 
 static wait_on_address_t wait_on_address;
 static wake_by_address_t wake_by_address;
 static INIT_ONCE         once = INIT_ONCE_STATIC_INIT;
 
 static BOOL CALLBACK find_functions(PINIT_ONCE o, PVOID parameter, PVOID * context) {
-    (void) o; (void) parameter; (void) context;
+    (void) o;
+    (void) parameter;
+    (void) context;
 
     HMODULE lib = LoadLibraryA("api-ms-win-core-synch-l1-2-0.dll");
     if (lib) {

@@ -27,25 +27,25 @@ struct tensor : lil_cuda_tensor {
 
         nb[0] = ggml_type_size(type);
         nb[1] = ggml_row_size(type, ne0) + gap;
-        nb[2] = nb[1]*ne1 + gap;
-        nb[3] = nb[2]*ne2;
+        nb[2] = nb[1] * ne1 + gap;
+        nb[3] = nb[2] * ne2;
 
-        mem.resize((nb[3]*ne3 + 15)/16 + 1);
+        mem.resize((nb[3] * ne3 + 15) / 16 + 1);
         data = mem.data();
 
-        for (size_t i = 0; i < mem.size()*4; ++i) {
+        for (size_t i = 0; i < mem.size() * 4; ++i) {
             ((int32_t *) data)[i] = POISON;
         }
     }
 
-    tensor(const tensor &) = delete;
+    tensor(const tensor &)             = delete;
     tensor & operator=(const tensor &) = delete;
 
     char * row(int64_t i1, int64_t i2 = 0, int64_t i3 = 0) const {
-        return (char *) data + i3*nb[3] + i2*nb[2] + i1*nb[1];
+        return (char *) data + i3 * nb[3] + i2 * nb[2] + i1 * nb[1];
     }
 
-    float   * f32(int64_t i1, int64_t i2 = 0, int64_t i3 = 0) const { return (float   *) row(i1, i2, i3); }
+    float *   f32(int64_t i1, int64_t i2 = 0, int64_t i3 = 0) const { return (float *) row(i1, i2, i3); }
     int32_t * i32(int64_t i1, int64_t i2 = 0, int64_t i3 = 0) const { return (int32_t *) row(i1, i2, i3); }
 
     // F32, random
@@ -54,25 +54,23 @@ struct tensor : lil_cuda_tensor {
             for (int64_t i2 = 0; i2 < ne[2]; ++i2) {
                 for (int64_t i1 = 0; i1 < ne[1]; ++i1) {
                     const auto x = rand_floats(ne[0], scale);
-                    memcpy(row(i1, i2, i3), x.data(), x.size()*sizeof(float));
+                    memcpy(row(i1, i2, i3), x.data(), x.size() * sizeof(float));
                 }
             }
         }
     }
 
     // whether nothing is written behind the tensor, whose rows have no gaps
-    bool is_whole() const {
-        return ((const int32_t *) data)[nb[3]*ne[3]/4] == POISON;
-    }
+    bool is_whole() const { return ((const int32_t *) data)[nb[3] * ne[3] / 4] == POISON; }
 };
 
 static inline std::vector<char> get_bytes(const tensor & t) {
-    return std::vector<char>((const char *) t.data, (const char *) t.data + t.mem.size()*sizeof(uint4));
+    return std::vector<char>((const char *) t.data, (const char *) t.data + t.mem.size() * sizeof(uint4));
 }
 
 // F32 without gaps
 static inline std::vector<float> get_floats(const tensor & t) {
-    return std::vector<float>((const float *) t.data, (const float *) t.data + t.ne[0]*t.ne[1]*t.ne[2]*t.ne[3]);
+    return std::vector<float>((const float *) t.data, (const float *) t.data + t.ne[0] * t.ne[1] * t.ne[2] * t.ne[3]);
 }
 
 // K or V [n_embd*n_head_kv, n_cells, n_stream]. Each cell has a scale of its own, so that an attention is no mean
@@ -84,15 +82,15 @@ struct kv_cache {
     std::vector<float> values; // as attention reads them
 
     kv_cache(ggml_type type, int n_embd, int n_head_kv, int n_cells, int n_stream) :
-            t(type, n_embd*n_head_kv, n_cells, n_stream, 1, rng()%2 ? 32 : 0), n_embd(n_embd) {
+        t(type, n_embd * n_head_kv, n_cells, n_stream, 1, rng() % 2 ? 32 : 0), n_embd(n_embd) {
         const int64_t n = t.ne[0];
 
         for (int s = 0; s < n_stream; ++s) {
             for (int c = 0; c < n_cells; ++c) {
-                auto x = rand_floats(n, 0.25f + 2.0f*(float) rng()/(float) rng.max());
+                auto x = rand_floats(n, 0.25f + 2.0f * (float) rng() / (float) rng.max());
 
                 if (type == GGML_TYPE_F32) {
-                    memcpy(t.row(c, s), x.data(), n*sizeof(float));
+                    memcpy(t.row(c, s), x.data(), n * sizeof(float));
 
                     for (float & v : x) {
                         v = round_f16(v);
@@ -108,7 +106,7 @@ struct kv_cache {
     }
 
     const float * row(int64_t cell, int64_t i_head, int64_t strm) const {
-        return values.data() + (strm*t.ne[1] + cell)*t.ne[0] + i_head*n_embd;
+        return values.data() + (strm * t.ne[1] + cell) * t.ne[0] + i_head * n_embd;
     }
 };
 
@@ -141,30 +139,30 @@ struct sequences {
     tensor steps;
     tensor cells;
 
-    explicit sequences(int n_max)
-        : n_steps(rand_int(1, 3)), n_stream(rng()%2 ? 1 : n_steps + 1), n_cells(n_max + rand_int(0, 5)), n_max(n_max),
-          steps(GGML_TYPE_I32, LIL_SEL_COUNT, n_steps), cells(GGML_TYPE_I32, 1 + n_max, 1, n_steps) {
+    explicit sequences(int n_max) :
+        n_steps(rand_int(1, 3)), n_stream(rng() % 2 ? 1 : n_steps + 1), n_cells(n_max + rand_int(0, 5)), n_max(n_max),
+        steps(GGML_TYPE_I32, LIL_SEL_COUNT, n_steps), cells(GGML_TYPE_I32, 1 + n_max, 1, n_steps) {
         for (int s = 0; s < n_steps; ++s) {
             const auto order = rand_order(n_cells);
-            memcpy(all(s) + 1, order.data(), n_max*sizeof(int32_t));
+            memcpy(all(s) + 1, order.data(), n_max * sizeof(int32_t));
 
             step(s)[LIL_SEL_STREAM] = n_stream == 1 ? 0 : n_stream - 1 - s;
             step(s)[LIL_SEL_TABLE]  = s;
-            step(s)[LIL_SEL_SPARSE] = rng()%4 != 0;
+            step(s)[LIL_SEL_SPARSE] = rng() % 4 != 0;
             step(s)[LIL_SEL_NEW]    = 1;
             step(s)[LIL_SEL_PAGES]  = 0;
             step(s)[LIL_SEL_NOW]    = 0;
-            set_n(s, rng()%2 ? n_max : rand_int(1, n_max));
+            set_n(s, rng() % 2 ? n_max : rand_int(1, n_max));
         }
     }
 
     int32_t * step(int s) { return steps.i32(s); }
-    int32_t * all (int s) { return cells.i32(0, s); }
-    int       n   (int s) { return all(s)[0]; }
+    int32_t * all(int s) { return cells.i32(0, s); }
+    int       n(int s) { return all(s)[0]; }
 
     void set_n(int s, int n) {
         step(s)[LIL_SEL_N] = n;
-        all (s)[0]         = n;
+        all(s)[0]          = n;
     }
 };
 
@@ -174,7 +172,7 @@ static inline void fill_pages(tensor & pages, sequences & seq) {
         const int n_page = pick({ 0, 1, 16 });
 
         int n = 0;
-        for (int r = 0; r < seq.n(s); ) {
+        for (int r = 0; r < seq.n(s);) {
             pages.i32(s)[n++] = r;
             r += n_page ? n_page : rand_int(1, 20);
         }

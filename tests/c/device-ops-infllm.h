@@ -12,7 +12,7 @@ struct scored_cells {
 
     ggml_tensor * score;
 
-    scored_cells(op_test_case & t, sequences & seq, int levels) : n_cells(7*seq.n_max + 3) {
+    scored_cells(op_test_case & t, sequences & seq, int levels) : n_cells(7 * seq.n_max + 3) {
         score = t.tensor_f32(levels, 1.0f, n_cells, n_head_kv, one ? 1 : seq.n_steps + 1);
 
         for (int s = 0; s < seq.n_steps; ++s) {
@@ -28,13 +28,13 @@ struct scored_cells {
 };
 
 static void test_infllm_score(int n_max) {
-    op_test_case    t;
+    op_test_case t;
     sequences    seq(t, n_max);
     scored_cells c(t, seq, 0);
 
     const int  n_embd  = 32;
     const int  n_group = rand_int(1, 9);
-    const int  n_head  = c.n_head_kv*n_group;
+    const int  n_head  = c.n_head_kv * n_group;
     const bool shared  = rand_bool();
 
     // the lists that a step attends to: per KV head, or one
@@ -51,12 +51,12 @@ static void test_infllm_score(int n_max) {
     }
 
     lil_select_layer layer = {};
-    layer.n_head_kv = c.n_head_kv;
-    layer.n_recent  = rand_bool() ? rand_int(1, 20) : std::max(1, row_i32(list, 0, 0)[0] + rand_int(-1, 1));
-    layer.scale     = get_scale(n_embd);
+    layer.n_head_kv        = c.n_head_kv;
+    layer.n_recent         = rand_bool() ? rand_int(1, 20) : std::max(1, row_i32(list, 0, 0)[0] + rand_int(-1, 1));
+    layer.scale            = get_scale(n_embd);
 
     ggml_tensor * q    = t.tensor_f32(0, rand_bool() ? 1.0f : 20.0f, n_embd, n_head, seq.n_steps);
-    ggml_tensor * k    = t.tensor_kv(GGML_TYPE_F16, n_embd*c.n_head_kv, c.n_cells, c.score->ne[2]);
+    ggml_tensor * k    = t.tensor_kv(GGML_TYPE_F16, n_embd * c.n_head_kv, c.n_cells, c.score->ne[2]);
     ggml_tensor * work = t.tensor_work(n_embd, n_head, n_max, seq.n_steps, true);
 
     char name[256];
@@ -69,7 +69,7 @@ static void test_infllm_score(int n_max) {
 }
 
 static void test_infllm_score_prompt(int n_embd, int n_group, ggml_type type_k, int n_max) {
-    op_test_case    t;
+    op_test_case t;
     sequences    seq(t, n_max);
     scored_cells c(t, seq, 0);
 
@@ -84,11 +84,11 @@ static void test_infllm_score_prompt(int n_embd, int n_group, ggml_type type_k, 
     }
 
     lil_select_layer layer = {};
-    layer.n_head_kv = c.n_head_kv;
-    layer.n_recent  = rand_bool() ? rand_int(1, 20) : n_max + rand_int(-1, 1) > 0 ? n_max + rand_int(0, 1) : 1;
-    layer.scale     = get_scale(n_embd, true);
-    layer.softcap   = rng()%4 == 0 ? 5.0f : 0.0f;
-    layer.n_score_part    = 1;
+    layer.n_head_kv        = c.n_head_kv;
+    layer.n_recent         = rand_bool() ? rand_int(1, 20) : n_max + rand_int(-1, 1) > 0 ? n_max + rand_int(0, 1) : 1;
+    layer.scale            = get_scale(n_embd, true);
+    layer.softcap          = rng() % 4 == 0 ? 5.0f : 0.0f;
+    layer.n_score_part     = 1;
 
     char name[256];
     snprintf(name, sizeof(name),
@@ -96,8 +96,8 @@ static void test_infllm_score_prompt(int n_embd, int n_group, ggml_type type_k, 
             c.n_head_kv, n_group, ggml_type_name(type_k), n_max, n_new, layer.n_recent, c.one);
     test_name = name;
 
-    ggml_tensor * q    = t.tensor_q(n_embd, c.n_head_kv*n_group, n_new*seq.n_steps);
-    ggml_tensor * k    = t.tensor_kv(type_k, n_embd*c.n_head_kv, c.n_cells, c.score->ne[2], true);
+    ggml_tensor * q    = t.tensor_q(n_embd, c.n_head_kv * n_group, n_new * seq.n_steps);
+    ggml_tensor * k    = t.tensor_kv(type_k, n_embd * c.n_head_kv, c.n_cells, c.score->ne[2], true);
     ggml_tensor * ref  = t.tensor(GGML_TYPE_F32, layer.n_recent + n_new, c.n_head_kv, 1, seq.n_steps);
     ggml_tensor * part = t.tensor(GGML_TYPE_F32, layer.n_recent + n_new, c.n_head_kv,
             device.ops->has_parts ? rand_int(1, 4) : 1, seq.n_steps);
@@ -124,11 +124,11 @@ static void test_blocks(int n_embd, int n_group, ggml_type type_k) {
     const int n_cells   = 200;
     const int n_blocks  = rand_int(1, 70);
     const int size      = rand_bool() ? rand_int(1, 40) : 16;
-    const int levels    = LEVELS[rng()%5];
+    const int levels    = LEVELS[rng() % 5];
 
     lil_select_layer layer = {};
-    layer.n_head_kv = n_head_kv;
-    layer.n_repr    = rand_bool() ? rand_int(1, 4) : std::max(1, size + rand_int(-1, 1));
+    layer.n_head_kv        = n_head_kv;
+    layer.n_repr           = rand_bool() ? rand_int(1, 4) : std::max(1, size + rand_int(-1, 1));
 
     char name[256];
     snprintf(name, sizeof(name), "blocks: n_embd %d, heads %d*%d, %s, steps %d, blocks %d of %d, repr %d, levels %d",
@@ -137,11 +137,11 @@ static void test_blocks(int n_embd, int n_group, ggml_type type_k) {
 
     op_test_case t;
 
-    ggml_tensor * q      = t.tensor_f32(0, 4.0f, n_embd, n_head_kv*n_group, n_steps);
-    ggml_tensor * k      = t.tensor_kv(type_k, n_embd*n_head_kv, n_cells, n_stream);
+    ggml_tensor * q      = t.tensor_f32(0, 4.0f, n_embd, n_head_kv * n_group, n_steps);
+    ggml_tensor * k      = t.tensor_kv(type_k, n_embd * n_head_kv, n_cells, n_stream);
     ggml_tensor * score  = t.tensor_f32(levels, 1.0f, n_cells, n_head_kv, n_stream);
-    ggml_tensor * repr   = t.tensor(GGML_TYPE_F32, n_embd*n_head_kv, n_blocks + 1, n_stream);
-    ggml_tensor * dirty  = t.tensor(GGML_TYPE_I32, LIL_DIRTY_HEAD + size, n_blocks*n_steps);
+    ggml_tensor * repr   = t.tensor(GGML_TYPE_F32, n_embd * n_head_kv, n_blocks + 1, n_stream);
+    ggml_tensor * dirty  = t.tensor(GGML_TYPE_I32, LIL_DIRTY_HEAD + size, n_blocks * n_steps);
     ggml_tensor * steps  = t.tensor(GGML_TYPE_I32, LIL_SEL_COUNT, n_steps);
     ggml_tensor * scores = t.tensor(GGML_TYPE_F32, n_blocks + 1, n_steps);
 
@@ -151,19 +151,19 @@ static void test_blocks(int n_embd, int n_group, ggml_type type_k) {
         row_i32(steps, s)[LIL_SEL_PAGES]  = s == 0 ? n_blocks : rand_int(0, n_blocks);
     }
 
-    for (int i = 0; i < n_steps*n_blocks; ++i) {
+    for (int i = 0; i < n_steps * n_blocks; ++i) {
         const auto cells = rand_cells(rand_bool() ? size : rand_int(1, size), n_cells);
 
-        int32_t * entry = row_i32(dirty, i);
-        entry[LIL_DIRTY_STREAM] = row_i32(steps, i/n_blocks)[LIL_SEL_STREAM];
-        entry[LIL_DIRTY_TABLE]  = i/n_blocks;
-        entry[LIL_DIRTY_PAGE]   = i%n_blocks;
+        int32_t * entry         = row_i32(dirty, i);
+        entry[LIL_DIRTY_STREAM] = row_i32(steps, i / n_blocks)[LIL_SEL_STREAM];
+        entry[LIL_DIRTY_TABLE]  = i / n_blocks;
+        entry[LIL_DIRTY_PAGE]   = i % n_blocks;
         entry[LIL_DIRTY_N]      = (int32_t) cells.size();
         std::copy(cells.begin(), cells.end(), entry + LIL_DIRTY_HEAD);
     }
 
     if (rand_bool()) {
-        t.check_op(&lil_ops::block_repr,   t.inplace(repr), { repr, k, score, dirty }, &layer, 1e-5);
+        t.check_op(&lil_ops::block_repr, t.inplace(repr), { repr, k, score, dirty }, &layer, 1e-5);
         t.check_op(&lil_ops::block_scores, scores, { q, repr, steps }, &layer, 1e-4);
     } else {
         t.check_op(&lil_ops::block_scores, scores, { q, repr, steps, k, score, dirty }, &layer, 1e-4);
@@ -172,17 +172,17 @@ static void test_blocks(int n_embd, int n_group, ggml_type type_k) {
 
 static void test_block_select() {
     op_test_case t;
-    sequences seq(t, SIZES[rng()%11]);
+    sequences    seq(t, SIZES[rng() % 11]);
 
-    const int levels = LEVELS[rng()%5];
+    const int levels = LEVELS[rng() % 5];
 
     lil_select_layer layer = {};
-    layer.n_head_kv = rand_int(1, 3);
-    layer.n_sink    = rand_int(0, 4);
-    layer.block     = rand_bool() ? rand_int(1, 5) : 16;
+    layer.n_head_kv        = rand_int(1, 3);
+    layer.n_sink           = rand_int(0, 4);
+    layer.block            = rand_bool() ? rand_int(1, 5) : 16;
 
     for (int s = 0; s < seq.n_steps; ++s) {
-        const int n_most = std::max(0, seq.n(s) - layer.n_sink)/layer.block;
+        const int n_most = std::max(0, seq.n(s) - layer.n_sink) / layer.block;
 
         row_i32(seq.steps, s)[LIL_SEL_PAGES] = rand_bool() ? n_most : rand_int(0, n_most);
     }
@@ -207,7 +207,7 @@ static void test_infllm_all() {
     for (int n_embd : { 32, 64, 80, 96, 112, 128, 256 }) {
         for (int n_group : GROUPS) {
             if (is_wanted()) {
-                test_infllm_score_prompt(n_embd, n_group, rand_type(n_embd), SIZES[rng()%8]);
+                test_infllm_score_prompt(n_embd, n_group, rand_type(n_embd), SIZES[rng() % 8]);
                 test_blocks(n_embd, n_group, rand_type(n_embd));
             }
         }
@@ -215,11 +215,11 @@ static void test_infllm_all() {
 }
 
 static void test_infllm_odd() {
-    test_infllm_score_prompt(4*rand_int(1, 20), rand_int(1, 9), TYPES[rng()%3], rand_int(1, 150));
-    test_blocks(4*rand_int(1, 20), rand_int(1, 20), TYPES[rng()%3]);
+    test_infllm_score_prompt(4 * rand_int(1, 20), rand_int(1, 9), TYPES[rng() % 3], rand_int(1, 150));
+    test_blocks(4 * rand_int(1, 20), rand_int(1, 20), TYPES[rng() % 3]);
 }
 
 static void test_infllm_steps() {
-    test_infllm_score(SIZES[rng()%10]);
+    test_infllm_score(SIZES[rng() % 10]);
     test_block_select();
 }

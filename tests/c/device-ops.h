@@ -18,7 +18,7 @@
 struct op_device {
     ggml_backend_dev_t dev = nullptr;
     ggml_backend_ptr   backend;
-    const lil_ops    * ops = nullptr;
+    const lil_ops *    ops = nullptr;
 
     bool is_emulated = false;
     int  n_runs      = 1; // from the same state: a real device may capture a graph
@@ -30,19 +30,19 @@ struct op_device {
     // Metal: whether the dispatcher knows that a node writes to its sources
     std::function<bool(const ggml_tensor * node)> writes_src;
 
-    int  one_in      = 1; // test is run of so many
+    int one_in = 1; // test is run of so many
 
-    int  n_nodes     = 0;
-    int  n_refused   = 0;
-    bool may_refuse  = false; // the test's sizes are such as the device need not take
+    int  n_nodes    = 0;
+    int  n_refused  = 0;
+    bool may_refuse = false; // the test's sizes are such as the device need not take
 };
 
-static op_device        device;
+static op_device       device;
 static const lil_ops * ops; // the CPU's
 
 // in the tests that go through many shapes: whether this one is run
 static inline bool is_wanted() {
-    return rng()%(unsigned) device.one_in == 0;
+    return rng() % (unsigned) device.one_in == 0;
 }
 
 static const std::vector<int> GROUPS = { 1, 2, 3, 5, 7, 8, 16 };
@@ -63,13 +63,13 @@ struct op_test_case : test_case {
 
     struct twin {
         ggml_backend_buffer_ptr buffer;
-        ggml_tensor * raw; // all of the buffer, as bytes
-        ggml_tensor * t;
-        size_t        offset; // of t
+        ggml_tensor *           raw; // all of the buffer, as bytes
+        ggml_tensor *           t;
+        size_t                  offset; // of t
     };
 
-    ggml_context_ptr ctx_dev { ggml_init(
-            { 256*ggml_tensor_overhead() + ggml_graph_overhead_custom(1, false)*32, nullptr, true }) };
+    ggml_context_ptr ctx_dev{ ggml_init(
+            { 256 * ggml_tensor_overhead() + ggml_graph_overhead_custom(1, false) * 32, nullptr, true }) };
 
     std::map<const ggml_tensor *, work_shape> works;
     std::map<const ggml_tensor *, twin>       twins;
@@ -83,7 +83,7 @@ struct op_test_case : test_case {
     // Attention's work, with the shapes of where it comes from
     ggml_tensor * tensor_work(int64_t n_embd_v, int64_t n_head, int64_t n_max, int64_t n_steps, bool kq) {
         ggml_tensor * t = tensor(GGML_TYPE_F32, lil_attn_n_work(n_embd_v, n_head, n_max, n_steps, kq));
-        works[t] = { n_embd_v, n_head, n_max, n_steps, kq };
+        works[t]        = { n_embd_v, n_head, n_max, n_steps, kq };
         return t;
     }
 
@@ -92,10 +92,10 @@ struct op_test_case : test_case {
             ggml_tensor * list, ggml_tensor * steps) {
         ggml_tensor * t = tensor_work(n_embd_v, n_head, list->ne[0] - 1, steps->ne[1], true);
 
-        fill_levels(get_logits(t), (list->ne[0] - 1)*n_head*steps->ne[1], levels, scale);
+        fill_levels(get_logits(t), (list->ne[0] - 1) * n_head * steps->ne[1], levels, scale);
         set_op(t, ops->attn,
-                { tensor(GGML_TYPE_F32, 16, n_head, steps->ne[1]), tensor(GGML_TYPE_F16, 16*n_head_kv, 4),
-                        tensor(GGML_TYPE_F16, n_embd_v*n_head_kv, 4), list, steps },
+                { tensor(GGML_TYPE_F32, 16, n_head, steps->ne[1]), tensor(GGML_TYPE_F16, 16 * n_head_kv, 4),
+                        tensor(GGML_TYPE_F16, n_embd_v * n_head_kv, 4), list, steps },
                 nullptr);
         return t;
     }
@@ -120,15 +120,13 @@ struct op_test_case : test_case {
         }
         const auto & w = it->second;
         return {
-            sizeof(float)*lil_attn_kq_offset(w.n_embd_v, w.n_head, w.n_max, w.n_steps),
-            sizeof(float)*device.ops->attn_kq_offset(w.n_embd_v, w.n_head, w.n_max, w.n_steps),
-            sizeof(float)*(w.kq ? w.n_max*w.n_head*w.n_steps : 0),
+            sizeof(float) * lil_attn_kq_offset(w.n_embd_v, w.n_head, w.n_max, w.n_steps),
+            sizeof(float) * device.ops->attn_kq_offset(w.n_embd_v, w.n_head, w.n_max, w.n_steps),
+            sizeof(float) * (w.kq ? w.n_max * w.n_head * w.n_steps : 0),
         };
     }
 
-    static ggml_tensor * get_base(ggml_tensor * t) {
-        return t->view_src ? t->view_src : t;
-    }
+    static ggml_tensor * get_base(ggml_tensor * t) { return t->view_src ? t->view_src : t; }
 
     twin & get_twin(ggml_tensor * t) {
         t = get_base(t);
@@ -163,17 +161,17 @@ struct op_test_case : test_case {
         const size_t size  = ggml_backend_buft_get_alloc_size(buft, res.t);
         const size_t total = GGML_PAD(size + 64, 4096);
 
-        res.offset = device.is_emulated ? (total - size)/16*16 : 0;
+        res.offset = device.is_emulated ? (total - size) / 16 * 16 : 0;
         res.buffer.reset(ggml_backend_buft_alloc_buffer(buft, total));
         CHECK(res.buffer);
 
         char * base = (char *) ggml_backend_buffer_get_base(res.buffer.get());
 
         res.raw = ggml_new_tensor_1d(ctx_dev.get(), GGML_TYPE_I8, total);
-        CHECK(ggml_backend_tensor_alloc(res.buffer.get(), res.t,   base + res.offset) == GGML_STATUS_SUCCESS);
-        CHECK(ggml_backend_tensor_alloc(res.buffer.get(), res.raw, base)              == GGML_STATUS_SUCCESS);
+        CHECK(ggml_backend_tensor_alloc(res.buffer.get(), res.t, base + res.offset) == GGML_STATUS_SUCCESS);
+        CHECK(ggml_backend_tensor_alloc(res.buffer.get(), res.raw, base) == GGML_STATUS_SUCCESS);
 
-        const std::vector<int32_t> poison(total/sizeof(int32_t), POISON);
+        const std::vector<int32_t> poison(total / sizeof(int32_t), POISON);
         ggml_backend_tensor_set(res.raw, poison.data(), 0, total);
 
         return res;
@@ -186,7 +184,7 @@ struct op_test_case : test_case {
 
     // and looks at what is around it
     void download(ggml_tensor * t) {
-        const range r   = get_range(t);
+        const range  r  = get_range(t);
         const twin & tw = get_twin(t);
 
         const size_t n = ggml_nbytes(tw.t);
@@ -200,7 +198,7 @@ struct op_test_case : test_case {
             if (i == tw.offset) {
                 i += n;
             }
-            if (i < all.size() && all[i] != ((const char *) &POISON)[i%4]) {
+            if (i < all.size() && all[i] != ((const char *) &POISON)[i % 4]) {
                 fprintf(stderr, "byte %zd of [%d, %d, %d, %d] is written\n", (ssize_t) (i - tw.offset), (int) t->ne[0],
                         (int) t->ne[1], (int) t->ne[2], (int) t->ne[3]);
                 CHECK(!"whole");
@@ -346,7 +344,8 @@ struct op_test_case : test_case {
         }
 
         const auto at = [](const ggml_tensor * t, int64_t i, int64_t h, int64_t p, int64_t s) {
-            return *(const float *) ((const char *) t->data + s*t->nb[3] + p*t->nb[2] + h*t->nb[1] + i*t->nb[0]);
+            return *(
+                    const float *) ((const char *) t->data + s * t->nb[3] + p * t->nb[2] + h * t->nb[1] + i * t->nb[0]);
         };
 
         for (int64_t s = 0; s < ref->ne[3]; ++s) {

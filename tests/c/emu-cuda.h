@@ -65,9 +65,9 @@ inline dim3 gridDim;
 
 struct emu_block {
     char *                shared = nullptr; // dynamic shared memory, 16 byte aligned
-    std::vector<uint32_t> exchange[2];  // what each thread gives away; the next shuffle has the other one
-    std::vector<int>      n_exchange;   // shuffles so far, by thread
-    std::vector<float>    mma[2];       // a [8] and b [4] of each thread, likewise
+    std::vector<uint32_t> exchange[2];      // what each thread gives away; the next shuffle has the other one
+    std::vector<int>      n_exchange;       // shuffles so far, by thread
+    std::vector<float>    mma[2];           // a [8] and b [4] of each thread, likewise
     std::vector<int>      n_mma;
     size_t                n_launches = 0;
 };
@@ -101,7 +101,7 @@ inline uint32_t emu_exchange(uint32_t word, int src, const char * file, int line
     from[i] = word;
     emu_warp_wait(file, line);
 
-    return from[i/32*32 + src];
+    return from[i / 32 * 32 + src];
 }
 
 template <typename T>
@@ -142,7 +142,7 @@ inline unsigned __match_any_sync(unsigned, int x, const char * file = __builtin_
 
     unsigned res = 0;
     for (int j = 0; j < 32; ++j) {
-        res |= (unsigned) (from[i/32*32 + j] == (uint32_t) x) << j;
+        res |= (unsigned) (from[i / 32 * 32 + j] == (uint32_t) x) << j;
     }
     return res;
 }
@@ -156,25 +156,29 @@ inline unsigned __ballot_sync(unsigned, bool x, const char * file = __builtin_FI
 
     unsigned res = 0;
     for (int j = 0; j < 32; ++j) {
-        res |= from[i/32*32 + j] << j;
+        res |= from[i / 32 * 32 + j] << j;
     }
     return res;
 }
 
-inline int __popc(unsigned x) { return __builtin_popcount(x); }
-inline int __ffs (int x)      { return __builtin_ffs(x); }
+inline int __popc(unsigned x) {
+    return __builtin_popcount(x);
+}
+inline int __ffs(int x) {
+    return __builtin_ffs(x);
+}
 
 template <typename T>
 inline T atomicAdd(T * p, T x) {
     race_is_atomic = true;
-    const T old = *p;
+    const T old    = *p;
     *p += x;
     race_is_atomic = false;
     return old;
 }
 
 inline unsigned atomicOr(unsigned * p, unsigned x) {
-    race_is_atomic = true;
+    race_is_atomic     = true;
     const unsigned old = *p;
     *p |= x;
     race_is_atomic = false;
@@ -182,17 +186,25 @@ inline unsigned atomicOr(unsigned * p, unsigned x) {
 }
 
 inline unsigned atomicAnd(unsigned * p, unsigned x) {
-    race_is_atomic = true;
+    race_is_atomic     = true;
     const unsigned old = *p;
     *p &= x;
     race_is_atomic = false;
     return old;
 }
 
-inline float __half2float(__half x) { return ggml_fp16_to_fp32(x.bits); }
-inline __half __float2half_rn(float x) { return { ggml_fp32_to_fp16(x) }; }
-inline __half __ushort_as_half(unsigned short x) { return { x }; }
-inline unsigned short __half_as_ushort(__half x) { return x.bits; }
+inline float __half2float(__half x) {
+    return ggml_fp16_to_fp32(x.bits);
+}
+inline __half __float2half_rn(float x) {
+    return { ggml_fp32_to_fp16(x) };
+}
+inline __half __ushort_as_half(unsigned short x) {
+    return { x };
+}
+inline unsigned short __half_as_ushort(__half x) {
+    return x.bits;
+}
 
 // mma.sync.m16n8k16 of F16, sums in F32; who has what: src/ops/cuda/lil-mma.h
 inline void emu_mma(float * d, const uint32_t * a, const uint32_t * b, const char * file = __builtin_FILE(),
@@ -201,19 +213,20 @@ inline void emu_mma(float * d, const uint32_t * a, const uint32_t * b, const cha
     auto &    from = emu.mma[emu.n_mma[i]++ & 1];
 
     for (int j = 0; j < 12; ++j) {
-        const uint32_t word = j < 8 ? a[j/2] : b[(j - 8)/2];
-        from[i*12 + j] = ggml_fp16_to_fp32((ggml_fp16_t) (j%2 ? word >> 16 : word & 0xffff));
+        const uint32_t word = j < 8 ? a[j / 2] : b[(j - 8) / 2];
+        from[i * 12 + j]    = ggml_fp16_to_fp32((ggml_fp16_t) (j % 2 ? word >> 16 : word & 0xffff));
     }
     emu_warp_wait(file, line);
 
-    const float * warp = from.data() + i/32*32*12;
+    const float * warp = from.data() + i / 32 * 32 * 12;
 
     for (int j = 0; j < 4; ++j) {
-        const int row = i%32/4;           // + 8 for j >= 2
-        const int col = i%4*2 + j%2;
+        const int row = i % 32 / 4; // + 8 for j >= 2
+        const int col = i % 4 * 2 + j % 2;
 
         for (int c = 0; c < 16; ++c) {
-            d[j] += warp[(row*4 + c%8/2)*12 + (j/2 + c/8*2)*2 + c%2]*warp[(col*4 + c%8/2)*12 + 8 + c/8*2 + c%2];
+            d[j] += warp[(row * 4 + c % 8 / 2) * 12 + (j / 2 + c / 8 * 2) * 2 + c % 2] *
+                    warp[(col * 4 + c % 8 / 2) * 12 + 8 + c / 8 * 2 + c % 2];
         }
     }
 }
@@ -240,9 +253,9 @@ inline int __float_as_int(float x) {
 template <typename F>
 inline void emu_launch(dim3 grid, dim3 block, size_t smem, const F & body) {
     const int n_threads = (int) block.x;
-    const int n_blocks  = (int) (grid.x*grid.y*grid.z);
+    const int n_blocks  = (int) (grid.x * grid.y * grid.z);
 
-    if (n_threads%32 != 0 || n_threads > 1024 || block.y != 1 || block.z != 1 || smem > 48*1024 || grid.y > 65535 ||
+    if (n_threads % 32 != 0 || n_threads > 1024 || block.y != 1 || block.z != 1 || smem > 48 * 1024 || grid.y > 65535 ||
             grid.z > 65535) {
         fprintf(stderr, "emu_launch: %d x %u x %u threads, %zu bytes, grid %u x %u x %u\n", n_threads, block.y, block.z,
                 smem, grid.x, grid.y, grid.z);
@@ -255,28 +268,28 @@ inline void emu_launch(dim3 grid, dim3 block, size_t smem, const F & body) {
     emu.n_launches++;
 
     static char * shared_end = []() {
-        char * p = (char *) mmap(nullptr, 64*1024, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        GGML_ASSERT(p != MAP_FAILED && mprotect(p + 48*1024, 16*1024, PROT_NONE) == 0);
-        return p + 48*1024;
+        char * p = (char *) mmap(nullptr, 64 * 1024, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        GGML_ASSERT(p != MAP_FAILED && mprotect(p + 48 * 1024, 16 * 1024, PROT_NONE) == 0);
+        return p + 48 * 1024;
     }();
 
     race_begin_launch();
 
     for (int j = 0; j < n_blocks; ++j) {
-        const int i = emu.n_launches%2 ? n_blocks - 1 - j : j;
+        const int i = emu.n_launches % 2 ? n_blocks - 1 - j : j;
 
-        blockIdx = dim3(i%(int) grid.x, i/(int) grid.x%(int) grid.y, i/(int) (grid.x*grid.y));
+        blockIdx = dim3(i % (int) grid.x, i / (int) grid.x % (int) grid.y, i / (int) (grid.x * grid.y));
 
-        smem = (smem + 15)/16*16;
+        smem       = (smem + 15) / 16 * 16;
         emu.shared = shared_end - smem;
         memset(emu.shared, 0xff, smem);
 
         emu.exchange[0].assign(n_threads, 0);
         emu.exchange[1].assign(n_threads, 0);
-        emu.n_exchange .assign(n_threads, 0);
-        emu.mma[0].assign(n_threads*12, 0.0f);
-        emu.mma[1].assign(n_threads*12, 0.0f);
-        emu.n_mma .assign(n_threads, 0);
+        emu.n_exchange.assign(n_threads, 0);
+        emu.mma[0].assign(n_threads * 12, 0.0f);
+        emu.mma[1].assign(n_threads * 12, 0.0f);
+        emu.n_mma.assign(n_threads, 0);
 
         race_begin_group(emu.shared, smem);
         lockstep_run(n_threads, [&](int thread) {

@@ -44,32 +44,46 @@
 //
 
 #if defined(LIL_EMU_METAL)
-static const lil_ops * emu_gpu_ops() { return lil_ops_metal(); }
+static const lil_ops * emu_gpu_ops() {
+    return lil_ops_metal();
+}
 
-static bool emu_gpu_supports(const ggml_tensor * node) { return lil_metal_supports(emu_metal_device(), node); }
+static bool emu_gpu_supports(const ggml_tensor * node) {
+    return lil_metal_supports(emu_metal_device(), node);
+}
 
-static void emu_gpu_run(ggml_tensor * node) { lil_metal_encode(emu_metal_device(), emu_metal_encoder(), node); }
+static void emu_gpu_run(ggml_tensor * node) {
+    lil_metal_encode(emu_metal_device(), emu_metal_encoder(), node);
+}
 
 // of ours, launched so far
-static size_t emu_gpu_n_kernels() { return emu_metal_get().n_dispatched; }
+static size_t emu_gpu_n_kernels() {
+    return emu_metal_get().n_dispatched;
+}
 #else
-static const lil_ops * emu_gpu_ops() { return lil_ops_cuda(); }
+static const lil_ops * emu_gpu_ops() {
+    return lil_ops_cuda();
+}
 
-static bool emu_gpu_supports(const ggml_tensor * node) { return lil_cuda_supports(node); }
+static bool emu_gpu_supports(const ggml_tensor * node) {
+    return lil_cuda_supports(node);
+}
 
 static void emu_gpu_run(ggml_tensor * node) {
     std::vector<uint32_t> poison(4, UINT32_MAX);
-    std::vector<uint4>    scratch((lil_cuda_n_scratch(node, emu_gpu.n_sm) + 15)/16 + 1);
-    memset(scratch.data(), 0xff, scratch.size()*16);
+    std::vector<uint4>    scratch((lil_cuda_n_scratch(node, emu_gpu.n_sm) + 15) / 16 + 1);
+    memset(scratch.data(), 0xff, scratch.size() * 16);
 
-    race_watch(scratch.data(), scratch.size()*16);
+    race_watch(scratch.data(), scratch.size() * 16);
     lil_cuda_compute(node, scratch.data(), emu_gpu.n_sm, nullptr);
     race_unwatch(scratch.data());
 
     GGML_ASSERT(memcmp(&scratch.back(), poison.data(), 16) == 0); // behind its end
 }
 
-static size_t emu_gpu_n_kernels() { return emu.n_launches; }
+static size_t emu_gpu_n_kernels() {
+    return emu.n_launches;
+}
 #endif
 
 // what ggml-cuda compares to know whether it may launch a graph's kernels as it captured them
@@ -80,7 +94,7 @@ struct emu_gpu_graph {
 
 static emu_gpu_state make_state() {
     emu_gpu_state res = {};
-    res.ops = *emu_gpu_ops();
+    res.ops           = *emu_gpu_ops();
     return res;
 }
 
@@ -88,14 +102,22 @@ emu_gpu_state emu_gpu = make_state();
 
 static std::map<const void *, emu_gpu_graph> graphs; // by their first node, as in ggml-cuda
 
-static std::map<char *, size_t> memory; // buffers
-static int            n_open = 0;       // depth of emu_gpu_access
-static ggml_backend_t cpu    = nullptr; // computes ggml's own ops
+static std::map<char *, size_t> memory;           // buffers
+static int                      n_open = 0;       // depth of emu_gpu_access
+static ggml_backend_t           cpu    = nullptr; // computes ggml's own ops
 
 // lets the backend at its memory as long as it lives
 struct emu_gpu_access {
-    emu_gpu_access()  { if (n_open++ == 0) { protect(PROT_READ | PROT_WRITE); } }
-    ~emu_gpu_access() { if (--n_open == 0) { protect(PROT_NONE); } }
+    emu_gpu_access() {
+        if (n_open++ == 0) {
+            protect(PROT_READ | PROT_WRITE);
+        }
+    }
+    ~emu_gpu_access() {
+        if (--n_open == 0) {
+            protect(PROT_NONE);
+        }
+    }
 
     static void protect(int prot) {
         for (const auto & [p, size] : memory) {
@@ -116,7 +138,9 @@ static void emu_gpu_buffer_free(ggml_backend_buffer_t buf) {
     race_unwatch(buf->context);
 }
 
-static void * emu_gpu_buffer_base(ggml_backend_buffer_t buf) { return buf->context; }
+static void * emu_gpu_buffer_base(ggml_backend_buffer_t buf) {
+    return buf->context;
+}
 
 static void emu_gpu_buffer_memset(ggml_backend_buffer_t, ggml_tensor * t, uint8_t value, size_t offset, size_t size) {
     emu_gpu_access access;
@@ -200,7 +224,10 @@ ggml_backend_buffer_type_t emu_gpu_buft() {
 static const char * emu_gpu_op_name(const ggml_tensor * node) {
     const auto fun = lil_get_node_params(node).fun;
 
-#define EMU_GPU_OP_NAME(x) if (emu_gpu_ops()->x == fun) { return #x; }
+#define EMU_GPU_OP_NAME(x) \
+    if (emu_gpu_ops()->x == fun) { \
+        return #x; \
+    }
     LIL_OPS(EMU_GPU_OP_NAME)
 #undef EMU_GPU_OP_NAME
 
@@ -234,14 +261,14 @@ static bool emu_gpu_replays(const ggml_cgraph * cgraph) {
         for (const ggml_tensor * src : node->src) {
             if (src) {
                 add(now.nodes, &src->data, sizeof(src->data));
-                add(now.nodes, src->ne,    sizeof(src->ne));
-                add(now.nodes, src->nb,    sizeof(src->nb));
+                add(now.nodes, src->ne, sizeof(src->ne));
+                add(now.nodes, src->nb, sizeof(src->nb));
             }
         }
 
         if (node->op == GGML_OP_CUSTOM) {
             const std::string op = emu_gpu_op_name(node);
-            const bool evicts =
+            const bool        evicts =
                     op == "evict_slots" || op == "rkv_score" || op == "new_slots" || op.rfind("score_step", 0) == 0;
 
             add(now.layers, lil_get_node_params(node).userdata,
@@ -274,8 +301,8 @@ static ggml_status emu_gpu_compute(ggml_backend_t, ggml_cgraph * graph) {
         }
 
         ggml_context * ctx =
-                ggml_init({ ggml_graph_overhead_custom(i1 - i0, false) + 1024, nullptr, /*.no_alloc =*/ true });
-        ggml_cgraph  * run = ggml_new_graph_custom(ctx, i1 - i0, false);
+                ggml_init({ ggml_graph_overhead_custom(i1 - i0, false) + 1024, nullptr, /*.no_alloc =*/true });
+        ggml_cgraph * run = ggml_new_graph_custom(ctx, i1 - i0, false);
 
         for (int i = i0; i < i1; ++i) {
             ggml_graph_add_node(run, ggml_graph_node(graph, i));
@@ -301,7 +328,7 @@ static ggml_status emu_gpu_compute(ggml_backend_t, ggml_cgraph * graph) {
 
         if (node->op != GGML_OP_CUSTOM) {
             emu_gpu.n_launches += emu_gpu_is_view(node) || ggml_nelements(node) == 0 ? 0
-                    : node->op == GGML_OP_FLASH_ATTN_EXT ? 2
+                    : node->op == GGML_OP_FLASH_ATTN_EXT                             ? 2
                                                                                      : 1;
             continue;
         }
@@ -332,19 +359,16 @@ static ggml_backend_t emu_gpu_init(ggml_backend_dev_t dev, const char *) {
     iface.free          = [](ggml_backend_t backend) { delete backend; };
     iface.graph_compute = emu_gpu_compute;
 
-    return new ggml_backend { &guid, iface, dev, nullptr };
+    return new ggml_backend{ &guid, iface, dev, nullptr };
 }
 
 static bool emu_gpu_supports_op(ggml_backend_dev_t, const ggml_tensor * op) {
     switch (op->op) {
-        case GGML_OP_CUSTOM:
-            return emu_gpu_supports(op) && emu_gpu_op_name(op) != emu_gpu.refused;
+        case GGML_OP_CUSTOM:      return emu_gpu_supports(op) && emu_gpu_op_name(op) != emu_gpu.refused;
         case GGML_OP_MAP_CUSTOM1:
         case GGML_OP_MAP_CUSTOM2:
-        case GGML_OP_MAP_CUSTOM3:
-            return false;
-        default:
-            return ggml_backend_dev_supports_op(ggml_backend_get_device(cpu), op);
+        case GGML_OP_MAP_CUSTOM3: return false;
+        default:                  return ggml_backend_dev_supports_op(ggml_backend_get_device(cpu), op);
     }
 }
 
@@ -400,7 +424,7 @@ ggml_backend_dev_t emu_gpu_dev() {
         res.iface.supports_buft   = [](ggml_backend_dev_t, ggml_backend_buffer_type_t buft) {
             return buft == emu_gpu_buft();
         };
-        res.reg                   = emu_gpu_reg();
+        res.reg = emu_gpu_reg();
 
         return res;
     }();
@@ -412,7 +436,7 @@ void emu_gpu_register() {
 #if defined(LIL_EMU_METAL)
     emu_metal_get().props.supports_gpu_family_apple7 = true;
     emu_metal_get().props.max_theadgroup_memory_size = 32768;
-    emu_metal_get().n_threads = 128; // few, which is faster here
+    emu_metal_get().n_threads                        = 128; // few, which is faster here
 #endif
 
     cpu = ggml_backend_init_by_type(GGML_BACKEND_DEVICE_TYPE_CPU, nullptr);

@@ -33,16 +33,16 @@ struct emu_gpu_state {
     size_t n_graphs   = 0; // computed
     size_t n_replayed = 0; // of them as CUDA graphs, if this were ggml-cuda
 
-    lil_ops     ops;       // what the device hands out: a test may take ops away
-    std::string refused;   // an op of ours whose nodes the device does not take
-    int         n_sm = 3;  // CUDA: multiprocessors; few, so that lists have few parts
+    lil_ops     ops;      // what the device hands out: a test may take ops away
+    std::string refused;  // an op of ours whose nodes the device does not take
+    int         n_sm = 3; // CUDA: multiprocessors; few, so that lists have few parts
 };
 
 extern emu_gpu_state emu_gpu;
 
 void emu_gpu_register();
 
-ggml_backend_dev_t         emu_gpu_dev ();
+ggml_backend_dev_t         emu_gpu_dev();
 ggml_backend_buffer_type_t emu_gpu_buft();
 
 // of a tensor's memory; null: it has none

@@ -64,11 +64,11 @@ enum {
 
 static int get_word(const std::string & word) {
     static const std::map<std::string, int> words = {
-        { "threadgroup_position_in_grid",   P_TGPIG },
-        { "thread_index_in_threadgroup",    P_TIITG },
-        { "thread_index_in_simdgroup",      P_TIISG },
+        { "threadgroup_position_in_grid", P_TGPIG },
+        { "thread_index_in_threadgroup", P_TIITG },
+        { "thread_index_in_simdgroup", P_TIISG },
         { "simdgroup_index_in_threadgroup", P_SGITG },
-        { "threads_per_threadgroup",        P_NTG   },
+        { "threads_per_threadgroup", P_NTG },
     };
 
     if (word.compare(0, 7, "buffer(") == 0) {
@@ -83,10 +83,10 @@ static std::vector<int> get_words(const std::string & kernel) {
     const std::string text  = lil_metal_source;
     const size_t      begin = text.find("kernel void " + kernel + "(");
     REQUIRE(begin != std::string::npos);
-    const size_t      end   = text.find(") {\n", begin);
+    const size_t end = text.find(") {\n", begin);
 
     std::vector<int> res;
-    for (size_t at = begin; ; ) {
+    for (size_t at = begin;;) {
         const size_t eol = text.find('\n', at);
 
         const std::string line  = text.substr(at, std::min(eol, end + 1) - at);
@@ -108,14 +108,16 @@ static std::vector<int> get_words(const std::string & kernel) {
 }
 
 // a parameter's value
-template <typename T> struct parameter {
+template <typename T>
+struct parameter {
     static T & get(int word, ggml_metal_encoder & enc, const emu_metal::place &) { // the arguments, by reference
         REQUIRE(word == 0 && enc.n_bytes == sizeof(T));
         return *(T *) enc.bytes;
     }
 };
 
-template <typename T> struct parameter<T *> {
+template <typename T>
+struct parameter<T *> {
     static T * get(int word, ggml_metal_encoder & enc, const emu_metal::place & p) {
         if (word == P_SHMEM) {
             REQUIRE(enc.n_shmem > 0);
@@ -127,21 +129,24 @@ template <typename T> struct parameter<T *> {
     }
 };
 
-template <> struct parameter<emu_metal::uint3> {
+template <>
+struct parameter<emu_metal::uint3> {
     static emu_metal::uint3 get(int word, ggml_metal_encoder &, const emu_metal::place & p) {
         REQUIRE(word == P_TGPIG);
         return p.tgpig;
     }
 };
 
-template <> struct parameter<emu_metal::ushort3> {
+template <>
+struct parameter<emu_metal::ushort3> {
     static emu_metal::ushort3 get(int word, ggml_metal_encoder &, const emu_metal::place & p) {
         REQUIRE(word == P_NTG);
         return p.ntg;
     }
 };
 
-template <> struct parameter<emu_metal::ushort> {
+template <>
+struct parameter<emu_metal::ushort> {
     static emu_metal::ushort get(int word, ggml_metal_encoder &, const emu_metal::place & p) {
         if (word == P_TIITG) {
             return p.tiitg;
@@ -171,8 +176,9 @@ static kernel_t make_kernel(void (*fun)(P...)) {
 }
 
 static const std::map<std::string, kernel_t> & get_kernels() {
-#define KERNEL(name)      { #name, make_kernel(emu_metal::name) }
-#define KERNEL_N(name, n) { #name "_" #n, make_kernel(emu_metal::name<n>) }
+#define KERNEL(name) { #name, make_kernel(emu_metal::name) }
+#define KERNEL_N(name, n) \
+    { #name "_" #n, make_kernel(emu_metal::name<n>) }
 
     static const std::map<std::string, kernel_t> kernels = {
         KERNEL_N(kernel_lil_attn, 1),
@@ -332,7 +338,7 @@ ggml_metal_pipeline_with_params ggml_metal_library_get_pipeline(ggml_metal_libra
     ggml_metal_pipeline_with_params res = {};
 
     const auto it = lib->pipelines.find(name);
-    res.pipeline = it == lib->pipelines.end() ? nullptr : &it->second;
+    res.pipeline  = it == lib->pipelines.end() ? nullptr : &it->second;
 
     return res;
 }
@@ -366,7 +372,7 @@ int ggml_metal_pipeline_max_theads_per_threadgroup(ggml_metal_pipeline_with_para
 //
 
 void ggml_metal_encoder_set_pipeline(ggml_metal_encoder_t enc, ggml_metal_pipeline_with_params pipeline) {
-    *enc = {};
+    *enc          = {};
     enc->pipeline = pipeline.pipeline;
 }
 
@@ -382,7 +388,7 @@ void ggml_metal_encoder_set_buffer(ggml_metal_encoder_t enc, ggml_metal_buffer_i
 }
 
 void ggml_metal_encoder_set_threadgroup_memory_size(ggml_metal_encoder_t enc, size_t size, int idx) {
-    REQUIRE(idx == 0 && size > 0 && size%16 == 0 && size <= emu_metal_get().props.max_theadgroup_memory_size);
+    REQUIRE(idx == 0 && size > 0 && size % 16 == 0 && size <= emu_metal_get().props.max_theadgroup_memory_size);
     enc->n_shmem = size;
 }
 
@@ -412,5 +418,4 @@ void ggml_metal_encoder_memory_barrier(ggml_metal_encoder_t) {
 ggml_metal_buffer_id ggml_metal_buffer_get_id(ggml_metal_buffer_t, const ggml_tensor * t) {
     return { (char *) t->data - 16, 16 };
 }
-
 }

@@ -19,7 +19,7 @@ struct emu_metal_state {
     bool     compiles  = true; // whether the library and its pipelines do
     uint32_t n_threads = 1024; // that a pipeline allows
 
-    std::string last;           // kernel
+    std::string last; // kernel
     uint32_t    last_threads = 0;
     int         n_dispatched = 0;
     int         n_compiled   = 0; // libraries

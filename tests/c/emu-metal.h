@@ -66,7 +66,7 @@ struct half {
 };
 
 template <typename T>
-struct alignas(4*sizeof(T)) vec4 {
+struct alignas(4 * sizeof(T)) vec4 {
     T x, y, z, w;
 
     vec4() = default;
@@ -77,7 +77,7 @@ struct alignas(4*sizeof(T)) vec4 {
     explicit vec4(const vec4<U> & o) : x((T) o.x), y((T) o.y), z((T) o.z), w((T) o.w) {}
 
     vec4 operator+(const vec4 & o) const { return vec4(x + o.x, y + o.y, z + o.z, w + o.w); }
-    vec4 operator*(T s)          const { return vec4(x*s, y*s, z*s, w*s); }
+    vec4 operator*(T s) const { return vec4(x * s, y * s, z * s, w * s); }
 
     vec4 & operator+=(const vec4 & o) { return *this = *this + o; }
 };
@@ -103,21 +103,41 @@ TO as_type(FROM x) {
 }
 
 // by their names in kernels
-inline float exp (float x) { return std::exp (x); }
-inline float ceil(float x) { return std::ceil(x); }
-
-namespace precise {
-inline float sqrt(float x) { return std::sqrt(x); }
-inline float tanh(float x) { return std::tanh(x); }
+inline float exp(float x) {
+    return std::exp(x);
+}
+inline float ceil(float x) {
+    return std::ceil(x);
 }
 
-template <typename T> T max(T a, T b) { return a < b ? b : a; }
-template <typename T> T min(T a, T b) { return b < a ? b : a; }
+namespace precise {
+inline float sqrt(float x) {
+    return std::sqrt(x);
+}
+inline float tanh(float x) {
+    return std::tanh(x);
+}
+}
 
-inline float4 max(float4 a, float4 b) { return float4(max(a.x, b.x), max(a.y, b.y), max(a.z, b.z), max(a.w, b.w)); }
-inline float4 min(float4 a, float4 b) { return float4(min(a.x, b.x), min(a.y, b.y), min(a.z, b.z), min(a.w, b.w)); }
+template <typename T>
+T max(T a, T b) {
+    return a < b ? b : a;
+}
+template <typename T>
+T min(T a, T b) {
+    return b < a ? b : a;
+}
 
-inline float dot(float4 a, float4 b) { return a.x*b.x + a.y*b.y + a.z*b.z + a.w*b.w; }
+inline float4 max(float4 a, float4 b) {
+    return float4(max(a.x, b.x), max(a.y, b.y), max(a.z, b.z), max(a.w, b.w));
+}
+inline float4 min(float4 a, float4 b) {
+    return float4(min(a.x, b.x), min(a.y, b.y), min(a.z, b.z), min(a.w, b.w));
+}
+
+inline float dot(float4 a, float4 b) {
+    return a.x * b.x + a.y * b.y + a.z * b.z + a.w * b.w;
+}
 
 //
 // barriers and simd-groups
@@ -131,7 +151,9 @@ enum mem_flags {
 #define threadgroup_barrier(flags) ((void) (flags), lockstep_barrier(__FILE__, __LINE__))
 #define simdgroup_barrier(flags)   ((void) (flags), lockstep_sub_barrier(32, __FILE__, __LINE__), lockstep_order())
 
-inline mem_flags operator|(mem_flags a, mem_flags b) { return (mem_flags) ((int) a | (int) b); }
+inline mem_flags operator|(mem_flags a, mem_flags b) {
+    return (mem_flags) ((int) a | (int) b);
+}
 
 inline uint64_t * simd_slots() {
     static thread_local uint64_t slots[1024];
@@ -150,17 +172,18 @@ T simd_exchange(T x, const char * file, int line, F && f) {
 
     T all[32];
     for (int lane = 0; lane < 32; ++lane) {
-        memcpy(&all[lane], &simd_slots()[i/32*32 + lane], sizeof(T));
+        memcpy(&all[lane], &simd_slots()[i / 32 * 32 + lane], sizeof(T));
     }
-    const T res = f(all, i%32);
+    const T res = f(all, i % 32);
     lockstep_sub_barrier(32, file, -line);
 
     return res;
 }
 
-#define EMU_METAL_AT const char * file = __builtin_FILE(), int line = __builtin_LINE()
+#define EMU_METAL_AT const char *file = __builtin_FILE(), int line = __builtin_LINE()
 
-template <typename T> T simd_sum(T x, EMU_METAL_AT) {
+template <typename T>
+T simd_sum(T x, EMU_METAL_AT) {
     return simd_exchange(x, file, line, [](const T * all, int) {
         T a[32]; // pair by pair, as the hardware does
         std::copy(all, all + 32, a);
@@ -173,15 +196,18 @@ template <typename T> T simd_sum(T x, EMU_METAL_AT) {
     });
 }
 
-template <typename T> T simd_max(T x, EMU_METAL_AT) {
+template <typename T>
+T simd_max(T x, EMU_METAL_AT) {
     return simd_exchange(x, file, line, [](const T * all, int) { return *std::max_element(all, all + 32); });
 }
 
-template <typename T> T simd_shuffle_xor(T x, ushort mask, EMU_METAL_AT) {
-    return simd_exchange(x, file, line, [=](const T * all, int lane) { return all[(lane ^ mask)%32]; });
+template <typename T>
+T simd_shuffle_xor(T x, ushort mask, EMU_METAL_AT) {
+    return simd_exchange(x, file, line, [=](const T * all, int lane) { return all[(lane ^ mask) % 32]; });
 }
 
-template <typename T> T simd_prefix_exclusive_sum(T x, EMU_METAL_AT) {
+template <typename T>
+T simd_prefix_exclusive_sum(T x, EMU_METAL_AT) {
     return simd_exchange(x, file, line, [](const T * all, int lane) {
         T sum = 0;
         for (int j = 0; j < lane; ++j) {
@@ -202,12 +228,18 @@ struct atomic_uint {
 };
 
 struct atomically {
-    atomically()  { race_is_atomic = true; }
+    atomically() { race_is_atomic = true; }
     ~atomically() { race_is_atomic = false; }
 };
 
-inline void atomic_store_explicit    (atomic_uint * p, uint x, memory_order) { atomically a; p->value = x; }
-inline uint atomic_load_explicit     (const atomic_uint * p, memory_order)   { atomically a; return p->value; }
+inline void atomic_store_explicit(atomic_uint * p, uint x, memory_order) {
+    atomically a;
+    p->value = x;
+}
+inline uint atomic_load_explicit(const atomic_uint * p, memory_order) {
+    atomically a;
+    return p->value;
+}
 inline uint atomic_fetch_add_explicit(atomic_uint * p, uint x, memory_order) {
     atomically a;
     const uint res = p->value;
@@ -223,41 +255,41 @@ inline uint atomic_fetch_add_explicit(atomic_uint * p, uint x, memory_order) {
 struct place {
     char * shmem;
 
-    uint3  tgpig; // threadgroup position in grid
-    ushort tiitg; // thread index in threadgroup
-    ushort tiisg; // thread index in simdgroup
-    ushort sgitg; // simdgroup index in threadgroup
-    ushort3 ntg;  // threads per threadgroup
+    uint3   tgpig; // threadgroup position in grid
+    ushort  tiitg; // thread index in threadgroup
+    ushort  tiisg; // thread index in simdgroup
+    ushort  sgitg; // simdgroup index in threadgroup
+    ushort3 ntg;   // threads per threadgroup
 };
 
 // whole simd-groups only, as what is missing from the last one is undefined on a GPU
 inline void launch(uint3 grid, int n_threads, size_t n_shmem, const std::function<void(const place &)> & body) {
     static const size_t N_GUARD = 256;
 
-    if (n_threads%32 != 0 || n_threads < 32 || n_threads > 1024 || n_shmem > 32768 || n_shmem%16 != 0) {
+    if (n_threads % 32 != 0 || n_threads < 32 || n_threads > 1024 || n_shmem > 32768 || n_shmem % 16 != 0) {
         fprintf(stderr, "emu_metal: %d threads with %zu bytes of threadgroup memory cannot be launched\n", n_threads,
                 n_shmem);
         abort();
     }
 
-    static unsigned order = 0;
-    const uint n_group = grid.x*grid.y*grid.z;
-    const uint first   = n_group ? order++*7919u%n_group : 0;
+    static unsigned order   = 0;
+    const uint      n_group = grid.x * grid.y * grid.z;
+    const uint      first   = n_group ? order++ * 7919u % n_group : 0;
 
     race_begin_launch();
 
-    std::vector<float4> mem((n_shmem + N_GUARD)/sizeof(float4));
+    std::vector<float4> mem((n_shmem + N_GUARD) / sizeof(float4));
 
     for (uint j = 0; j < n_group; ++j) {
-        const uint i = (first + j)%n_group;
+        const uint i = (first + j) % n_group;
 
         char * shmem = (char *) mem.data();
         memset(shmem, 0xFF, n_shmem + N_GUARD);
 
         race_begin_group(shmem, n_shmem);
         lockstep_run(n_threads, [&](int t) {
-            const place p = { shmem, { i%grid.x, i/grid.x%grid.y, i/grid.x/grid.y }, (ushort) t,
-                (ushort) (t%32), (ushort) (t/32), { (ushort) n_threads, 1, 1 } };
+            const place p = { shmem, { i % grid.x, i / grid.x % grid.y, i / grid.x / grid.y }, (ushort) t,
+                (ushort) (t % 32), (ushort) (t / 32), { (ushort) n_threads, 1, 1 } };
             body(p);
         });
         race_end_group();

@@ -38,7 +38,7 @@ int LLVMFuzzerTestOneInput(const uint8_t * data, size_t size) {
     const size_t  n    = size - 1;
 
     uint8_t * text   = malloc(n + 1);
-    size_t  * starts = malloc((n + 1)*sizeof(*starts));
+    size_t *  starts = malloc((n + 1) * sizeof(*starts));
     CHECK(text && starts);
 
     for (size_t i = 0; i < n; i++) {
@@ -51,7 +51,7 @@ int LLVMFuzzerTestOneInput(const uint8_t * data, size_t size) {
     struct lil_lz77 * clone = NULL;
     CHECK(lz);
 
-    for (size_t at = 0, z = 0; ; ) {
+    for (size_t at = 0, z = 0;;) {
         while (z < n_phrases && starts[z] < at) {
             z++;
         }
@@ -67,21 +67,21 @@ int LLVMFuzzerTestOneInput(const uint8_t * data, size_t size) {
         }
 
         // the clone goes on, and its source is freed
-        if (clone == NULL && at >= n/2) {
+        if (clone == NULL && at >= n / 2) {
             clone = lil_lz77_clone(lz);
             CHECK(clone);
             lil_lz77_free(lz);
             lz = clone;
         }
 
-        size_t chunk = 1 + data[at]%13;
-        chunk = chunk < n - at ? chunk : n - at;
+        size_t chunk = 1 + data[at] % 13;
+        chunk        = chunk < n - at ? chunk : n - at;
 
         CHECK(lil_lz77_feed(lz, text + at, chunk));
         at += chunk;
     }
 
-    CHECK(lil_lz77_memory(lz) <= 50*n + 2048);
+    CHECK(lil_lz77_memory(lz) <= 50 * n + 2048);
 
     lil_lz77_free(lz);
     free(starts);
@@ -99,7 +99,7 @@ int main(int argc, char ** argv) {
 
     for (int i = 0; i < n_inputs; i++) {
         // a generator per input, so that one input can be run alone
-        input_seed = seed + (uint64_t) i;
+        input_seed     = seed + (uint64_t) i;
         struct rng rng = { input_seed };
 
         const size_t n = 1 + rng_below(&rng, rng_below(&rng, 8) == 0 ? 4096 : 300);

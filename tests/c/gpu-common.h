@@ -84,7 +84,7 @@ static inline std::vector<method> all_methods(uint32_t budget, lil_form form = L
     add("full", LIL_SPARSE_NONE).form = LIL_FORM_AUTO; // first: how far apart the two backends are
     add("sink", LIL_SPARSE_SINK);
     add("sink-cache-positions", LIL_SPARSE_SINK).positions = LIL_POSITIONS_CACHE;
-    add("h2o",  LIL_SPARSE_H2O);
+    add("h2o", LIL_SPARSE_H2O);
     add("tova", LIL_SPARSE_TOVA);
     auto & rkv = add("rkv", LIL_SPARSE_RKV);
     rkv.buffer = 6;
@@ -131,8 +131,8 @@ static inline bool load_on_cpu(const char * path) {
     ggml_backend_dev_t none[] = { nullptr };
 
     llama_model_params mparams = llama_model_default_params();
-    mparams.devices      = none;
-    mparams.n_gpu_layers = 0;
+    mparams.devices            = none;
+    mparams.n_gpu_layers       = 0;
 
     return load_model(path, mparams);
 }
@@ -142,8 +142,8 @@ static inline llama_model * load_on_gpu(const char * path, ggml_backend_dev_t gp
     ggml_backend_dev_t devs[] = { gpu, nullptr };
 
     llama_model_params mparams = llama_model_default_params();
-    mparams.devices      = devs;
-    mparams.n_gpu_layers = n_layers;
+    mparams.devices            = devs;
+    mparams.n_gpu_layers       = n_layers;
 
     llama_model * res = llama_model_load_from_file(path, mparams);
     CHECK(res);

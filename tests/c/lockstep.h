@@ -34,7 +34,7 @@
 #include <ucontext.h>
 
 #ifndef LOCKSTEP_STACK
-#define LOCKSTEP_STACK (256*1024)
+#define LOCKSTEP_STACK (256 * 1024)
 #endif
 
 enum lockstep_state {
@@ -53,7 +53,7 @@ struct lockstep_fiber {
     lockstep_state state = LOCKSTEP_DONE;
     int            width = 0; // waits for the group of so many threads, 0: for all
     int            line  = 0; // of the barrier
-    const char   * file  = "";
+    const char *   file  = "";
 };
 
 struct lockstep_group {
@@ -94,8 +94,8 @@ inline void lockstep_main() {
 // and begins
 inline void lockstep_enter(int i) {
     lockstep_group & g = lockstep_get();
-    g.current = i;
-    race_thread = i;
+    g.current          = i;
+    race_thread        = i;
     if (_setjmp(g.jump) == 0) {
         if (g.fibers[g.current]->begun) {
             _longjmp(g.fibers[g.current]->jump, 1);
@@ -114,10 +114,10 @@ inline void lockstep_wait(int width, const char * file, int line) {
     }
 
     lockstep_fiber & f = *g.fibers[g.current];
-    f.state = LOCKSTEP_WAITS;
-    f.width = width;
-    f.file  = file;
-    f.line  = line;
+    f.state            = LOCKSTEP_WAITS;
+    f.width            = width;
+    f.file             = file;
+    f.line             = line;
 
     lockstep_leave();
 }
@@ -202,16 +202,16 @@ inline void lockstep_run(int n_threads, const std::function<void(int)> & body) {
     unsigned idle    = 0;    // a bit for each group of 32
     bool     entered = true; // whether any thread ran in the last round
 
-    for (int n_done = 0; n_done < n_threads; ) {
-        g.order = g.order*1664525u + 1013904223u;
+    for (int n_done = 0; n_done < n_threads;) {
+        g.order = g.order * 1664525u + 1013904223u;
 
-        const int  at   = (int) ((g.order >> 8)%(unsigned) n_threads);
+        const int  at   = (int) ((g.order >> 8) % (unsigned) n_threads);
         const bool back = (g.order >> 7 & 1) != 0;
 
         if (!entered || g.order >> 29 == 0) { // for some rounds the same ones
             idle = g.order;
-            idle = (idle ^ idle >> 16)*0x45d9f3bu;
-            idle = (idle ^ idle >> 16)*0x45d9f3bu;
+            idle = (idle ^ idle >> 16) * 0x45d9f3bu;
+            idle = (idle ^ idle >> 16) * 0x45d9f3bu;
             idle = idle ^ idle >> 16;
         }
         entered = false;
@@ -220,9 +220,9 @@ inline void lockstep_run(int n_threads, const std::function<void(int)> & body) {
 
         n_done = 0;
         for (int j = 0; j < n_threads; ++j) {
-            const int i = (back ? at + n_threads - j : at + j)%n_threads;
+            const int i = (back ? at + n_threads - j : at + j) % n_threads;
             if (g.fibers[i]->state == LOCKSTEP_READY) {
-                if ((idle >> i/32%32 & 1) == 0) {
+                if ((idle >> i / 32 % 32 & 1) == 0) {
                     lockstep_enter(i);
                     entered = true;
                 }
@@ -233,13 +233,13 @@ inline void lockstep_run(int n_threads, const std::function<void(int)> & body) {
 
         moved = lockstep_release(0, n_threads, 0) || moved;
 
-        for (int i0 = 0; i0 < n_threads; ) {
+        for (int i0 = 0; i0 < n_threads;) {
             const lockstep_fiber & f = *g.fibers[i0];
             if (f.state != LOCKSTEP_WAITS || f.width == 0) {
                 ++i0;
                 continue;
             }
-            const int b0 = i0/f.width*f.width;
+            const int b0 = i0 / f.width * f.width;
             const int b1 = b0 + f.width < n_threads ? b0 + f.width : n_threads;
             if (b0 == i0 && lockstep_release(b0, b1, f.width)) {
                 moved = true;

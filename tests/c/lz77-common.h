@@ -17,7 +17,7 @@
 static inline size_t reference_parse(const uint8_t * text, size_t n, size_t * starts) {
     size_t n_phrases = 0;
 
-    for (size_t i = 0; i < n; ) {
+    for (size_t i = 0; i < n;) {
         size_t longest = 0;
 
         for (size_t k = 0; k < i && i + longest < n; k++) {
@@ -43,12 +43,12 @@ static inline double reference_size(const size_t * starts, size_t n_phrases, siz
     for (size_t z = 0; z < n_phrases && starts[z] < n; z++) {
         const size_t end   = z + 1 < n_phrases && starts[z + 1] < n ? starts[z + 1] : n;
         const double len   = (double) (end - starts[z]);
-        const double match = 18.0 + (len < 256.0 ? len : 256.0)/10.0;
+        const double match = 18.0 + (len < 256.0 ? len : 256.0) / 10.0;
 
-        bits += 8.0*len < match ? 8.0*len : match;
+        bits += 8.0 * len < match ? 8.0 * len : match;
     }
 
-    return bits/8.0;
+    return bits / 8.0;
 }
 
 //
@@ -63,15 +63,15 @@ static inline uint32_t rng_next(struct rng * rng) {
     rng->state += 0x9e3779b97f4a7c15u;
 
     uint64_t x = rng->state;
-    x = (x ^ (x >> 30))*0xbf58476d1ce4e5b9u;
-    x = (x ^ (x >> 27))*0x94d049bb133111ebu;
+    x          = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
+    x          = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
 
     return (uint32_t) (x >> 32);
 }
 
 // 0 .. n - 1
 static inline uint32_t rng_below(struct rng * rng, uint32_t n) {
-    return (uint32_t) (((uint64_t) rng_next(rng)*n) >> 32);
+    return (uint32_t) (((uint64_t) rng_next(rng) * n) >> 32);
 }
 
 static inline void text_random(struct rng * rng, uint8_t * text, size_t n, uint32_t alphabet) {
@@ -167,10 +167,10 @@ static inline void text_prose(struct rng * rng, uint8_t * text, size_t n) {
     static const char * const onsets[] = { "b", "br", "c", "ch", "d", "f", "fl", "g", "h", "l", "m", "n", "p", "pr",
         "r", "s", "sh", "st", "t", "w" };
     static const char * const vowels[] = { "a", "e", "i", "o", "u", "ea", "ou", "ai", "ee", "oo" };
-    static const char * const codas [] = { "", "n", "r", "st", "l", "ck", "d", "ng", "t", "s" };
-    static const char * const ends  [] = { "", "", "", "s", "ed", "ing", "ly", "er" };
+    static const char * const codas[]  = { "", "n", "r", "st", "l", "ck", "d", "ng", "t", "s" };
+    static const char * const ends[]   = { "", "", "", "s", "ed", "ing", "ly", "er" };
 
-    const uint32_t n_function = sizeof(function_words)/sizeof(function_words[0]);
+    const uint32_t n_function = sizeof(function_words) / sizeof(function_words[0]);
 
     size_t   at     = 0;
     uint32_t n_word = 0;
@@ -193,25 +193,25 @@ static inline void text_prose(struct rng * rng, uint8_t * text, size_t n) {
             // the smaller of two draws: the first words are the frequent ones
             const uint32_t a = rng_below(rng, n_function);
             const uint32_t b = rng_below(rng, n_function);
-            at = text_append(text, n, at, function_words[a < b ? a : b]);
+            at               = text_append(text, n, at, function_words[a < b ? a : b]);
         } else {
             // 2^(4 .. 13), whose density falls off as 1/rank
             uint32_t rank = 1u << (4 + rng_below(rng, 9));
             rank += rng_below(rng, rank);
 
-            struct rng word = { rank };
+            struct rng     word       = { rank };
             const uint32_t n_syllable = 1 + (rank > 512) + (rng_below(&word, 3) == 0);
 
             for (uint32_t i = 0; i < n_syllable; i++) {
                 at = text_append(text, n, at, onsets[rng_below(&word, 20)]);
                 at = text_append(text, n, at, vowels[rng_below(&word, 10)]);
-                at = text_append(text, n, at, codas [rng_below(&word, 10)]);
+                at = text_append(text, n, at, codas[rng_below(&word, 10)]);
             }
             at = text_append(text, n, at, ends[rng_below(rng, 8)]);
         }
 
         n_word++;
-        at = text_append(text, n, at, n_word%17 == 0 ? ". " : rng_below(rng, 9) == 0 ? ", " : " ");
+        at = text_append(text, n, at, n_word % 17 == 0 ? ". " : rng_below(rng, 9) == 0 ? ", " : " ");
     }
 }
 
@@ -225,7 +225,7 @@ static inline void text_sentences(struct rng * rng, uint8_t * text, size_t n) {
         "Then only two of them remain. ",
     };
 
-    for (size_t at = 0; at < n; ) {
+    for (size_t at = 0; at < n;) {
         at = text_append(text, n, at, sentences[rng_below(rng, 6)]);
     }
 }
@@ -235,7 +235,7 @@ static inline void text_template(struct rng * rng, uint8_t * text, size_t n) {
 
     for (size_t at = 0, i = 1; at < n; i++) {
         snprintf(line, sizeof(line), "Step %d: try x = %d, which makes y = %d and is too small, so we go on.\n",
-            (int) i, (int) rng_below(rng, 1000), (int) rng_below(rng, 1000));
+                (int) i, (int) rng_below(rng, 1000), (int) rng_below(rng, 1000));
         at = text_append(text, n, at, line);
     }
 }
@@ -274,7 +274,7 @@ static inline void text_de_bruijn(uint8_t * text, size_t n, uint32_t bits, uint3
             parity ^= 1;
         }
         text[i] = (uint8_t) (x & 1);
-        x = (x >> 1) | (parity << (bits - 1));
+        x       = (x >> 1) | (parity << (bits - 1));
     }
 }
 

@@ -10,7 +10,7 @@
 #include "metal/lil-metal-plan.h"
 #include "metal/lil-ops-metal.h"
 
-static const lil_ops * ops;   // the CPU's
+static const lil_ops * ops; // the CPU's
 static const lil_ops * metal;
 
 // main's first lines
@@ -37,7 +37,7 @@ static void test_init(int argc, char ** argv) {
     metal = lil_ops_metal();
     CHECK(ops && metal);
 
-    auto & props = emu_metal_get().props;
+    auto & props                     = emu_metal_get().props;
     props.supports_gpu_family_apple7 = true;
     props.max_theadgroup_memory_size = 32768;
 }

@@ -11,29 +11,25 @@
 #include <list>
 
 static const int LEVELS[] = { 0, 0, 1, 3, 50 }; // how many different values, 0: no ties to speak of
-static const int SIZES [] = { 1, 2, 17, 31, 32, 33, 100, 255, 257, 1000, 3000 };
+static const int SIZES[]  = { 1, 2, 17, 31, 32, 33, 100, 255, 257, 1000, 3000 };
 
 static inline bool rand_bool() {
-    return rng()%2 == 0;
+    return rng() % 2 == 0;
 }
 
 static ggml_backend_buffer_t test_buffer = nullptr; // what the tensors have, where that matters
 
 // the tensors of one test, poisoned, each in memory of its own
 struct test_case {
-    ggml_context * ctx = ggml_init({ 64*ggml_tensor_overhead(), nullptr, true });
+    ggml_context * ctx = ggml_init({ 64 * ggml_tensor_overhead(), nullptr, true });
 
     std::list<std::vector<char>> data;
 
-    test_case() {
-        CHECK(ctx);
-    }
+    test_case() { CHECK(ctx); }
 
-    ~test_case() {
-        ggml_free(ctx);
-    }
+    ~test_case() { ggml_free(ctx); }
 
-    test_case(const test_case &) = delete;
+    test_case(const test_case &)             = delete;
     test_case & operator=(const test_case &) = delete;
 
     ggml_tensor * tensor(ggml_type type, int64_t ne0, int64_t ne1 = 1, int64_t ne2 = 1, int64_t ne3 = 1) {
@@ -44,9 +40,9 @@ struct test_case {
         for (size_t i = 0; i + sizeof(POISON) <= data.back().size(); i += sizeof(POISON)) {
             memcpy(data.back().data() + i, &POISON, sizeof(POISON));
         }
-        const uintptr_t at = ((uintptr_t) data.back().data() + 63)/64*64;
-        t->data   = (void *) at;
-        t->buffer = test_buffer;
+        const uintptr_t at = ((uintptr_t) data.back().data() + 63) / 64 * 64;
+        t->data            = (void *) at;
+        t->buffer          = test_buffer;
         for (size_t i = 0; i + sizeof(POISON) <= ggml_nbytes(t); i += sizeof(POISON)) {
             memcpy((char *) t->data + i, &POISON, sizeof(POISON));
         }
@@ -66,7 +62,7 @@ struct test_case {
         ggml_tensor * t = tensor(GGML_TYPE_F32, ne0, ne1, ne2);
 
         for (int64_t i = 0; i < ggml_nelements(t); ++i) {
-            ((float *) t->data)[i] = (float) rand_int(-256, 255)/64.0f;
+            ((float *) t->data)[i] = (float) rand_int(-256, 255) / 64.0f;
         }
         return t;
     }
@@ -81,13 +77,13 @@ struct test_case {
         std::vector<float> x(ggml_nelements(t));
         for (int64_t r = 0; r < ggml_nrows(t); ++r) {
             const float scale = exact ? ldexpf(1.0f, rand_int(0, 2) - (type == GGML_TYPE_Q4_0 ? 3 : 7))
-                                      : 0.25f + 2.0f*(float) rng()/(float) rng.max();
+                                      : 0.25f + 2.0f * (float) rng() / (float) rng.max();
 
             for (int64_t i = 0; i < ne0; ++i) {
                 // the largest of a block tells its scale
-                const int m = i%32 == 0 ? -most : rand_int(1 - most, most - 1);
+                const int m = i % 32 == 0 ? -most : rand_int(1 - most, most - 1);
 
-                x[r*ne0 + i] = scale*(exact ? (float) m : (float) rng()/(float) rng.max()*2.0f - 1.0f);
+                x[r * ne0 + i] = scale * (exact ? (float) m : (float) rng() / (float) rng.max() * 2.0f - 1.0f);
             }
         }
 
@@ -102,19 +98,19 @@ struct test_case {
     // the node of an op that writes to t, inplace
     ggml_tensor * inplace(ggml_tensor * t) {
         ggml_tensor * res = ggml_view_tensor(ctx, t);
-        res->data = t->data;
+        res->data         = t->data;
         return res;
     }
 };
 
 // 1/sqrt(n), or a power of 2 near it
 static inline float get_scale(int n, bool exact = false) {
-    const float res = 1.0f/sqrtf((float) n);
+    const float res = 1.0f / sqrtf((float) n);
     return exact ? exp2f(roundf(log2f(res))) : res;
 }
 
 static inline int32_t * row_i32(const ggml_tensor * t, int64_t i1, int64_t i2 = 0) {
-    return (int32_t *) ((char *) t->data + i2*t->nb[2] + i1*t->nb[1]);
+    return (int32_t *) ((char *) t->data + i2 * t->nb[2] + i1 * t->nb[1]);
 }
 
 static inline std::vector<char> get_bytes(const ggml_tensor * t) {
@@ -138,9 +134,9 @@ struct sequences {
 
             row_i32(cells, 0, s)[0] = n;
             for (int i = 0; i < n_max; ++i) {
-                row_i32(cells, 0, s)[1 + i] = 7*i + s;
+                row_i32(cells, 0, s)[1 + i] = 7 * i + s;
             }
-            row_i32(steps, s)[LIL_SEL_SPARSE] = rng()%4 != 0;
+            row_i32(steps, s)[LIL_SEL_SPARSE] = rng() % 4 != 0;
             row_i32(steps, s)[LIL_SEL_N]      = n;
         }
     }
@@ -162,13 +158,13 @@ static inline void compare(const ggml_tensor * t, const std::vector<char> & got,
         memcpy(&x, &got[i], n);
         memcpy(&y, &ref[i], n);
 
-        if (t->type != GGML_TYPE_F32 || !(std::fabs((double) x - y) <= tol*(1.0 + std::fabs((double) y)))) {
+        if (t->type != GGML_TYPE_F32 || !(std::fabs((double) x - y) <= tol * (1.0 + std::fabs((double) y)))) {
             int32_t xi = 0;
             int32_t yi = 0;
             memcpy(&xi, &got[i], n);
             memcpy(&yi, &ref[i], n);
             fprintf(stderr, "element %zu of [%d, %d, %d, %d]: %.9g (%d), expected %.9g (%d)\n",
-                    (i - begin)/sizeof(float), (int) t->ne[0], (int) t->ne[1], (int) t->ne[2], (int) t->ne[3], x, xi,
+                    (i - begin) / sizeof(float), (int) t->ne[0], (int) t->ne[1], (int) t->ne[2], (int) t->ne[3], x, xi,
                     y, yi);
             CHECK(!"near");
         }

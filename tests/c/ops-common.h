@@ -35,17 +35,17 @@ static std::mt19937 rng;
 static const int32_t POISON = 0x7fc0dead; // as F32: not a number
 
 static inline int rand_int(int lo, int hi) { // [lo, hi]
-    return lo + (int) (rng()%(uint32_t) (hi - lo + 1));
+    return lo + (int) (rng() % (uint32_t) (hi - lo + 1));
 }
 
 static inline int pick(const std::vector<int> & of) {
-    return of[rng()%of.size()];
+    return of[rng() % of.size()];
 }
 
 static inline std::vector<float> rand_floats(size_t n, float scale = 1.0f) {
     std::vector<float> res(n);
     for (float & x : res) {
-        x = scale*((float) rng()/(float) rng.max()*2.0f - 1.0f);
+        x = scale * ((float) rng() / (float) rng.max() * 2.0f - 1.0f);
     }
     return res;
 }
@@ -71,9 +71,9 @@ static inline std::vector<int32_t> rand_cells(int n, int n_cells) {
 // levels 0: no ties to speak of
 static inline void fill_levels(float * x, int64_t n, int levels, float scale = 1.0f) {
     for (int64_t i = 0; i < n; ++i) {
-        x[i] = levels ? scale*(float) (rand_int(0, levels - 1) - levels/2)
-                      : scale*((float) (rng()%(1u << 24))/(float) (1u << 23) - 1.0f);
-        if (x[i] == 0.0f && rng()%2) {
+        x[i] = levels ? scale * (float) (rand_int(0, levels - 1) - levels / 2)
+                      : scale * ((float) (rng() % (1u << 24)) / (float) (1u << 23) - 1.0f);
+        if (x[i] == 0.0f && rng() % 2) {
             x[i] = -0.0f;
         }
     }
@@ -86,8 +86,8 @@ static const std::vector<ggml_type> TYPES = { GGML_TYPE_F16, GGML_TYPE_F32, GGML
 static inline ggml_type rand_type(int n_embd) {
     ggml_type type;
     do {
-        type = TYPES[rng()%TYPES.size()];
-    } while (n_embd%ggml_blck_size(type) != 0);
+        type = TYPES[rng() % TYPES.size()];
+    } while (n_embd % ggml_blck_size(type) != 0);
     return type;
 }
 
@@ -98,14 +98,14 @@ static inline float round_f16(float x) {
 static inline double dot(const float * a, const float * b, int n) {
     double res = 0.0;
     for (int i = 0; i < n; ++i) {
-        res += (double) a[i]*b[i];
+        res += (double) a[i] * b[i];
     }
     return res;
 }
 
 static inline double get_logit(const float * q, const float * k, int n, float scale, float softcap) {
-    const double x = dot(q, k, n)*scale;
-    return softcap != 0.0f ? softcap*std::tanh(x/softcap) : x;
+    const double x = dot(q, k, n) * scale;
+    return softcap != 0.0f ? softcap * std::tanh(x / softcap) : x;
 }
 
 static inline std::vector<double> get_softmax(const std::vector<double> & x) {
@@ -125,7 +125,7 @@ static inline std::vector<double> get_softmax(const std::vector<double> & x) {
 }
 
 static inline void check_near(double x, double ref, double tol) {
-    if (!(std::fabs(x - ref) <= tol*(1.0 + std::fabs(ref)))) {
+    if (!(std::fabs(x - ref) <= tol * (1.0 + std::fabs(ref)))) {
         fprintf(stderr, "%.9g, expected %.9g\n", x, ref);
         CHECK(!"near");
     }
@@ -155,8 +155,8 @@ static inline void add_ranks(std::vector<int32_t> & ranks, int32_t r0, int32_t r
 
 // RaaS from its definition (arXiv 2502.11147), one head at one step
 struct raas_step {
-    const int32_t * cells;   // of the tokens, oldest first
-    const int32_t * pages;   // [n_pages + 1] each page's first token
+    const int32_t * cells; // of the tokens, oldest first
+    const int32_t * pages; // [n_pages + 1] each page's first token
     int32_t         n_pages;
     int32_t         n_alive; // pages that may live
 
@@ -189,7 +189,7 @@ struct raas_step {
         for (const int32_t p : alive) {
             x.push_back(scores[p]);
         }
-        for (const int32_t i : get_best(x, (int64_t) std::ceil(ratio*(float) alive.size()))) {
+        for (const int32_t i : get_best(x, (int64_t) std::ceil(ratio * (float) alive.size()))) {
             if (get_stamp(stamps, alive[i]) < now) {
                 for (int32_t r = pages[alive[i]]; r < pages[alive[i] + 1]; ++r) {
                     stamps[cells[r]] = now;
@@ -205,8 +205,8 @@ struct raas_step {
 
 struct op_test {
     const char * name;
-    void      (* run)();
-    int          n;
+    void (*run)();
+    int n;
 };
 
 // ./program [seed [test]]

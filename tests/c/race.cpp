@@ -20,7 +20,7 @@ int race_thread = -1;
 volatile bool race_is_atomic = false;
 
 // barriers that a thread has passed
-static unsigned n_barrier     [1024];
+static unsigned n_barrier[1024];
 static unsigned n_warp_barrier[1024];
 
 static unsigned launch = 0;
@@ -52,9 +52,9 @@ struct region {
     bool has(uintptr_t at) const { return at - begin < size; }
 };
 
-static std::vector<region> watched; // the first one is where the last access was
-static uintptr_t shared     = 0;            // of the group
-static size_t    shared_size = 0;
+static std::vector<region> watched;         // the first one is where the last access was
+static uintptr_t           shared      = 0; // of the group
+static size_t              shared_size = 0;
 
 static std::unordered_map<uintptr_t, std::unique_ptr<cell[]>> pages;
 
@@ -79,7 +79,7 @@ void race_begin_group(const void * p, size_t size) {
     shared      = (uintptr_t) p;
     shared_size = size;
 
-    std::fill(std::begin(n_barrier),      std::end(n_barrier),      0);
+    std::fill(std::begin(n_barrier), std::end(n_barrier), 0);
     std::fill(std::begin(n_warp_barrier), std::end(n_warp_barrier), 0);
 }
 
@@ -109,8 +109,8 @@ static bool is_before(const access & a, const access & now) {
 [[noreturn]] static void report(
         bool now_writes, bool a_writes, const access & a, const access & now, uintptr_t at, bool in_shared) {
     fprintf(stderr, "race at byte %zu of %s memory: thread %d %s it, and with no barrier between thread %d %s it:\n",
-            (size_t) (at - (in_shared ? shared : watched[0].begin)), in_shared ? "shared" : "device",
-            a.thread, a_writes ? "writes" : "reads", now.thread, now_writes ? "writes" : "reads");
+            (size_t) (at - (in_shared ? shared : watched[0].begin)), in_shared ? "shared" : "device", a.thread,
+            a_writes ? "writes" : "reads", now.thread, now_writes ? "writes" : "reads");
 
     void * pcs[] = { const_cast<void *>(a.pc), const_cast<void *>(now.pc) };
     backtrace_symbols_fd(pcs, 2, 2);
@@ -140,9 +140,9 @@ static void on_access(const void * p, size_t size, bool is_write, const void * p
     access now;
     now.scope     = in_shared ? group : launch;
     now.thread    = race_thread;
-    now.warp      = race_thread/WARP;
+    now.warp      = race_thread / WARP;
     now.group     = (int) group;
-    now.n_barrier = n_barrier     [race_thread];
+    now.n_barrier = n_barrier[race_thread];
     now.n_warp    = n_warp_barrier[race_thread];
     now.is_atomic = race_is_atomic;
     now.pc        = pc;
@@ -151,15 +151,15 @@ static void on_access(const void * p, size_t size, bool is_write, const void * p
     uintptr_t page_at = 0;
 
     for (uintptr_t at = begin; at < begin + size; ++at) {
-        if (!page || at/PAGE != page_at) {
-            page_at = at/PAGE;
+        if (!page || at / PAGE != page_at) {
+            page_at      = at / PAGE;
             auto & cells = pages[page_at];
             if (!cells) {
                 cells = std::make_unique<cell[]>(PAGE);
             }
             page = cells.get();
         }
-        cell & c = page[at%PAGE];
+        cell & c = page[at % PAGE];
 
         if (is_race(c.write, now)) {
             report(is_write, true, c.write, now, at, in_shared);
@@ -174,8 +174,8 @@ static void on_access(const void * p, size_t size, bool is_write, const void * p
             c.read = now;
         } else { // beside other readers
             c.read.thread    = c.read.thread == now.thread ? now.thread : MANY;
-            c.read.warp      = c.read.warp   == now.warp   ? now.warp   : MANY;
-            c.read.group     = c.read.group  == now.group  ? now.group  : MANY;
+            c.read.warp      = c.read.warp == now.warp ? now.warp : MANY;
+            c.read.group     = c.read.group == now.group ? now.group : MANY;
             c.read.n_warp    = std::max(c.read.n_warp, now.n_warp);
             c.read.is_atomic = c.read.is_atomic && now.is_atomic;
         }
@@ -193,18 +193,36 @@ extern "C" {
 void __tsan_init() {}
 void __tsan_func_entry(void *) {}
 void __tsan_func_exit() {}
-void __tsan_vptr_read  (void **) {}
+void __tsan_vptr_read(void **) {}
 void __tsan_vptr_update(void **, void *) {}
 
 #define ACCESS(n) \
-    void __tsan_read           ##n(void * p) { on_access(p, n, false, PC); } \
-    void __tsan_write          ##n(void * p) { on_access(p, n, true,  PC); } \
-    void __tsan_unaligned_read ##n(void * p) { on_access(p, n, false, PC); } \
-    void __tsan_unaligned_write##n(void * p) { on_access(p, n, true,  PC); } \
-    void __tsan_volatile_read  ##n(void * p) { on_access(p, n, false, PC); } \
-    void __tsan_volatile_write ##n(void * p) { on_access(p, n, true,  PC); } \
-    void __tsan_read_write           ##n(void * p) { on_access(p, n, false, PC); on_access(p, n, true, PC); } \
-    void __tsan_unaligned_read_write ##n(void * p) { on_access(p, n, false, PC); on_access(p, n, true, PC); }
+    void __tsan_read##n(void * p) { \
+        on_access(p, n, false, PC); \
+    } \
+    void __tsan_write##n(void * p) { \
+        on_access(p, n, true, PC); \
+    } \
+    void __tsan_unaligned_read##n(void * p) { \
+        on_access(p, n, false, PC); \
+    } \
+    void __tsan_unaligned_write##n(void * p) { \
+        on_access(p, n, true, PC); \
+    } \
+    void __tsan_volatile_read##n(void * p) { \
+        on_access(p, n, false, PC); \
+    } \
+    void __tsan_volatile_write##n(void * p) { \
+        on_access(p, n, true, PC); \
+    } \
+    void __tsan_read_write##n(void * p) { \
+        on_access(p, n, false, PC); \
+        on_access(p, n, true, PC); \
+    } \
+    void __tsan_unaligned_read_write##n(void * p) { \
+        on_access(p, n, false, PC); \
+        on_access(p, n, true, PC); \
+    }
 
 ACCESS(1)
 ACCESS(2)
@@ -220,12 +238,12 @@ unsigned char __tsan_atomic8_load(const volatile unsigned char * p, int) {
 // clang's
 void * __tsan_memcpy(void * dst, const void * src, size_t n) {
     on_access(src, n, false, PC);
-    on_access(dst, n, true,  PC);
+    on_access(dst, n, true, PC);
     return memcpy(dst, src, n);
 }
 void * __tsan_memmove(void * dst, const void * src, size_t n) {
     on_access(src, n, false, PC);
-    on_access(dst, n, true,  PC);
+    on_access(dst, n, true, PC);
     return memmove(dst, src, n);
 }
 void * __tsan_memset(void * dst, int x, size_t n) {
@@ -233,7 +251,10 @@ void * __tsan_memset(void * dst, int x, size_t n) {
     return memset(dst, x, n);
 }
 
-void __tsan_read_range (void * p, size_t n) { on_access(p, n, false, PC); }
-void __tsan_write_range(void * p, size_t n) { on_access(p, n, true,  PC); }
-
+void __tsan_read_range(void * p, size_t n) {
+    on_access(p, n, false, PC);
+}
+void __tsan_write_range(void * p, size_t n) {
+    on_access(p, n, true, PC);
+}
 }

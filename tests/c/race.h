@@ -15,18 +15,18 @@
 #if defined(LIL_RACES)
 
 // memory that threads share: until it is unwatched, or a group's own until race_end_group()
-void race_watch  (const void * p, size_t size);
+void race_watch(const void * p, size_t size);
 void race_unwatch(const void * p);
 
 void race_begin_launch();
 void race_begin_group(const void * shared, size_t size);
-void race_end_group  ();
+void race_end_group();
 
 // threads of the group; the one that runs, set when its turn begins
 extern int race_thread; // negative: none, accesses do not count
 
 // a thread passes a barrier
-void race_barrier     ();
+void race_barrier();
 void race_warp_barrier();
 
 extern volatile bool race_is_atomic; // the accesses that follow; the compiler does not know that its calls read it
@@ -41,7 +41,7 @@ inline void race_end_group() {}
 inline void race_barrier() {}
 inline void race_warp_barrier() {}
 
-inline int  race_thread;
+inline int           race_thread;
 inline volatile bool race_is_atomic;
 
 #endif

@@ -44,7 +44,7 @@ static std::vector<llama_token> text; // more than the tests need
 // full attention is llama.cpp's, to be compared bit for bit; test-dense has the other
 static inline lil_sparse_params default_params(lil_sparse_method method) {
     lil_sparse_params res = lil_sparse_default_params(method);
-    res.fused_dense = LIL_FUSED_DENSE_OFF;
+    res.fused_dense       = LIL_FUSED_DENSE_OFF;
     return res;
 }
 
@@ -65,7 +65,7 @@ struct options {
 
 static inline options make_options(lil_sparse_method method, uint32_t budget) {
     options o;
-    o.sparse = default_params(method);
+    o.sparse        = default_params(method);
     o.sparse.budget = budget;
     return o;
 }
@@ -129,11 +129,11 @@ static inline int32_t decode(llama_context * ctx, const std::vector<token_at> & 
     llama_batch batch = llama_batch_init(tokens.size(), 0, 1);
 
     for (size_t i = 0; i < tokens.size(); ++i) {
-        batch.token   [i]    = tokens[i].token;
-        batch.pos     [i]    = tokens[i].pos;
-        batch.n_seq_id[i]    = 1;
-        batch.seq_id  [i][0] = tokens[i].seq_id;
-        batch.logits  [i]    = i + 1 == tokens.size() || tokens[i + 1].seq_id != tokens[i].seq_id;
+        batch.token[i]     = tokens[i].token;
+        batch.pos[i]       = tokens[i].pos;
+        batch.n_seq_id[i]  = 1;
+        batch.seq_id[i][0] = tokens[i].seq_id;
+        batch.logits[i]    = i + 1 == tokens.size() || tokens[i + 1].seq_id != tokens[i].seq_id;
     }
     batch.n_tokens = tokens.size();
 
@@ -184,7 +184,7 @@ static inline float max_diff(const std::vector<float> & a, const std::vector<flo
 
 // i counts the layers that a method acts on
 static inline std::set<llama_pos> get_held(llama_context * ctx, int32_t i, int32_t h, llama_seq_id seq_id = 0) {
-    const int32_t il = sparse_layers[i%sparse_layers.size()];
+    const int32_t il = sparse_layers[i % sparse_layers.size()];
 
     std::vector<llama_pos> pos(4096);
 
@@ -222,7 +222,7 @@ static inline bool load_model(const char * path, llama_model_params mparams = ll
     for (int i = 0; i < 700; ++i) {
         static const char * const w[] = { "river", "stone", "the", "a", "boat", "went", "slowly", "under", "bridges",
             "and", "nobody", "saw", "it" };
-        words += std::string(w[(i*i + i/7)%13]) + (i%11 == 10 ? ". " : " ");
+        words += std::string(w[(i * i + i / 7) % 13]) + (i % 11 == 10 ? ". " : " ");
     }
     text.resize(words.size());
     text.resize(llama_tokenize(

@@ -42,12 +42,12 @@ static void print_defaults(void) {
     printf("n_ctx %u, n_batch %u, n_ubatch %u, n_seq_max %u, n_threads %d, flash_attn %d, type_k %d, type_v %d\n",
             c.n_ctx, c.n_batch, c.n_ubatch, c.n_seq_max, c.n_threads, (int) c.flash_attn_type, (int) c.type_k,
             (int) c.type_v);
-    printf("embeddings %d, offload_kqv %d, no_perf %d, op_offload %d, swa_full %d, kv_unified %d\n",
-        c.embeddings, c.offload_kqv, c.no_perf, c.op_offload, c.swa_full, c.kv_unified);
+    printf("embeddings %d, offload_kqv %d, no_perf %d, op_offload %d, swa_full %d, kv_unified %d\n", c.embeddings,
+            c.offload_kqv, c.no_perf, c.op_offload, c.swa_full, c.kv_unified);
 
     const struct llama_model_params m = llama_model_default_params();
-    printf("n_gpu_layers %d, split_mode %d, main_gpu %d, vocab_only %d\n",
-        m.n_gpu_layers, (int) m.split_mode, m.main_gpu, m.vocab_only);
+    printf("n_gpu_layers %d, split_mode %d, main_gpu %d, vocab_only %d\n", m.n_gpu_layers, (int) m.split_mode,
+            m.main_gpu, m.vocab_only);
 }
 
 int main(int argc, char ** argv) {
@@ -67,9 +67,9 @@ int main(int argc, char ** argv) {
     const struct llama_vocab * vocab = llama_model_get_vocab(model);
 
     struct llama_context_params cparams = llama_context_default_params();
-    cparams.n_ctx           = 256;
-    cparams.n_threads       = 2;
-    cparams.n_threads_batch = 2;
+    cparams.n_ctx                       = 256;
+    cparams.n_threads                   = 2;
+    cparams.n_threads_batch             = 2;
 
     struct llama_context * ctx = llama_init_from_model(model, cparams);
     if (!ctx) {
@@ -83,7 +83,7 @@ int main(int argc, char ** argv) {
 
     const char * prompt = "The capital of France is";
     llama_token  tokens[64];
-    int n = llama_tokenize(vocab, prompt, (int) strlen(prompt), tokens, 64, true, true);
+    int          n = llama_tokenize(vocab, prompt, (int) strlen(prompt), tokens, 64, true, true);
     if (n <= 0) {
         return 1;
     }
@@ -98,11 +98,11 @@ int main(int argc, char ** argv) {
         if (llama_vocab_is_eog(vocab, token)) {
             break;
         }
-        char piece[64];
+        char      piece[64];
         const int len = llama_token_to_piece(vocab, token, piece, sizeof(piece), 0, true);
         printf("%.*s", len > 0 ? len : 0, piece);
         tokens[0] = token;
-        batch = llama_batch_get_one(tokens, 1);
+        batch     = llama_batch_get_one(tokens, 1);
     }
     printf("\n");
 

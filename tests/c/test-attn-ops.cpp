@@ -15,7 +15,7 @@ static const lil_ops * ops;
 
 static double error_worst = 0.0; // the largest ratio of our error to llama.cpp's
 
-static ggml_backend_t             backend;
+static ggml_backend_t               backend;
 static ggml_backend_set_n_threads_t set_n_threads;
 
 //
@@ -24,12 +24,12 @@ static ggml_backend_set_n_threads_t set_n_threads;
 
 // the tensors of one test, and the graph of its ops
 struct graph {
-    ggml_context        * ctx;
-    ggml_cgraph         * gf;
+    ggml_context *        ctx;
+    ggml_cgraph *         gf;
     ggml_backend_buffer_t buf = nullptr;
 
     graph() {
-        ctx = ggml_init({ 64*ggml_tensor_overhead() + ggml_graph_overhead(), nullptr, true });
+        ctx = ggml_init({ 64 * ggml_tensor_overhead() + ggml_graph_overhead(), nullptr, true });
         gf  = ggml_new_graph(ctx);
     }
 
@@ -38,7 +38,7 @@ struct graph {
         ggml_free(ctx);
     }
 
-    graph(const graph &) = delete;
+    graph(const graph &)             = delete;
     graph & operator=(const graph &) = delete;
 
     ggml_tensor * input(ggml_type type, int64_t ne0, int64_t ne1 = 1, int64_t ne2 = 1, int64_t ne3 = 1) {
@@ -73,17 +73,18 @@ struct graph {
     }
 };
 
-template <typename T> static void set_data(ggml_tensor * t, const std::vector<T> & data) {
-    CHECK(data.size()*sizeof(T) == ggml_nbytes(t));
+template <typename T>
+static void set_data(ggml_tensor * t, const std::vector<T> & data) {
+    CHECK(data.size() * sizeof(T) == ggml_nbytes(t));
     memcpy(t->data, data.data(), ggml_nbytes(t));
 }
 
 // what a tensor's row holds, in F32
 static std::vector<float> get_row(const ggml_tensor * t, int64_t i1, int64_t i2, int64_t i3) {
     std::vector<float> res(t->ne[0]);
-    const char * src = (const char *) t->data + i3*t->nb[3] + i2*t->nb[2] + i1*t->nb[1];
+    const char *       src = (const char *) t->data + i3 * t->nb[3] + i2 * t->nb[2] + i1 * t->nb[1];
     if (t->type == GGML_TYPE_F32) {
-        memcpy(res.data(), src, res.size()*sizeof(float));
+        memcpy(res.data(), src, res.size() * sizeof(float));
     } else {
         ggml_get_type_traits(t->type)->to_float(src, res.data(), t->ne[0]);
     }
@@ -103,14 +104,14 @@ struct kv_cache {
     void fill(ggml_tensor * tensor, int n_head) {
         t         = tensor;
         n_head_kv = n_head;
-        n_embd    = (int) (t->ne[0]/n_head);
+        n_embd    = (int) (t->ne[0] / n_head);
 
         std::vector<float> data = rand_floats(ggml_nelements(t));
 
         for (int64_t r = 0; r < ggml_nrows(t); ++r) {
-            const float scale = 0.25f + 2.0f*(float) rng()/(float) rng.max();
+            const float scale = 0.25f + 2.0f * (float) rng() / (float) rng.max();
             for (int64_t i = 0; i < t->ne[0]; ++i) {
-                data[r*t->ne[0] + i] *= scale;
+                data[r * t->ne[0] + i] *= scale;
             }
         }
 
@@ -129,7 +130,7 @@ struct kv_cache {
     }
 
     const float * row(int64_t cell, int64_t i_head, int64_t strm) const {
-        return values.data() + (strm*t->ne[1] + cell)*t->ne[0] + i_head*n_embd;
+        return values.data() + (strm * t->ne[1] + cell) * t->ne[0] + i_head * n_embd;
     }
 };
 
@@ -140,10 +141,10 @@ struct kv_cache {
 static void test_attn(int n_embd, int n_embd_v, int n_group, ggml_type type_k, ggml_type type_v, int n_list,
         bool shared, bool kq, float softcap) {
     const int n_head_kv = rand_int(1, 3);
-    const int n_head    = n_head_kv*n_group;
+    const int n_head    = n_head_kv * n_group;
     const int n_steps   = rand_int(1, 3);
     const int n_stream  = n_steps + rand_int(0, 1);
-    const int n_max     = n_list + (rng()%2 ? rand_int(0, 300) : 0);
+    const int n_max     = n_list + (rng() % 2 ? rand_int(0, 300) : 0);
     const int n_cells   = n_list + rand_int(0, 100);
     const int n_threads = rand_int(1, 5);
 
@@ -155,21 +156,21 @@ static void test_attn(int n_embd, int n_embd_v, int n_group, ggml_type type_k, g
     test_name = name;
 
     lil_select_layer layer = {};
-    layer.n_head_kv = n_head_kv;
-    layer.scale     = 1.0f/sqrtf((float) n_embd);
-    layer.softcap   = softcap;
+    layer.n_head_kv        = n_head_kv;
+    layer.scale            = 1.0f / sqrtf((float) n_embd);
+    layer.softcap          = softcap;
 
     graph g;
 
     ggml_tensor * q     = g.input(GGML_TYPE_F32, n_embd, n_head, n_steps);
-    ggml_tensor * k     = g.input(type_k, n_embd*n_head_kv, n_cells, n_stream);
-    ggml_tensor * v     = g.input(type_v, n_embd_v*n_head_kv, n_cells, n_stream);
+    ggml_tensor * k     = g.input(type_k, n_embd * n_head_kv, n_cells, n_stream);
+    ggml_tensor * v     = g.input(type_v, n_embd_v * n_head_kv, n_cells, n_stream);
     ggml_tensor * list  = g.input(GGML_TYPE_I32, 1 + n_max, shared ? 1 : n_head_kv, n_steps);
     ggml_tensor * steps = g.input(GGML_TYPE_I32, LIL_SEL_COUNT, n_steps);
 
     ggml_tensor * work =
             g.op(ops->attn, layer, { q, k, v, list, steps }, lil_attn_n_work(n_embd_v, n_head, n_max, n_steps, kq));
-    ggml_tensor * out  = g.op(ops->attn_join, layer, { work, list }, n_embd_v, n_head, n_steps);
+    ggml_tensor * out = g.op(ops->attn_join, layer, { work, list }, n_embd_v, n_head, n_steps);
 
     g.alloc();
 
@@ -183,18 +184,18 @@ static void test_attn(int n_embd, int n_embd_v, int n_group, ggml_type type_k, g
 
     // the first list has n_list entries, the others at most as many
     std::vector<std::vector<int32_t>> lists;
-    for (int64_t i = 0; i < n_steps*list->ne[1]; ++i) {
+    for (int64_t i = 0; i < n_steps * list->ne[1]; ++i) {
         lists.push_back(rand_cells(i == 0 ? n_list : rand_int(1, n_list), n_cells));
 
-        auto * dst = (int32_t *) list->data + i*list->ne[0];
-        dst[0] = (int32_t) lists[i].size();
+        auto * dst = (int32_t *) list->data + i * list->ne[0];
+        dst[0]     = (int32_t) lists[i].size();
         std::copy(lists[i].begin(), lists[i].end(), dst + 1);
     }
 
     std::vector<int32_t> streams;
     for (int i = 0; i < n_steps; ++i) {
         streams.push_back(n_stream - 1 - i);
-        ((int32_t *) steps->data)[i*LIL_SEL_COUNT + LIL_SEL_STREAM] = streams[i];
+        ((int32_t *) steps->data)[i * LIL_SEL_COUNT + LIL_SEL_STREAM] = streams[i];
     }
 
     g.compute(n_threads);
@@ -203,38 +204,39 @@ static void test_attn(int n_embd, int n_embd_v, int n_group, ggml_type type_k, g
 
     for (int s = 0; s < n_steps; ++s) {
         for (int h = 0; h < n_head; ++h) {
-            const auto & cells = lists[shared ? s : s*n_head_kv + h/n_group];
+            const auto & cells = lists[shared ? s : s * n_head_kv + h / n_group];
 
             std::vector<double> logits;
-            double max = -INFINITY;
+            double              max = -INFINITY;
             for (int32_t c : cells) {
-                double l = dot(qs.data() + (s*n_head + h)*n_embd, kc.row(c, h/n_group, streams[s]), n_embd)*layer.scale;
+                double l = dot(qs.data() + (s * n_head + h) * n_embd, kc.row(c, h / n_group, streams[s]), n_embd) *
+                        layer.scale;
                 if (softcap != 0.0f) {
-                    l = softcap*std::tanh(l/softcap);
+                    l = softcap * std::tanh(l / softcap);
                 }
                 logits.push_back(l);
                 max = std::max(max, l);
             }
 
-            double sum = 0.0;
+            double              sum = 0.0;
             std::vector<double> ref(n_embd_v, 0.0);
             for (size_t j = 0; j < cells.size(); ++j) {
-                const double p = std::exp(logits[j] - max);
-                const float * row = vc.row(cells[j], h/n_group, streams[s]);
+                const double  p   = std::exp(logits[j] - max);
+                const float * row = vc.row(cells[j], h / n_group, streams[s]);
                 for (int i = 0; i < n_embd_v; ++i) {
-                    ref[i] += p*row[i];
+                    ref[i] += p * row[i];
                 }
                 sum += p;
             }
 
             const auto y = get_row(out, h, s, 0);
             for (int i = 0; i < n_embd_v; ++i) {
-                check_near(y[i], ref[i]/sum, 2e-5);
+                check_near(y[i], ref[i] / sum, 2e-5);
             }
 
             if (kq) {
                 for (size_t j = 0; j < cells.size(); ++j) {
-                    check_near(x[(s*n_head + h)*n_max + j], logits[j], 2e-5);
+                    check_near(x[(s * n_head + h) * n_max + j], logits[j], 2e-5);
                 }
             }
         }
@@ -245,8 +247,8 @@ static void test_attn(int n_embd, int n_embd_v, int n_group, ggml_type type_k, g
 // larger
 static void test_error(int n_embd, int n_group, ggml_type type, int n) {
     const int n_head_kv = 2;
-    const int n_head    = n_head_kv*n_group;
-    const int n_kv      = (n + 255)/256*256; // llama.cpp's, which masks the rest
+    const int n_head    = n_head_kv * n_group;
+    const int n_kv      = (n + 255) / 256 * 256; // llama.cpp's, which masks the rest
 
     char name[256];
     snprintf(name, sizeof(name), "error: n_embd %d, heads %d*%d, %s, %d tokens", n_embd, n_head_kv, n_group,
@@ -254,14 +256,14 @@ static void test_error(int n_embd, int n_group, ggml_type type, int n) {
     test_name = name;
 
     lil_select_layer layer = {};
-    layer.n_head_kv = n_head_kv;
-    layer.scale     = 1.0f/sqrtf((float) n_embd);
+    layer.n_head_kv        = n_head_kv;
+    layer.scale            = 1.0f / sqrtf((float) n_embd);
 
     graph g;
 
     ggml_tensor * q     = g.input(GGML_TYPE_F32, n_embd, n_head, 1);
-    ggml_tensor * k     = g.input(type, n_embd*n_head_kv, n_kv, 1);
-    ggml_tensor * v     = g.input(type, n_embd*n_head_kv, n_kv, 1);
+    ggml_tensor * k     = g.input(type, n_embd * n_head_kv, n_kv, 1);
+    ggml_tensor * v     = g.input(type, n_embd * n_head_kv, n_kv, 1);
     ggml_tensor * list  = g.input(GGML_TYPE_I32, 1 + n_kv, 1, 1);
     ggml_tensor * steps = g.input(GGML_TYPE_I32, LIL_SEL_COUNT, 1);
     ggml_tensor * mask  = g.input(GGML_TYPE_F16, n_kv, 1);
@@ -296,7 +298,7 @@ static void test_error(int n_embd, int n_group, ggml_type type, int n) {
     set_data(mask, ms);
 
     ((int32_t *) steps->data)[LIL_SEL_STREAM] = 0;
-    ((int32_t *) list->data)[0] = n;
+    ((int32_t *) list->data)[0]               = n;
     for (int i = 0; i < n; ++i) {
         ((int32_t *) list->data)[1 + i] = i;
     }
@@ -309,31 +311,31 @@ static void test_error(int n_embd, int n_group, ggml_type type, int n) {
     for (int h = 0; h < n_head; ++h) {
         std::vector<double> logits;
         for (int c = 0; c < n; ++c) {
-            logits.push_back(get_logit(qs.data() + h*n_embd, kc.row(c, h/n_group, 0), n_embd, layer.scale, 0.0f));
+            logits.push_back(get_logit(qs.data() + h * n_embd, kc.row(c, h / n_group, 0), n_embd, layer.scale, 0.0f));
         }
 
         const auto p = get_softmax(logits);
 
         std::vector<double> ref(n_embd, 0.0);
         for (int c = 0; c < n; ++c) {
-            const float * row = vc.row(c, h/n_group, 0);
+            const float * row = vc.row(c, h / n_group, 0);
             for (int i = 0; i < n_embd; ++i) {
-                ref[i] += p[c]*row[i];
+                ref[i] += p[c] * row[i];
             }
         }
 
-        const auto y = get_row(ours,   h, 0, 0);
+        const auto y = get_row(ours, h, 0, 0);
         const auto z = get_row(theirs, h, 0, 0);
         for (int i = 0; i < n_embd; ++i) {
-            sum_ours   += (y[i] - ref[i])*(y[i] - ref[i]);
-            sum_theirs += (z[i] - ref[i])*(z[i] - ref[i]);
+            sum_ours += (y[i] - ref[i]) * (y[i] - ref[i]);
+            sum_theirs += (z[i] - ref[i]) * (z[i] - ref[i]);
         }
     }
 
-    const double rms_ours   = std::sqrt(sum_ours  /(n_head*n_embd));
-    const double rms_theirs = std::sqrt(sum_theirs/(n_head*n_embd));
+    const double rms_ours   = std::sqrt(sum_ours / (n_head * n_embd));
+    const double rms_theirs = std::sqrt(sum_theirs / (n_head * n_embd));
 
-    error_worst = std::max(error_worst, rms_ours/std::max(rms_theirs, 1e-7));
+    error_worst = std::max(error_worst, rms_ours / std::max(rms_theirs, 1e-7));
 
     CHECK(rms_theirs < 0.02);
     if (!(rms_ours <= std::max(rms_theirs, 1e-7))) { // a few roundings of F32, where theirs happens to be exact
@@ -344,7 +346,7 @@ static void test_error(int n_embd, int n_group, ggml_type type, int n) {
 
 static void test_pages(int n_embd, int n_group, ggml_type type_k, ggml_type type_b) {
     const int n_head_kv = rand_int(1, 3);
-    const int n_head    = n_head_kv*n_group;
+    const int n_head    = n_head_kv * n_group;
     const int n_steps   = rand_int(1, 3);
     const int n_stream  = n_steps + rand_int(0, 1);
     const int n_cells   = 400;
@@ -360,22 +362,22 @@ static void test_pages(int n_embd, int n_group, ggml_type type_k, ggml_type type
     test_name = name;
 
     lil_select_layer layer = {};
-    layer.n_head_kv = n_head_kv;
+    layer.n_head_kv        = n_head_kv;
 
     graph g;
 
     ggml_tensor * q      = g.input(GGML_TYPE_F32, n_embd, n_head, n_steps);
-    ggml_tensor * k      = g.input(type_k, n_embd*n_head_kv, n_cells, n_stream);
-    ggml_tensor * bounds = g.input(type_b, 2*n_embd, n_head_kv, n_pages + 1, n_tables);
-    ggml_tensor * dirty  = g.input(GGML_TYPE_I32, LIL_DIRTY_HEAD + page_size, n_pages*n_steps);
+    ggml_tensor * k      = g.input(type_k, n_embd * n_head_kv, n_cells, n_stream);
+    ggml_tensor * bounds = g.input(type_b, 2 * n_embd, n_head_kv, n_pages + 1, n_tables);
+    ggml_tensor * dirty  = g.input(GGML_TYPE_I32, LIL_DIRTY_HEAD + page_size, n_pages * n_steps);
     ggml_tensor * steps  = g.input(GGML_TYPE_I32, LIL_SEL_COUNT, n_steps);
 
-    const bool in_scores = rng()%2; // page_scores computes the bounds itself
+    const bool in_scores = rng() % 2; // page_scores computes the bounds itself
 
     ggml_tensor * bounds_new = in_scores ? bounds : g.op_inplace(ops->page_bounds, layer, bounds, { k, dirty });
-    ggml_tensor * scores     = in_scores ?
-        g.op(ops->page_scores, layer, { q, bounds,     steps, k, dirty }, n_pages + 1, n_head_kv, n_steps) :
-        g.op(ops->page_scores, layer, { q, bounds_new, steps           }, n_pages + 1, n_head_kv, n_steps);
+    ggml_tensor * scores     = in_scores
+            ? g.op(ops->page_scores, layer, { q, bounds, steps, k, dirty }, n_pages + 1, n_head_kv, n_steps)
+            : g.op(ops->page_scores, layer, { q, bounds_new, steps }, n_pages + 1, n_head_kv, n_steps);
 
     g.alloc();
 
@@ -387,19 +389,19 @@ static void test_pages(int n_embd, int n_group, ggml_type type_k, ggml_type type
 
     auto * step = (int32_t *) steps->data;
     for (int s = 0; s < n_steps; ++s) {
-        step[s*LIL_SEL_COUNT + LIL_SEL_STREAM] = n_stream - 1 - s;
-        step[s*LIL_SEL_COUNT + LIL_SEL_TABLE]  = s;
-        step[s*LIL_SEL_COUNT + LIL_SEL_PAGES]  = s == 0 || in_scores ? n_pages : rand_int(1, n_pages);
+        step[s * LIL_SEL_COUNT + LIL_SEL_STREAM] = n_stream - 1 - s;
+        step[s * LIL_SEL_COUNT + LIL_SEL_TABLE]  = s;
+        step[s * LIL_SEL_COUNT + LIL_SEL_PAGES]  = s == 0 || in_scores ? n_pages : rand_int(1, n_pages);
     }
 
     std::vector<std::vector<int32_t>> cells; // [n_steps][n_pages]
-    for (int i = 0; i < n_steps*n_pages; ++i) {
+    for (int i = 0; i < n_steps * n_pages; ++i) {
         cells.push_back(rand_cells(rand_int(1, page_size), n_cells));
 
-        auto * entry = (int32_t *) dirty->data + i*dirty->ne[0];
-        entry[LIL_DIRTY_STREAM] = step[i/n_pages*LIL_SEL_COUNT + LIL_SEL_STREAM];
-        entry[LIL_DIRTY_TABLE]  = i/n_pages;
-        entry[LIL_DIRTY_PAGE]   = i%n_pages;
+        auto * entry            = (int32_t *) dirty->data + i * dirty->ne[0];
+        entry[LIL_DIRTY_STREAM] = step[i / n_pages * LIL_SEL_COUNT + LIL_SEL_STREAM];
+        entry[LIL_DIRTY_TABLE]  = i / n_pages;
+        entry[LIL_DIRTY_PAGE]   = i % n_pages;
         entry[LIL_DIRTY_N]      = (int32_t) cells[i].size();
         std::copy(cells[i].begin(), cells[i].end(), entry + LIL_DIRTY_HEAD);
     }
@@ -407,7 +409,7 @@ static void test_pages(int n_embd, int n_group, ggml_type type_k, ggml_type type
     g.compute(n_threads);
 
     for (int s = 0; s < n_steps; ++s) {
-        const int strm = step[s*LIL_SEL_COUNT + LIL_SEL_STREAM];
+        const int strm = step[s * LIL_SEL_COUNT + LIL_SEL_STREAM];
 
         for (int h = 0; h < n_head_kv; ++h) {
             const auto score = get_row(scores, h, s, 0);
@@ -416,39 +418,39 @@ static void test_pages(int n_embd, int n_group, ggml_type type_k, ggml_type type
                 const auto bound = get_row(bounds, h, p, s);
 
                 if (p == n_pages) {
-                    CHECK(std::isnan(bound[0]) && std::isnan(bound[2*n_embd - 1])); // not written
+                    CHECK(std::isnan(bound[0]) && std::isnan(bound[2 * n_embd - 1])); // not written
                     CHECK(std::isnan(score[p]));
                     continue;
                 }
 
                 for (int i = 0; i < n_embd; ++i) {
                     float max = -INFINITY;
-                    float min =  INFINITY;
-                    for (int32_t c : cells[s*n_pages + p]) {
+                    float min = INFINITY;
+                    for (int32_t c : cells[s * n_pages + p]) {
                         max = std::max(max, kc.row(c, h, strm)[i]);
                         min = std::min(min, kc.row(c, h, strm)[i]);
                     }
                     CHECK(bound[i] == max && bound[n_embd + i] == min);
                 }
 
-                if (p >= step[s*LIL_SEL_COUNT + LIL_SEL_PAGES]) {
+                if (p >= step[s * LIL_SEL_COUNT + LIL_SEL_PAGES]) {
                     CHECK(std::isnan(score[p]));
                     continue;
                 }
 
                 double ref = -INFINITY;
-                for (int i_head = h*n_group; i_head < (h + 1)*n_group; ++i_head) {
-                    const float * qh = qs.data() + (s*n_head + i_head)*n_embd;
+                for (int i_head = h * n_group; i_head < (h + 1) * n_group; ++i_head) {
+                    const float * qh = qs.data() + (s * n_head + i_head) * n_embd;
 
                     double sum = 0.0;
                     for (int i = 0; i < n_embd; ++i) {
-                        sum += std::max((double) qh[i]*bound[i], (double) qh[i]*bound[n_embd + i]);
+                        sum += std::max((double) qh[i] * bound[i], (double) qh[i] * bound[n_embd + i]);
                     }
                     ref = std::max(ref, sum);
 
-                    for (int32_t c : cells[s*n_pages + p]) {
+                    for (int32_t c : cells[s * n_pages + p]) {
                         const double x = dot(qh, kc.row(c, h, strm), n_embd);
-                        CHECK(score[p] >= x - 1e-5*(1.0 + std::fabs(x)));
+                        CHECK(score[p] >= x - 1e-5 * (1.0 + std::fabs(x)));
                     }
                 }
                 check_near(score[p], ref, 1e-5);
@@ -459,7 +461,7 @@ static void test_pages(int n_embd, int n_group, ggml_type type_k, ggml_type type
 
 static void test_blocks(int n_embd, int n_group) {
     const int n_head_kv = rand_int(1, 3);
-    const int n_head    = n_head_kv*n_group;
+    const int n_head    = n_head_kv * n_group;
     const int n_steps   = rand_int(1, 3);
     const int n_tables  = n_steps + 1;
     const int n_blocks  = rand_int(1, 150);
@@ -471,8 +473,8 @@ static void test_blocks(int n_embd, int n_group) {
     test_name = name;
 
     lil_select_layer layer = {};
-    layer.n_head_kv = n_head_kv;
-    layer.n_repr    = rand_int(1, 5);
+    layer.n_head_kv        = n_head_kv;
+    layer.n_repr           = rand_int(1, 5);
 
     const int n_cells = 100;
     const int block   = rand_int(1, 20);
@@ -481,15 +483,15 @@ static void test_blocks(int n_embd, int n_group) {
     graph g;
 
     ggml_tensor * q     = g.input(GGML_TYPE_F32, n_embd, n_head, n_steps);
-    ggml_tensor * k     = g.input(GGML_TYPE_F32, n_embd*n_head_kv, n_cells, n_steps);
+    ggml_tensor * k     = g.input(GGML_TYPE_F32, n_embd * n_head_kv, n_cells, n_steps);
     ggml_tensor * given = g.input(GGML_TYPE_F32, n_cells, n_head_kv, n_steps);
     ggml_tensor * dirty = g.input(GGML_TYPE_I32, LIL_DIRTY_HEAD + block, n_steps);
-    ggml_tensor * repr  = g.input(GGML_TYPE_F32, n_embd*n_head_kv, n_blocks, n_tables);
+    ggml_tensor * repr  = g.input(GGML_TYPE_F32, n_embd * n_head_kv, n_blocks, n_tables);
     ggml_tensor * steps = g.input(GGML_TYPE_I32, LIL_SEL_COUNT, n_steps);
 
-    ggml_tensor * scores = n_dirty ?
-        g.op(ops->block_scores, layer, { q, repr, steps, k, given, dirty }, n_blocks, n_steps) :
-        g.op(ops->block_scores, layer, { q, repr, steps                  }, n_blocks, n_steps);
+    ggml_tensor * scores = n_dirty
+            ? g.op(ops->block_scores, layer, { q, repr, steps, k, given, dirty }, n_blocks, n_steps)
+            : g.op(ops->block_scores, layer, { q, repr, steps }, n_blocks, n_steps);
 
     g.alloc();
 
@@ -505,16 +507,16 @@ static void test_blocks(int n_embd, int n_group) {
 
     auto * step = (int32_t *) steps->data;
     for (int s = 0; s < n_steps; ++s) {
-        step[s*LIL_SEL_COUNT + LIL_SEL_TABLE] = n_tables - 1 - s;
-        step[s*LIL_SEL_COUNT + LIL_SEL_PAGES] = s == 0 ? n_blocks : rand_int(0, n_blocks);
+        step[s * LIL_SEL_COUNT + LIL_SEL_TABLE] = n_tables - 1 - s;
+        step[s * LIL_SEL_COUNT + LIL_SEL_PAGES] = s == 0 ? n_blocks : rand_int(0, n_blocks);
     }
 
     std::vector<float> rs_before = rs;
     for (int s = 0; s < n_steps; ++s) {
-        const int b = step[s*LIL_SEL_COUNT + LIL_SEL_PAGES] - 1;
+        const int b = step[s * LIL_SEL_COUNT + LIL_SEL_PAGES] - 1;
 
-        auto * entry = (int32_t *) dirty->data + s*dirty->ne[0];
-        const auto cells = rand_cells(rand_int(1, block), n_cells);
+        auto *     entry        = (int32_t *) dirty->data + s * dirty->ne[0];
+        const auto cells        = rand_cells(rand_int(1, block), n_cells);
         entry[LIL_DIRTY_STREAM] = s;
         entry[LIL_DIRTY_TABLE]  = n_tables - 1 - s;
         entry[LIL_DIRTY_PAGE]   = b; // -1: none
@@ -524,12 +526,12 @@ static void test_blocks(int n_embd, int n_group) {
         for (int h = 0; n_dirty && b >= 0 && h < n_head_kv; ++h) {
             std::vector<int32_t> best = cells;
             std::sort(best.begin(), best.end(), [&](int32_t x, int32_t y) {
-                return gs[(s*n_head_kv + h)*n_cells + x] > gs[(s*n_head_kv + h)*n_cells + y];
+                return gs[(s * n_head_kv + h) * n_cells + x] > gs[(s * n_head_kv + h) * n_cells + y];
             });
             best.resize(std::min<size_t>(best.size(), layer.n_repr));
 
             for (int i = 0; i < n_embd; ++i) {
-                const size_t at = ((n_tables - 1 - s)*n_blocks + b)*repr->ne[0] + h*n_embd + i;
+                const size_t at = ((n_tables - 1 - s) * n_blocks + b) * repr->ne[0] + h * n_embd + i;
 
                 rs_before[at] = NAN;
                 rs[at]        = 0.0f;
@@ -547,15 +549,15 @@ static void test_blocks(int n_embd, int n_group) {
         const auto score = get_row(scores, s, 0, 0);
 
         for (int b = 0; b < n_blocks; ++b) {
-            if (b >= step[s*LIL_SEL_COUNT + LIL_SEL_PAGES]) {
+            if (b >= step[s * LIL_SEL_COUNT + LIL_SEL_PAGES]) {
                 CHECK(std::isnan(score[b]));
                 continue;
             }
 
             double ref = 0.0;
             for (int h = 0; h < n_head; ++h) {
-                ref += dot(qs.data() + (s*n_head + h)*n_embd,
-                        rs.data() + ((n_tables - 1 - s)*n_blocks + b)*repr->ne[0] + h/n_group*n_embd, n_embd);
+                ref += dot(qs.data() + (s * n_head + h) * n_embd,
+                        rs.data() + ((n_tables - 1 - s) * n_blocks + b) * repr->ne[0] + h / n_group * n_embd, n_embd);
             }
             check_near(score[b], ref, 2e-4);
         }
@@ -589,17 +591,17 @@ int main(int argc, char ** argv) {
     for (int n_embd : { 32, 64, 80, 96, 112, 128, 256 }) {
         for (int n_group : { 1, 2, 3, 5, 7, 8, 16 }) {
             for (int n_list : { 1, 15, 16, 17, 255, 256, 257, 1000 }) {
-                const int n_embd_v = rng()%4 == 0 ? 32*rand_int(1, 5) : n_embd;
+                const int n_embd_v = rng() % 4 == 0 ? 32 * rand_int(1, 5) : n_embd;
 
-                test_attn(n_embd, n_embd_v, n_group, rand_type(n_embd), rand_type(n_embd_v), n_list,
-                        rng()%2 == 0, rng()%2 == 0, rng()%4 == 0 ? 5.0f : 0.0f);
+                test_attn(n_embd, n_embd_v, n_group, rand_type(n_embd), rand_type(n_embd_v), n_list, rng() % 2 == 0,
+                        rng() % 2 == 0, rng() % 4 == 0 ? 5.0f : 0.0f);
                 n_tests++;
             }
 
             const ggml_type type_k = rand_type(n_embd);
 
             test_pages(n_embd, n_group, type_k,
-                    type_k == GGML_TYPE_F16 || (type_k == GGML_TYPE_F32 && rng()%2 == 0) ? GGML_TYPE_F16
+                    type_k == GGML_TYPE_F16 || (type_k == GGML_TYPE_F32 && rng() % 2 == 0) ? GGML_TYPE_F16
                                                                                            : GGML_TYPE_F32);
             test_blocks(n_embd, n_group);
             n_tests += 2;
@@ -623,9 +625,9 @@ int main(int argc, char ** argv) {
         const int n_embd_v = rand_int(1, 70);
         const int n_group  = rand_int(1, 20);
 
-        test_attn(n_embd, n_embd_v, n_group, TYPES[rng()%3], TYPES[rng()%3], rand_int(1, 300), rng()%2 == 0,
-                rng()%2 == 0, 0.0f);
-        test_pages(n_embd, n_group, TYPES[rng()%2], GGML_TYPE_F16);
+        test_attn(n_embd, n_embd_v, n_group, TYPES[rng() % 3], TYPES[rng() % 3], rand_int(1, 300), rng() % 2 == 0,
+                rng() % 2 == 0, 0.0f);
+        test_pages(n_embd, n_group, TYPES[rng() % 2], GGML_TYPE_F16);
         test_blocks(n_embd, n_group);
         n_tests += 3;
     }

@@ -13,39 +13,39 @@ static void test_score_step() {
     const int n_embd    = pick({ 32, 64, 80, 96, 128, 256 });
     const int n_head_kv = rand_int(1, 3);
     const int n_group   = pick({ 1, 2, 3, 4, 7, 8, 16 });
-    const int n_head    = n_head_kv*n_group;
+    const int n_head    = n_head_kv * n_group;
     const int n_steps   = rand_int(1, 2);
     const int n_stream  = n_steps + rand_int(0, 1);
     const int capacity  = pick({ 1, 32, 100, 255, 256, 257, 600 });
     const int n_sm      = pick({ 1, 4, 20, 132 });
 
     lil_evict_layer layer = {};
-    layer.n_head_kv = n_head_kv;
-    layer.scale     = 1.0f/sqrtf((float) n_embd);
-    layer.softcap   = rng()%4 ? 0.0f : 5.0f;
-    layer.last      = rng()%3 == 0;
+    layer.n_head_kv       = n_head_kv;
+    layer.scale           = 1.0f / sqrtf((float) n_embd);
+    layer.softcap         = rng() % 4 ? 0.0f : 5.0f;
+    layer.last            = rng() % 3 == 0;
 
-    const ggml_type type = rng()%2 ? GGML_TYPE_F16 : rand_type(n_embd);
+    const ggml_type type = rng() % 2 ? GGML_TYPE_F16 : rand_type(n_embd);
 
     test_name = "score_step: n_embd " + std::to_string(n_embd) + ", group " + std::to_string(n_group) + ", capacity " +
             std::to_string(capacity) + ", " + ggml_type_name(type);
 
-    tensor q    (GGML_TYPE_F32, n_embd, n_head, n_steps);
+    tensor q(GGML_TYPE_F32, n_embd, n_head, n_steps);
     tensor steps(GGML_TYPE_I32, LIL_STEP_COUNT, n_steps);
     tensor score(GGML_TYPE_F32, capacity, n_head_kv, n_stream);
-    tensor pos  (GGML_TYPE_F32, capacity, n_head_kv, n_stream);
+    tensor pos(GGML_TYPE_F32, capacity, n_head_kv, n_stream);
 
     kv_cache k(type, n_embd, n_head_kv, capacity, n_stream);
 
     q.fill(4.0f);
 
-    std::vector<std::vector<double>> want_score(n_steps*n_head_kv);
+    std::vector<std::vector<double>> want_score(n_steps * n_head_kv);
 
     for (int s = 0; s < n_steps; ++s) {
         const int n_evict = rand_int(0, 3);
-        const int n       = rng()%2 ? capacity : rand_int(1, capacity); // slots used in the end
+        const int n       = rng() % 2 ? capacity : rand_int(1, capacity); // slots used in the end
 
-        int32_t * step = steps.i32(s);
+        int32_t * step        = steps.i32(s);
         step[LIL_STEP_STREAM] = n_stream - 1 - s;
         step[LIL_STEP_BEFORE] = n - 1 + n_evict;
         step[LIL_STEP_EVICT]  = n_evict;
@@ -54,12 +54,12 @@ static void test_score_step() {
 
         for (int h = 0; h < n_head_kv; ++h) {
             float * x = score.f32(h, n_stream - 1 - s);
-            float * t = pos  .f32(h, n_stream - 1 - s);
+            float * t = pos.f32(h, n_stream - 1 - s);
 
             fill_levels(x, n - 1, 0, 3.0f);
             fill_levels(t, n - 1, 50);
 
-            auto & want = want_score[s*n_head_kv + h];
+            auto & want = want_score[s * n_head_kv + h];
             want.assign(x, x + n);
             want[n - 1] = 0.0;
             if (layer.last) {
@@ -68,9 +68,9 @@ static void test_score_step() {
 
             for (int g = 0; g < n_group; ++g) {
                 std::vector<double> p(n);
-                double max = -INFINITY;
+                double              max = -INFINITY;
                 for (int j = 0; j < n; ++j) {
-                    p[j] = get_logit(q.f32(h*n_group + g, s), k.row(j, h, n_stream - 1 - s), n_embd, layer.scale,
+                    p[j] = get_logit(q.f32(h * n_group + g, s), k.row(j, h, n_stream - 1 - s), n_embd, layer.scale,
                             layer.softcap);
                     max  = std::max(max, p[j]);
                 }
@@ -80,7 +80,7 @@ static void test_score_step() {
                     sum += v;
                 }
                 for (int j = 0; j < n; ++j) {
-                    want[j] += p[j]/sum;
+                    want[j] += p[j] / sum;
                 }
             }
         }
@@ -102,11 +102,11 @@ static void test_score_step() {
     for (int strm = 0; strm < n_stream; ++strm) {
         const int s = n_stream - 1 - strm;
         for (int h = 0; h < n_head_kv; ++h) {
-            const int n = s < n_steps ? (int) want_score[s*n_head_kv + h].size() : 0;
+            const int n = s < n_steps ? (int) want_score[s * n_head_kv + h].size() : 0;
 
             for (int j = 0; j < capacity; ++j) {
                 if (j < n) {
-                    check_near(score.f32(h, strm)[j], want_score[s*n_head_kv + h][j], 2e-5);
+                    check_near(score.f32(h, strm)[j], want_score[s * n_head_kv + h][j], 2e-5);
                 } else {
                     CHECK(std::isnan(score.f32(h, strm)[j]));
                 }
@@ -126,13 +126,13 @@ static void test_score_step() {
         steps.i32(s)[LIL_STEP_NEW]    = rand_int(0, capacity - steps.i32(s)[LIL_STEP_BEFORE]);
         steps.i32(s)[LIL_STEP_POS]    = 20000;
     }
-    fill_levels((float *) score.data, capacity*n_head_kv*n_stream, 0);
-    fill_levels((float *) pos.data,   capacity*n_head_kv*n_stream, 0);
+    fill_levels((float *) score.data, capacity * n_head_kv * n_stream, 0);
+    fill_levels((float *) pos.data, capacity * n_head_kv * n_stream, 0);
 
     tensor want_s(GGML_TYPE_F32, capacity, n_head_kv, n_stream);
     tensor want_p(GGML_TYPE_F32, capacity, n_head_kv, n_stream);
-    want_s.mem = score.mem;
-    want_p.mem = pos.mem;
+    want_s.mem  = score.mem;
+    want_p.mem  = pos.mem;
     want_s.data = want_s.mem.data();
     want_p.data = want_p.mem.data();
 
@@ -158,36 +158,36 @@ static void test_evict_slots() {
     const int capacity  = pick({ 2, 33, 511, 512, 513, 1200 });
 
     lil_evict_layer layer = {};
-    layer.n_head_kv = n_head_kv;
-    layer.shared    = rng()%3 == 0;
+    layer.n_head_kv       = n_head_kv;
+    layer.shared          = rng() % 3 == 0;
 
     test_name = "evict_slots: capacity " + std::to_string(capacity) + (layer.shared ? ", shared" : "");
 
     tensor steps(GGML_TYPE_I32, LIL_STEP_COUNT, n_steps);
     tensor score(GGML_TYPE_F32, capacity, n_head_kv, n_stream);
-    tensor pos  (GGML_TYPE_F32, capacity, n_head_kv, n_stream);
+    tensor pos(GGML_TYPE_F32, capacity, n_head_kv, n_stream);
 
     kv_cache k(rand_type(n_embd), n_embd, n_head_kv, capacity, n_stream);
     kv_cache v(rand_type(n_embd), n_embd, n_head_kv, capacity, n_stream);
 
-    fill_levels((float *) score.data, capacity*n_head_kv*n_stream, pick({ 0, 1, 3, 50 }));
+    fill_levels((float *) score.data, capacity * n_head_kv * n_stream, pick({ 0, 1, 3, 50 }));
 
     for (int s = 0; s < n_steps; ++s) {
-        const int n         = rng()%2 ? capacity : rand_int(2, capacity);
+        const int n         = rng() % 2 ? capacity : rand_int(2, capacity);
         const int n_protect = rand_int(0, n - 1); // newest tokens
 
-        int32_t * step = steps.i32(s);
+        int32_t * step         = steps.i32(s);
         step[LIL_STEP_STREAM]  = n_stream - 1 - s;
         step[LIL_STEP_BEFORE]  = n;
         step[LIL_STEP_EVICT]   = pick({ 0, 1, 1, rand_int(1, n - n_protect), n - n_protect });
         step[LIL_STEP_EVICT]   = std::min(step[LIL_STEP_EVICT], n - n_protect);
-        step[LIL_STEP_PROTECT] = 3*(n - n_protect);
+        step[LIL_STEP_PROTECT] = 3 * (n - n_protect);
 
         for (int h = 0; h < n_head_kv; ++h) {
             const auto order = rand_order(n);
             for (int j = 0; j < n; ++j) { // positions 0, 3, 6, ... in any order
                 pos.f32(h, n_stream - 1 - s)[j] =
-                        3.0f*(float) (layer.shared && h > 0 ? (int) pos.f32(0, n_stream - 1 - s)[j]/3 : order[j]);
+                        3.0f * (float) (layer.shared && h > 0 ? (int) pos.f32(0, n_stream - 1 - s)[j] / 3 : order[j]);
             }
         }
     }
@@ -229,7 +229,7 @@ static void test_evict_slots() {
 
             const auto move = [&](std::vector<char> & bytes, const tensor & of, int64_t src, int64_t dst, size_t size,
                                       size_t at) {
-                memcpy(bytes.data() + at + dst*of.nb[1], bytes.data() + at + src*of.nb[1], size);
+                memcpy(bytes.data() + at + dst * of.nb[1], bytes.data() + at + src * of.nb[1], size);
             };
 
             int src = n;
@@ -242,12 +242,12 @@ static void test_evict_slots() {
                     const size_t k_size = ggml_row_size(k.t.type, n_embd);
                     const size_t v_size = ggml_row_size(v.t.type, n_embd);
 
-                    move(want_k, k.t, src, dst, k_size, strm*k.t.nb[2] + h*k_size);
-                    move(want_v, v.t, src, dst, v_size, strm*v.t.nb[2] + h*v_size);
+                    move(want_k, k.t, src, dst, k_size, strm * k.t.nb[2] + h * k_size);
+                    move(want_v, v.t, src, dst, v_size, strm * v.t.nb[2] + h * v_size);
 
-                    const size_t at = strm*pos.nb[2] + h*pos.nb[1];
-                    memcpy(want_s.data() + at + 4*dst, want_s.data() + at + 4*src, 4);
-                    memcpy(want_p.data() + at + 4*dst, want_p.data() + at + 4*src, 4);
+                    const size_t at = strm * pos.nb[2] + h * pos.nb[1];
+                    memcpy(want_s.data() + at + 4 * dst, want_s.data() + at + 4 * src, 4);
+                    memcpy(want_p.data() + at + 4 * dst, want_p.data() + at + 4 * src, 4);
                 }
             }
         }
@@ -274,10 +274,10 @@ static int rand_embd() {
 template <typename Q, typename S>
 static std::vector<double> get_received(int n_query, int n_group, int n_keys, int n_embd, float scale, float softcap,
         Q get_q, const std::vector<const float *> & keys, S is_seen) {
-    std::vector<float> k(n_keys*n_embd);
+    std::vector<float> k(n_keys * n_embd);
     for (int j = 0; j < n_keys; ++j) {
         for (int d = 0; d < n_embd; ++d) {
-            k[j*n_embd + d] = round_f16(keys[j][d]);
+            k[j * n_embd + d] = round_f16(keys[j][d]);
         }
     }
 
@@ -286,14 +286,14 @@ static std::vector<double> get_received(int n_query, int n_group, int n_keys, in
         for (int g = 0; g < n_group; ++g) {
             std::vector<float> q(n_embd);
             for (int d = 0; d < n_embd; ++d) {
-                q[d] = round_f16(get_q(i, g)[d]*scale);
+                q[d] = round_f16(get_q(i, g)[d] * scale);
             }
 
             std::vector<double> x;
             std::vector<int>    at;
             for (int j = 0; j < n_keys; ++j) {
                 if (is_seen(i, j)) {
-                    x.push_back(get_logit(q.data(), k.data() + j*n_embd, n_embd, 1.0f, softcap));
+                    x.push_back(get_logit(q.data(), k.data() + j * n_embd, n_embd, 1.0f, softcap));
                     at.push_back(j);
                 }
             }
@@ -312,32 +312,31 @@ static void test_score_prompt() {
     const int n_embd    = rand_embd();
     const int n_group   = pick({ 1, 3, 4, 7, 8, 16 });
     const int n_head_kv = rand_int(1, 2);
-    const int n_head    = n_head_kv*n_group;
+    const int n_head    = n_head_kv * n_group;
     const int n_steps   = rand_int(1, 2);
     const int n_stream  = n_steps + rand_int(0, 1);
-    const int n_query   =
-            std::max(1, pick({ 1, 2, 31, 32, 33, 63, 64, 65, 127, 128, 129, 150 })/n_group + rand_int(-1, 1));
-    const int n_before  = pick({ 0, 0, 1, 31, 64, 65, 130, 600 });
-    const int capacity  = n_before + n_query + rand_int(0, 40);
-    const int n_sm      = pick({ 1, 20, 132 });
+    const int n_query =
+            std::max(1, pick({ 1, 2, 31, 32, 33, 63, 64, 65, 127, 128, 129, 150 }) / n_group + rand_int(-1, 1));
+    const int n_before = pick({ 0, 0, 1, 31, 64, 65, 130, 600 });
+    const int capacity = n_before + n_query + rand_int(0, 40);
+    const int n_sm     = pick({ 1, 20, 132 });
 
-    const ggml_type type = rng()%2 ? GGML_TYPE_F16 : rand_type(n_embd);
+    const ggml_type type = rng() % 2 ? GGML_TYPE_F16 : rand_type(n_embd);
 
-    test_name = "score_prompt: n_embd " + std::to_string(n_embd) + ", group " + std::to_string(n_group) +
-            ", before " + std::to_string(n_before) + ", queries " + std::to_string(n_query) + ", " +
-            ggml_type_name(type);
+    test_name = "score_prompt: n_embd " + std::to_string(n_embd) + ", group " + std::to_string(n_group) + ", before " +
+            std::to_string(n_before) + ", queries " + std::to_string(n_query) + ", " + ggml_type_name(type);
 
     lil_evict_layer layer = {};
-    layer.n_head_kv = n_head_kv;
+    layer.n_head_kv       = n_head_kv;
     layer.n_score_part    = 1;
-    layer.scale     = 1.0f/sqrtf((float) n_embd);
-    layer.softcap   = rng()%4 ? 0.0f : 5.0f;
+    layer.scale           = 1.0f / sqrtf((float) n_embd);
+    layer.softcap         = rng() % 4 ? 0.0f : 5.0f;
 
-    tensor q    (GGML_TYPE_F32, n_embd, n_head, n_query*n_steps, 1, rng()%2 ? 32 : 0);
+    tensor q(GGML_TYPE_F32, n_embd, n_head, n_query * n_steps, 1, rng() % 2 ? 32 : 0);
     tensor steps(GGML_TYPE_I32, LIL_STEP_COUNT, n_steps);
-    tensor part (GGML_TYPE_F32, capacity, n_head_kv, 1, n_steps);
+    tensor part(GGML_TYPE_F32, capacity, n_head_kv, 1, n_steps);
     tensor score(GGML_TYPE_F32, capacity, n_head_kv, n_stream);
-    tensor pos  (GGML_TYPE_F32, capacity, n_head_kv, n_stream);
+    tensor pos(GGML_TYPE_F32, capacity, n_head_kv, n_stream);
 
     kv_cache k(type, n_embd, n_head_kv, capacity, n_stream);
 
@@ -347,7 +346,7 @@ static void test_score_prompt() {
         const int n_evict = rand_int(0, 3);
         const int base    = s == 0 ? n_before : rand_int(0, n_before);
 
-        int32_t * step = steps.i32(s);
+        int32_t * step        = steps.i32(s);
         step[LIL_STEP_STREAM] = n_stream - 1 - s;
         step[LIL_STEP_BEFORE] = base + n_evict;
         step[LIL_STEP_EVICT]  = n_evict;
@@ -356,14 +355,14 @@ static void test_score_prompt() {
 
         for (int h = 0; h < n_head_kv; ++h) {
             fill_levels(score.f32(h, n_stream - 1 - s), base, 0, 3.0f);
-            fill_levels(pos  .f32(h, n_stream - 1 - s), base, 50);
+            fill_levels(pos.f32(h, n_stream - 1 - s), base, 50);
         }
     }
 
     tensor want_pos(GGML_TYPE_F32, capacity, n_head_kv, n_stream);
-    memcpy(want_pos.data, pos.data, pos.mem.size()*sizeof(uint4));
+    memcpy(want_pos.data, pos.data, pos.mem.size() * sizeof(uint4));
 
-    std::vector<double> want(capacity*n_head_kv*n_stream, NAN);
+    std::vector<double> want(capacity * n_head_kv * n_stream, NAN);
     for (int s = 0; s < n_steps; ++s) {
         const int strm = n_stream - 1 - s;
         const int base = steps.i32(s)[LIL_STEP_BEFORE] - steps.i32(s)[LIL_STEP_EVICT];
@@ -375,11 +374,11 @@ static void test_score_prompt() {
             }
             const auto sum = get_received(
                     n_query, n_group, base + n_query, n_embd, layer.scale, layer.softcap,
-                    [&](int i, int g) { return q.f32(h*n_group + g, s*n_query + i); }, keys,
+                    [&](int i, int g) { return q.f32(h * n_group + g, s * n_query + i); }, keys,
                     [&](int i, int j) { return j <= base + i; });
 
             for (int j = 0; j < base + n_query; ++j) {
-                want[(strm*n_head_kv + h)*capacity + j] = sum[j] + (j < base ? score.f32(h, strm)[j] : 0.0f);
+                want[(strm * n_head_kv + h) * capacity + j] = sum[j] + (j < base ? score.f32(h, strm)[j] : 0.0f);
             }
             for (int i = 0; i < n_query; ++i) {
                 want_pos.f32(h, strm)[base + i] = (float) (10000 + s + i);
@@ -392,7 +391,7 @@ static void test_score_prompt() {
     tensor scratch(GGML_TYPE_F32, (int64_t) lil_cuda_score_prompt_n_scratch(layer, part, q, steps, n_sm));
 
     lil_cuda_score_prompt(layer, part, q, k.t, steps, (float *) scratch.data, n_sm, nullptr);
-    lil_cuda_score_add   (layer, score, part, pos, steps, nullptr);
+    lil_cuda_score_add(layer, score, part, pos, steps, nullptr);
 
     CHECK(scratch.is_whole() && part.is_whole() && get_bytes(pos) == get_bytes(want_pos));
 
@@ -415,27 +414,27 @@ static void test_score_window() {
     const int capacity  = pick({ 1, 31, 64, 65, 128, 130, 600 });
     const int n_sm      = pick({ 1, 20, 132 });
 
-    const ggml_type type = rng()%2 ? GGML_TYPE_F16 : rand_type(n_embd);
+    const ggml_type type = rng() % 2 ? GGML_TYPE_F16 : rand_type(n_embd);
 
     test_name = "score_window: n_embd " + std::to_string(n_embd) + ", group " + std::to_string(n_group) +
             ", capacity " + std::to_string(capacity) + ", " + ggml_type_name(type);
 
     lil_evict_layer layer = {};
-    layer.n_head_kv = n_head_kv;
-    layer.scale     = 1.0f/sqrtf((float) n_embd);
-    layer.softcap   = rng()%4 ? 0.0f : 5.0f;
+    layer.n_head_kv       = n_head_kv;
+    layer.scale           = 1.0f / sqrtf((float) n_embd);
+    layer.softcap         = rng() % 4 ? 0.0f : 5.0f;
 
-    tensor win  (GGML_TYPE_F32, n_embd*n_group*n_head_kv, LIL_PROMPT_WINDOW, n_stream);
+    tensor win(GGML_TYPE_F32, n_embd * n_group * n_head_kv, LIL_PROMPT_WINDOW, n_stream);
     tensor steps(GGML_TYPE_I32, LIL_STEP_COUNT, n_steps);
     tensor score(GGML_TYPE_F32, capacity, n_head_kv, n_stream);
-    tensor pos  (GGML_TYPE_F32, capacity, n_head_kv, n_stream);
+    tensor pos(GGML_TYPE_F32, capacity, n_head_kv, n_stream);
 
     kv_cache k(type, n_embd, n_head_kv, capacity, n_stream);
 
     win.fill(4.0f);
-    fill_levels((float *) score.data, capacity*n_head_kv*n_stream, 0, 3.0f);
+    fill_levels((float *) score.data, capacity * n_head_kv * n_stream, 0, 3.0f);
 
-    std::vector<double> want(capacity*n_head_kv*n_stream);
+    std::vector<double> want(capacity * n_head_kv * n_stream);
     for (size_t i = 0; i < want.size(); ++i) {
         want[i] = ((const float *) score.data)[i];
     }
@@ -446,7 +445,7 @@ static void test_score_window() {
         const int p1    = n + rand_int(0, 200); // positions below
         const int n_win = pick({ 0, 1, std::min(p1, 5), std::min(p1, LIL_PROMPT_WINDOW) });
 
-        int32_t * step = steps.i32(s);
+        int32_t * step        = steps.i32(s);
         step[LIL_STEP_STREAM] = strm;
         step[LIL_STEP_BEFORE] = n;
         step[LIL_STEP_POS]    = p1;
@@ -463,12 +462,12 @@ static void test_score_window() {
             const auto sum = get_received(
                     n_win, n_group, n, n_embd, layer.scale, layer.softcap,
                     [&](int i, int g) {
-                        return win.f32((p1 - n_win + i)%LIL_PROMPT_WINDOW, strm) + (h*n_group + g)*n_embd;
+                        return win.f32((p1 - n_win + i) % LIL_PROMPT_WINDOW, strm) + (h * n_group + g) * n_embd;
                     },
                     keys, [&](int i, int j) { return order[j] <= p1 - n_win + i; });
 
             for (int j = 0; j < n; ++j) {
-                want[(strm*n_head_kv + h)*capacity + j] += sum[j];
+                want[(strm * n_head_kv + h) * capacity + j] += sum[j];
             }
         }
     }
@@ -501,13 +500,15 @@ static void test_mma() {
         for (uint32_t & x : b[i]) {
             x = ggml_fp32_to_fp16(rand_floats(1)[0]) | (uint32_t) ggml_fp32_to_fp16(rand_floats(1)[0]) << 16;
         }
-        for (float    & x : d[i][0]) { x = rand_floats(1)[0]; }
+        for (float & x : d[i][0]) {
+            x = rand_floats(1)[0];
+        }
         memcpy(d[i][1], d[i][0], sizeof(d[i][0]));
     }
 
     emu_launch(dim3(1), dim3(32), 0, [&]() {
         const int i = (int) threadIdx.x;
-        lil_mma        (d[i][0], a[i], b[i]);
+        lil_mma(d[i][0], a[i], b[i]);
         lil_mma_shuffle(d[i][1], a[i], b[i]);
     });
 
@@ -546,7 +547,7 @@ static std::vector<double> get_rkv(const lil_evict_layer & layer, const std::vec
         if (!x.empty()) {
             const auto p = get_softmax(x);
             for (size_t j = 0; j < p.size(); ++j) {
-                mean[j] += p[j]/n_win;
+                mean[j] += p[j] / n_win;
             }
         }
     }
@@ -560,7 +561,8 @@ static std::vector<double> get_rkv(const lil_evict_layer & layer, const std::vec
     for (int i = 0; i < n; ++i) {
         bool found = false;
         for (int j = n - 1; j >= 0; --j) {
-            const double s = i == j ? 0.0 : dot(keys[order[i]].data(), keys[order[j]].data(), n_embd)/(norm[i]*norm[j]);
+            const double s =
+                    i == j ? 0.0 : dot(keys[order[i]].data(), keys[order[j]].data(), n_embd) / (norm[i] * norm[j]);
 
             near = i == j ? near : std::min(near, std::fabs(s - layer.threshold));
             if (s > layer.threshold && !found) {
@@ -578,7 +580,7 @@ static std::vector<double> get_rkv(const lil_evict_layer & layer, const std::vec
     std::vector<double> res(n);
     for (int j = 0; j < n; ++j) {
         const double imp = *std::max_element(mean.begin() + std::max(0, j - 3), mean.begin() + std::min(n, j + 4));
-        res[order[j]] = layer.lambda*imp - (1.0 - layer.lambda)*like[j];
+        res[order[j]]    = layer.lambda * imp - (1.0 - layer.lambda) * like[j];
     }
     return res;
 }
@@ -592,48 +594,48 @@ static void test_rkv_score() {
     const int capacity  = pick({ 1, 2, 31, 63, 64, 65, 127, 128, 129, 300, 520 });
     const int n_ring    = pick({ 1, 7, 8, 9, 17 });
 
-    const ggml_type type = rng()%2 ? GGML_TYPE_F16 : rand_type(n_embd);
+    const ggml_type type = rng() % 2 ? GGML_TYPE_F16 : rand_type(n_embd);
 
     test_name = "rkv_score: n_embd " + std::to_string(n_embd) + ", group " + std::to_string(n_group) + ", capacity " +
             std::to_string(capacity) + ", ring " + std::to_string(n_ring) + ", " + ggml_type_name(type);
 
     lil_evict_layer layer = {};
-    layer.n_head_kv = n_head_kv;
-    layer.scale     = 1.0f/sqrtf((float) n_embd);
-    layer.softcap   = rng()%4 ? 0.0f : 5.0f;
-    layer.lambda    = (float) pick({ 0, 10, 50, 100 })/100.0f;
-    layer.threshold = (float) pick({ 0, 5, 10, 50 })/100.0f;
+    layer.n_head_kv       = n_head_kv;
+    layer.scale           = 1.0f / sqrtf((float) n_embd);
+    layer.softcap         = rng() % 4 ? 0.0f : 5.0f;
+    layer.lambda          = (float) pick({ 0, 10, 50, 100 }) / 100.0f;
+    layer.threshold       = (float) pick({ 0, 5, 10, 50 }) / 100.0f;
 
-    tensor ring (GGML_TYPE_F32, n_embd*n_group*n_head_kv, n_ring, n_stream);
+    tensor ring(GGML_TYPE_F32, n_embd * n_group * n_head_kv, n_ring, n_stream);
     tensor steps(GGML_TYPE_I32, LIL_STEP_COUNT, n_steps);
     tensor score(GGML_TYPE_F32, capacity, n_head_kv, n_stream);
-    tensor pos  (GGML_TYPE_F32, capacity, n_head_kv, n_stream);
+    tensor pos(GGML_TYPE_F32, capacity, n_head_kv, n_stream);
 
     kv_cache k(type, n_embd, n_head_kv, capacity, n_stream);
 
     // keys that repeat others
-    if (rng()%2) {
+    if (rng() % 2) {
         for (int s = 0; s < n_stream; ++s) {
             for (int c = 1; c < capacity; c += rand_int(1, 10)) {
                 const int from = rand_int(0, c - 1);
                 memcpy(k.t.row(c, s), k.t.row(from, s), ggml_row_size(type, k.t.ne[0]));
-                memcpy((float *) k.row(c, 0, s), k.row(from, 0, s), k.t.ne[0]*sizeof(float));
+                memcpy((float *) k.row(c, 0, s), k.row(from, 0, s), k.t.ne[0] * sizeof(float));
             }
         }
     }
 
     ring.fill(4.0f);
-    fill_levels((float *) score.data, capacity*n_head_kv*n_stream, 0, 3.0f);
-    fill_levels((float *) pos.data,   capacity*n_head_kv*n_stream, 0, 3.0f);
+    fill_levels((float *) score.data, capacity * n_head_kv * n_stream, 0, 3.0f);
+    fill_levels((float *) pos.data, capacity * n_head_kv * n_stream, 0, 3.0f);
 
     for (int s = 0; s < n_steps; ++s) {
         const int n  = s == 0 ? capacity : rand_int(1, capacity);
         const int p1 = n + rand_int(0, 200); // positions below
 
-        int32_t * step = steps.i32(s);
+        int32_t * step        = steps.i32(s);
         step[LIL_STEP_STREAM] = n_stream - 1 - s;
         step[LIL_STEP_BEFORE] = n;
-        step[LIL_STEP_EVICT]  = rng()%5 ? 1 : 0;
+        step[LIL_STEP_EVICT]  = rng() % 5 ? 1 : 0;
         step[LIL_STEP_POS]    = p1;
         step[LIL_STEP_WIN]    = rand_int(0, std::min(p1, n_ring));
 
@@ -646,8 +648,8 @@ static void test_rkv_score() {
     }
 
     // a threshold that no similarity comes so close to that rounding would decide
-    std::vector<double> want(capacity*n_head_kv*n_stream);
-    std::vector<double> size(capacity*n_head_kv*n_stream, 1.0); // of 1/score, about
+    std::vector<double> want(capacity * n_head_kv * n_stream);
+    std::vector<double> size(capacity * n_head_kv * n_stream, 1.0); // of 1/score, about
 
     for (double near = 0.0; near < 1e-6; layer.threshold += near < 1e-6 ? 1.3e-5f : 0.0f) {
         near = INFINITY;
@@ -674,10 +676,10 @@ static void test_rkv_score() {
                 std::vector<std::vector<std::vector<float>>> queries(step[LIL_STEP_WIN]);
                 for (int i = 0; i < step[LIL_STEP_WIN]; ++i) {
                     for (int g = 0; g < n_group; ++g) {
-                        const float * q = ring.f32((p0 + i)%n_ring, strm) + (h*n_group + g)*n_embd;
+                        const float * q = ring.f32((p0 + i) % n_ring, strm) + (h * n_group + g) * n_embd;
                         queries[i].emplace_back(q, q + n_embd);
                         for (float & v : queries[i].back()) {
-                            v = round_f16(v*layer.scale);
+                            v = round_f16(v * layer.scale);
                         }
                     }
                 }
@@ -685,8 +687,8 @@ static void test_rkv_score() {
                 const auto res = get_rkv(
                         layer, keys, std::vector<float>(pos.f32(h, strm), pos.f32(h, strm) + n), queries, p0, near);
                 for (int j = 0; j < n; ++j) {
-                    want[(strm*n_head_kv + h)*capacity + j] = res[j];
-                    size[(strm*n_head_kv + h)*capacity + j] = n;
+                    want[(strm * n_head_kv + h) * capacity + j] = res[j];
+                    size[(strm * n_head_kv + h) * capacity + j] = n;
                 }
             }
         }
@@ -700,19 +702,20 @@ static void test_rkv_score() {
 
     CHECK(scratch.is_whole() && score.is_whole());
     for (size_t i = 0; i < want.size(); ++i) {
-        check_near(size[i]*((const float *) score.data)[i], size[i]*want[i], 3e-5);
+        check_near(size[i] * ((const float *) score.data)[i], size[i] * want[i], 3e-5);
     }
 }
 
 int main(int argc, char ** argv) {
-    run_tests("test-cuda-evict", argc, argv, {
-        { "score_step",        test_score_step,        100 },
-        { "evict_slots",        test_evict_slots,        200 },
-        { "mma",              test_mma,              1 },
-        { "score_prompt", test_score_prompt, 80 },
-        { "score_window", test_score_window, 60 },
-        { "rkv_score",        test_rkv_score,        80 },
-    });
+    run_tests("test-cuda-evict", argc, argv,
+            {
+                    { "score_step", test_score_step, 100 },
+                    { "evict_slots", test_evict_slots, 200 },
+                    { "mma", test_mma, 1 },
+                    { "score_prompt", test_score_prompt, 80 },
+                    { "score_window", test_score_window, 60 },
+                    { "rkv_score", test_rkv_score, 80 },
+            });
 
     printf("test-cuda-evict: %zu launches, seed %u: ok\n", emu.n_launches, seed);
 

@@ -29,28 +29,28 @@ static void test_infllm_score() {
     const int n_embd    = 32;
     const int n_head_kv = rand_int(1, 2);
     const int n_group   = pick({ 1, 3, 4, 7, 8, 16 });
-    const int n_head    = n_head_kv*n_group;
-    const int n_lists   = rng()%2 ? 1 : n_head_kv;
+    const int n_head    = n_head_kv * n_group;
+    const int n_lists   = rng() % 2 ? 1 : n_head_kv;
     const int n_sm      = pick({ 1, 4, 132 });
 
     test_name = "infllm_score: n_max " + std::to_string(seq.n_max) + ", group " + std::to_string(n_group);
 
     lil_select_layer layer = {};
-    layer.n_head_kv = n_head_kv;
-    layer.scale     = 1.0f/sqrtf((float) n_embd);
-    layer.softcap   = rng()%4 ? 0.0f : 5.0f;
-    layer.n_recent  = pick({ 1, 10, 64, 511, 512, 513, 2000 });
+    layer.n_head_kv        = n_head_kv;
+    layer.scale            = 1.0f / sqrtf((float) n_embd);
+    layer.softcap          = rng() % 4 ? 0.0f : 5.0f;
+    layer.n_recent         = pick({ 1, 10, 64, 511, 512, 513, 2000 });
 
-    tensor q    (GGML_TYPE_F32, n_embd, n_head, seq.n_steps);
-    tensor list (GGML_TYPE_I32, 1 + seq.n_max, n_lists, seq.n_steps);
-    tensor work (GGML_TYPE_F32, lil_cuda_attn_n_work(n_embd, n_head, seq.n_max, seq.n_steps, true));
+    tensor q(GGML_TYPE_F32, n_embd, n_head, seq.n_steps);
+    tensor list(GGML_TYPE_I32, 1 + seq.n_max, n_lists, seq.n_steps);
+    tensor work(GGML_TYPE_F32, lil_cuda_attn_n_work(n_embd, n_head, seq.n_max, seq.n_steps, true));
     tensor score(GGML_TYPE_F32, seq.n_cells, n_head_kv, seq.n_stream);
 
     kv_cache k(GGML_TYPE_F16, n_embd, n_head_kv, seq.n_cells, seq.n_stream);
     kv_cache v(GGML_TYPE_F16, n_embd, n_head_kv, seq.n_cells, seq.n_stream);
 
     q.fill(4.0f);
-    fill_levels((float *) score.data, (int64_t) seq.n_cells*n_head_kv*seq.n_stream, 0, 3.0f);
+    fill_levels((float *) score.data, (int64_t) seq.n_cells * n_head_kv * seq.n_stream, 0, 3.0f);
 
     for (int s = 0; s < seq.n_steps; ++s) {
         for (int h = 0; h < n_lists; ++h) {
@@ -58,7 +58,7 @@ static void test_infllm_score() {
 
             l[0] = 0;
             for (int r = 0; r < seq.n(s); ++r) {
-                if (r == seq.n(s) - 1 || !seq.step(s)[LIL_SEL_SPARSE] || rng()%2) {
+                if (r == seq.n(s) - 1 || !seq.step(s)[LIL_SEL_SPARSE] || rng() % 2) {
                     l[1 + l[0]++] = seq.all(s)[1 + r];
                 }
             }
@@ -70,7 +70,7 @@ static void test_infllm_score() {
         const int strm = seq.step(s)[LIL_SEL_STREAM];
 
         for (int h = 0; h < n_head_kv; ++h) {
-            double        * x = want.data() + ((int64_t) strm*n_head_kv + h)*seq.n_cells;
+            double *        x = want.data() + ((int64_t) strm * n_head_kv + h) * seq.n_cells;
             const int32_t * l = list.i32(n_lists == 1 ? 0 : h, s);
 
             x[l[l[0]]] = 0.0;
@@ -78,7 +78,7 @@ static void test_infllm_score() {
                 std::vector<double> kq;
                 for (int j = 0; j < l[0]; ++j) {
                     kq.push_back(get_logit(
-                            q.f32(h*n_group + g, s), k.row(l[1 + j], h, strm), n_embd, layer.scale, layer.softcap));
+                            q.f32(h * n_group + g, s), k.row(l[1 + j], h, strm), n_embd, layer.scale, layer.softcap));
                 }
                 const auto p = get_softmax(kq);
                 for (int j = std::max(0, l[0] - layer.n_recent); j < l[0]; ++j) {
@@ -90,7 +90,7 @@ static void test_infllm_score() {
 
     CHECK(lil_cuda_infllm_score_supports(layer, score, n_head));
 
-    lil_cuda_attn        (layer, work, q, k.t, v.t, list, seq.steps, n_sm, nullptr);
+    lil_cuda_attn(layer, work, q, k.t, v.t, list, seq.steps, n_sm, nullptr);
     lil_cuda_infllm_score(layer, score, work, n_embd, n_head, list, seq.steps, n_sm, nullptr);
 
     check_score(score, want);
@@ -102,40 +102,40 @@ static void test_infllm_score_prompt() {
     const int n_embd    = pick({ 32, 64, 72, 80, 128, 256 });
     const int n_head_kv = rand_int(1, 2);
     const int n_group   = pick({ 1, 3, 4, 7, 8, 16 });
-    const int n_head    = n_head_kv*n_group;
+    const int n_head    = n_head_kv * n_group;
     const int n_sm      = pick({ 1, 4, 132 });
 
-    const ggml_type type = rng()%2 ? GGML_TYPE_F16 : rand_type(n_embd);
+    const ggml_type type = rng() % 2 ? GGML_TYPE_F16 : rand_type(n_embd);
 
     int n_min = seq.n_max;
     for (int s = 0; s < seq.n_steps; ++s) {
         n_min = std::min(n_min, seq.n(s));
     }
-    const int n_new = rand_int(1, std::min(n_min, std::max(1, 260/n_group)));
+    const int n_new = rand_int(1, std::min(n_min, std::max(1, 260 / n_group)));
 
     for (int s = 0; s < seq.n_steps; ++s) {
         seq.step(s)[LIL_SEL_NEW] = n_new;
     }
 
     lil_select_layer layer = {};
-    layer.n_head_kv = n_head_kv;
-    layer.scale     = 1.0f/sqrtf((float) n_embd);
-    layer.softcap   = rng()%4 ? 0.0f : 5.0f;
-    layer.n_recent  = pick({ 1, 10, 64, 100, 200, 1000 });
-    layer.n_score_part    = 1;
+    layer.n_head_kv        = n_head_kv;
+    layer.scale            = 1.0f / sqrtf((float) n_embd);
+    layer.softcap          = rng() % 4 ? 0.0f : 5.0f;
+    layer.n_recent         = pick({ 1, 10, 64, 100, 200, 1000 });
+    layer.n_score_part     = 1;
 
     test_name = "infllm_score_prompt: n_embd " + std::to_string(n_embd) + ", group " + std::to_string(n_group) +
             ", n_max " + std::to_string(seq.n_max) + ", new " + std::to_string(n_new) + ", recent " +
             std::to_string(layer.n_recent) + ", " + ggml_type_name(type);
 
-    tensor q    (GGML_TYPE_F32, n_embd, n_head, n_new*seq.n_steps);
-    tensor part (GGML_TYPE_F32, layer.n_recent + n_new, n_head_kv, 1, seq.n_steps);
+    tensor q(GGML_TYPE_F32, n_embd, n_head, n_new * seq.n_steps);
+    tensor part(GGML_TYPE_F32, layer.n_recent + n_new, n_head_kv, 1, seq.n_steps);
     tensor score(GGML_TYPE_F32, seq.n_cells, n_head_kv, seq.n_stream);
 
     kv_cache k(type, n_embd, n_head_kv, seq.n_cells, seq.n_stream);
 
     q.fill(4.0f);
-    fill_levels((float *) score.data, (int64_t) seq.n_cells*n_head_kv*seq.n_stream, 0, 3.0f);
+    fill_levels((float *) score.data, (int64_t) seq.n_cells * n_head_kv * seq.n_stream, 0, 3.0f);
 
     auto want = get_doubles(score);
     for (int s = 0; s < seq.n_steps; ++s) {
@@ -143,7 +143,7 @@ static void test_infllm_score_prompt() {
         const int strm = seq.step(s)[LIL_SEL_STREAM];
 
         for (int h = 0; h < n_head_kv; ++h) {
-            double * x = want.data() + ((int64_t) strm*n_head_kv + h)*seq.n_cells;
+            double * x = want.data() + ((int64_t) strm * n_head_kv + h) * seq.n_cells;
 
             std::vector<std::vector<float>> keys; // as F16
             for (int r = 0; r < seq.n(s); ++r) {
@@ -158,10 +158,10 @@ static void test_infllm_score_prompt() {
             }
             for (int r = base; r < seq.n(s); ++r) {
                 for (int g = 0; g < n_group; ++g) {
-                    std::vector<float> row(q.f32(h*n_group + g, s*n_new + r - base),
-                            q.f32(h*n_group + g, s*n_new + r - base) + n_embd);
+                    std::vector<float> row(q.f32(h * n_group + g, s * n_new + r - base),
+                            q.f32(h * n_group + g, s * n_new + r - base) + n_embd);
                     for (float & v : row) {
-                        v = round_f16(v*layer.scale);
+                        v = round_f16(v * layer.scale);
                     }
 
                     std::vector<double> kq;
@@ -183,7 +183,7 @@ static void test_infllm_score_prompt() {
             GGML_TYPE_F32, (int64_t) lil_cuda_infllm_score_prompt_n_scratch(layer, q, seq.cells, seq.steps, n_sm));
 
     lil_cuda_infllm_score_prompt(layer, part, q, k.t, seq.cells, seq.steps, (float *) scratch.data, n_sm, nullptr);
-    lil_cuda_infllm_score_add   (layer, score, part, seq.cells, seq.steps, nullptr);
+    lil_cuda_infllm_score_add(layer, score, part, seq.cells, seq.steps, nullptr);
 
     CHECK(scratch.is_whole() && part.is_whole());
     check_score(score, want);
@@ -199,36 +199,36 @@ static void test_block_repr() {
     const int n_dirty   = rand_int(0, n_blocks);
     const int block     = pick({ 1, 8, 16, 31, 32, 33, 128, 300 });
 
-    const ggml_type type = rng()%2 ? GGML_TYPE_F16 : rand_type(n_embd);
+    const ggml_type type = rng() % 2 ? GGML_TYPE_F16 : rand_type(n_embd);
 
     test_name = "block_repr: n_embd " + std::to_string(n_embd) + ", block " + std::to_string(block) + ", " +
             ggml_type_name(type);
 
     lil_select_layer layer = {};
-    layer.n_head_kv = n_head_kv;
-    layer.n_repr    = pick({ 1, 4, 5, 8, 20, 130 });
+    layer.n_head_kv        = n_head_kv;
+    layer.n_repr           = pick({ 1, 4, 5, 8, 20, 130 });
 
     tensor score(GGML_TYPE_F32, n_cells, n_head_kv, n_stream);
-    tensor repr (GGML_TYPE_F32, n_embd*n_head_kv, n_blocks, n_table);
+    tensor repr(GGML_TYPE_F32, n_embd * n_head_kv, n_blocks, n_table);
     tensor dirty(GGML_TYPE_I32, LIL_DIRTY_HEAD + block, std::max(1, n_dirty));
 
     dirty.ne[1] = n_dirty;
 
     kv_cache k(type, n_embd, n_head_kv, n_cells, n_stream);
 
-    fill_levels((float *) score.data, n_cells*n_head_kv*n_stream, pick({ 0, 1, 3, 50 }));
+    fill_levels((float *) score.data, n_cells * n_head_kv * n_stream, pick({ 0, 1, 3, 50 }));
 
-    std::vector<double> want((size_t) n_embd*n_head_kv*n_blocks*n_table, NAN);
+    std::vector<double> want((size_t) n_embd * n_head_kv * n_blocks * n_table, NAN);
     for (int i = 0; i < n_dirty; ++i) {
         int32_t * head = dirty.i32(i);
 
         head[LIL_DIRTY_STREAM] = rand_int(0, n_stream - 1);
         head[LIL_DIRTY_TABLE]  = rand_int(0, n_table - 1);
         head[LIL_DIRTY_PAGE]   = i;
-        head[LIL_DIRTY_N]      = rng()%2 ? block : rand_int(1, block);
+        head[LIL_DIRTY_N]      = rng() % 2 ? block : rand_int(1, block);
 
         const auto order = rand_order(n_cells);
-        memcpy(head + LIL_DIRTY_HEAD, order.data(), head[LIL_DIRTY_N]*sizeof(int32_t));
+        memcpy(head + LIL_DIRTY_HEAD, order.data(), head[LIL_DIRTY_N] * sizeof(int32_t));
 
         for (int h = 0; h < n_head_kv; ++h) {
             std::vector<float> x;
@@ -242,7 +242,7 @@ static void test_block_repr() {
                 for (const int r : best) {
                     sum += k.row(order[r], h, head[LIL_DIRTY_STREAM])[d];
                 }
-                want[((int64_t) head[LIL_DIRTY_TABLE]*n_blocks + i)*n_embd*n_head_kv + h*n_embd + d] = sum;
+                want[((int64_t) head[LIL_DIRTY_TABLE] * n_blocks + i) * n_embd * n_head_kv + h * n_embd + d] = sum;
             }
         }
     }
@@ -265,7 +265,7 @@ static void test_block_scores() {
     const int n_embd    = pick({ 32, 64, 80, 128, 256 });
     const int n_head_kv = rand_int(1, 4);
     const int n_group   = pick({ 1, 3, 4, 7, 8, 16 });
-    const int n_head    = n_head_kv*n_group;
+    const int n_head    = n_head_kv * n_group;
     const int n_steps   = rand_int(1, 3);
     const int n_blocks  = pick({ 1, 7, 8, 9, 15, 16, 17, 100 });
 
@@ -273,14 +273,14 @@ static void test_block_scores() {
             std::to_string(n_blocks);
 
     lil_select_layer layer = {};
-    layer.n_head_kv = n_head_kv;
+    layer.n_head_kv        = n_head_kv;
 
-    tensor q     (GGML_TYPE_F32, n_embd, n_head, n_steps, 1, rng()%2 ? 4 : 0);
-    tensor repr  (GGML_TYPE_F32, n_embd*n_head_kv, n_blocks, n_steps, 1, rng()%2 ? 16 : 0);
-    tensor steps (GGML_TYPE_I32, LIL_SEL_COUNT, n_steps);
+    tensor q(GGML_TYPE_F32, n_embd, n_head, n_steps, 1, rng() % 2 ? 4 : 0);
+    tensor repr(GGML_TYPE_F32, n_embd * n_head_kv, n_blocks, n_steps, 1, rng() % 2 ? 16 : 0);
+    tensor steps(GGML_TYPE_I32, LIL_SEL_COUNT, n_steps);
     tensor scores(GGML_TYPE_F32, n_blocks, n_steps);
 
-    q   .fill(4.0f);
+    q.fill(4.0f);
     repr.fill(4.0f);
 
     for (int s = 0; s < n_steps; ++s) {
@@ -294,9 +294,9 @@ static void test_block_scores() {
     const int n_dirty = rand_int(0, 2);
 
     kv_cache k(rand_type(n_embd), n_embd, n_head_kv, n_cells, n_steps);
-    tensor score(GGML_TYPE_F32, n_cells, n_head_kv, n_steps);
-    tensor dirty(GGML_TYPE_I32, LIL_DIRTY_HEAD + block, std::max(1, n_dirty*n_steps));
-    tensor want (GGML_TYPE_F32, repr.ne[0], n_blocks, n_steps);
+    tensor   score(GGML_TYPE_F32, n_cells, n_head_kv, n_steps);
+    tensor   dirty(GGML_TYPE_I32, LIL_DIRTY_HEAD + block, std::max(1, n_dirty * n_steps));
+    tensor   want(GGML_TYPE_F32, repr.ne[0], n_blocks, n_steps);
 
     layer.n_repr = pick({ 1, 4, 20 });
 
@@ -313,7 +313,7 @@ static void test_block_scores() {
             entry[LIL_DIRTY_N]      = rand_int(1, block);
 
             const auto order = rand_order(n_cells);
-            memcpy(entry + LIL_DIRTY_HEAD, order.data(), entry[LIL_DIRTY_N]*sizeof(int32_t));
+            memcpy(entry + LIL_DIRTY_HEAD, order.data(), entry[LIL_DIRTY_N] * sizeof(int32_t));
 
             std::fill_n(repr.f32(b, entry[LIL_DIRTY_TABLE]), repr.ne[0], NAN);
         }
@@ -322,7 +322,7 @@ static void test_block_scores() {
 
     for (int s = 0; s < n_steps; ++s) {
         for (int b = 0; b < n_blocks; ++b) {
-            memcpy(want.f32(b, s), repr.f32(b, s), repr.ne[0]*sizeof(float));
+            memcpy(want.f32(b, s), repr.f32(b, s), repr.ne[0] * sizeof(float));
         }
     }
     lil_cuda_block_repr(layer, want, k.t, score, dirty, nullptr);
@@ -352,23 +352,24 @@ static void test_block_scores() {
             double mag = 0.0; // of what is summed
             for (int h = 0; h < n_head; ++h) {
                 for (int d = 0; d < n_embd; ++d) {
-                    const double x = (double) q.f32(h, s)[d]*repr.f32(b, n_steps - 1 - s)[h/n_group*n_embd + d];
+                    const double x = (double) q.f32(h, s)[d] * repr.f32(b, n_steps - 1 - s)[h / n_group * n_embd + d];
                     ref += x;
                     mag += std::fabs(x);
                 }
             }
-            CHECK(std::fabs(scores.f32(s)[b] - ref) <= 1e-6*mag);
+            CHECK(std::fabs(scores.f32(s)[b] - ref) <= 1e-6 * mag);
         }
     }
 }
 
 int main(int argc, char ** argv) {
-    run_tests("test-cuda-infllm", argc, argv, {
-        { "infllm_score",        test_infllm_score,        60 },
-        { "infllm_score_prompt", test_infllm_score_prompt, 60 },
-        { "block_repr",          test_block_repr,          100 },
-        { "block_scores",        test_block_scores,        100 },
-    });
+    run_tests("test-cuda-infllm", argc, argv,
+            {
+                    { "infllm_score", test_infllm_score, 60 },
+                    { "infllm_score_prompt", test_infllm_score_prompt, 60 },
+                    { "block_repr", test_block_repr, 100 },
+                    { "block_scores", test_block_scores, 100 },
+            });
 
     printf("test-cuda-infllm: %zu launches, seed %u: ok\n", emu.n_launches, seed);
 

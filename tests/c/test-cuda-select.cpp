@@ -16,20 +16,20 @@ static void test_page_select() {
 
     const int n_head_kv = rand_int(1, 3);
 
-    tensor pages (GGML_TYPE_I32, seq.n_max + 1, seq.n_steps);
+    tensor pages(GGML_TYPE_I32, seq.n_max + 1, seq.n_steps);
     tensor scores(GGML_TYPE_F32, seq.n_max, n_head_kv, seq.n_steps);
-    tensor list  (GGML_TYPE_I32, 1 + seq.n_max, n_head_kv, seq.n_steps);
+    tensor list(GGML_TYPE_I32, 1 + seq.n_max, n_head_kv, seq.n_steps);
 
     fill_pages(pages, seq);
-    fill_levels((float *) scores.data, seq.n_max*n_head_kv*seq.n_steps, pick({ 0, 1, 3, 50 }));
+    fill_levels((float *) scores.data, seq.n_max * n_head_kv * seq.n_steps, pick({ 0, 1, 3, 50 }));
 
     lil_select_layer layer = {};
-    layer.n_head_kv  = n_head_kv;
-    layer.first_page = rng()%2;
-    layer.n_pages    = rand_int(1 + layer.first_page, pick({ 2, 10, 100 }));
+    layer.n_head_kv        = n_head_kv;
+    layer.first_page       = rng() % 2;
+    layer.n_pages          = rand_int(1 + layer.first_page, pick({ 2, 10, 100 }));
 
     // a page more, as many, one fewer
-    if (rng()%2) {
+    if (rng() % 2) {
         layer.n_pages = std::max(1 + layer.first_page, seq.step(0)[LIL_SEL_PAGES] + rand_int(-1, 1));
     }
 
@@ -66,18 +66,18 @@ static void test_tidal_select() {
 
     const int n_head_kv = rand_int(1, 3);
     const int n_group   = pick({ 1, 3, 4, 7, 8, 16 });
-    const int n_head    = n_head_kv*n_group;
+    const int n_head    = n_head_kv * n_group;
     const int n_embd_v  = pick({ 8, 24 });
 
     tensor work(GGML_TYPE_F32, lil_cuda_attn_n_work(n_embd_v, n_head, seq.n_max, seq.n_steps, true));
     tensor list(GGML_TYPE_I32, 1 + seq.n_max, n_head_kv, seq.n_steps);
 
     float * kq = (float *) work.data + lil_cuda_attn_kq_offset(n_embd_v, n_head, seq.n_max, seq.n_steps);
-    fill_levels(kq, (int64_t) seq.n_max*n_head*seq.n_steps, pick({ 0, 1, 3, 50 }), (float) pick({ 1, 20 }));
+    fill_levels(kq, (int64_t) seq.n_max * n_head * seq.n_steps, pick({ 0, 1, 3, 50 }), (float) pick({ 1, 20 }));
 
     lil_select_layer layer = {};
-    layer.n_head_kv = n_head_kv;
-    layer.budget    = rng()%2 ? std::max(1, seq.n(0) + rand_int(-1, 1)) : rand_int(1, pick({ 10, 100, 1500 }));
+    layer.n_head_kv        = n_head_kv;
+    layer.budget           = rng() % 2 ? std::max(1, seq.n(0) + rand_int(-1, 1)) : rand_int(1, pick({ 10, 100, 1500 }));
 
     lil_cuda_tidal_select(layer, list, work, n_embd_v, n_head, seq.steps, seq.cells, nullptr);
 
@@ -93,7 +93,7 @@ static void test_tidal_select() {
                 std::vector<float> x(n - 1, -INFINITY);
                 for (int r = 0; r < n - 1; ++r) {
                     for (int g = 0; g < n_group; ++g) {
-                        x[r] = std::max(x[r], kq[((int64_t) s*n_head + h*n_group + g)*seq.n_max + r]);
+                        x[r] = std::max(x[r], kq[((int64_t) s * n_head + h * n_group + g) * seq.n_max + r]);
                     }
                 }
                 ranks = get_best(x, layer.budget - 1);
@@ -109,23 +109,23 @@ static void test_lessismore_select() {
     test_name = "lessismore_select: n_max " + std::to_string(seq.n_max);
 
     const int n_head_kv = rand_int(1, 3);
-    const int n_head    = n_head_kv*pick({ 1, 3, 4, 7, 8, 16 });
+    const int n_head    = n_head_kv * pick({ 1, 3, 4, 7, 8, 16 });
     const int n_embd_v  = pick({ 8, 24 });
 
     tensor work(GGML_TYPE_F32, lil_cuda_attn_n_work(n_embd_v, n_head, seq.n_max, seq.n_steps, true));
     tensor list(GGML_TYPE_I32, 1 + seq.n_max, 1, seq.n_steps);
 
     float * kq = (float *) work.data + lil_cuda_attn_kq_offset(n_embd_v, n_head, seq.n_max, seq.n_steps);
-    fill_levels(kq, (int64_t) seq.n_max*n_head*seq.n_steps, pick({ 0, 1, 3, 50 }), (float) pick({ 1, 20 }));
+    fill_levels(kq, (int64_t) seq.n_max * n_head * seq.n_steps, pick({ 0, 1, 3, 50 }), (float) pick({ 1, 20 }));
 
     // heads that agree name few different tokens
-    if (rng()%2) {
+    if (rng() % 2) {
         const int one_of = pick({ 0, 3, 20 }); // logits of each head differ; 0: none
         for (int s = 0; s < seq.n_steps; ++s) {
             for (int h = 1; h < n_head; ++h) {
                 for (int r = 0; r < seq.n_max; ++r) {
                     if (!one_of || rand_int(1, one_of) > 1) {
-                        kq[((int64_t) s*n_head + h)*seq.n_max + r] = kq[(int64_t) s*n_head*seq.n_max + r];
+                        kq[((int64_t) s * n_head + h) * seq.n_max + r] = kq[(int64_t) s * n_head * seq.n_max + r];
                     }
                 }
             }
@@ -133,12 +133,12 @@ static void test_lessismore_select() {
     }
 
     lil_select_layer layer = {};
-    layer.n_head_kv = n_head_kv;
-    layer.n_sink    = rand_int(0, 4);
-    layer.n_recent  = rand_int(1, 30);
-    layer.budget    = layer.n_sink + layer.n_recent + rand_int(0, pick({ 1, 30, 300, 1500 }));
+    layer.n_head_kv        = n_head_kv;
+    layer.n_sink           = rand_int(0, 4);
+    layer.n_recent         = rand_int(1, 30);
+    layer.budget           = layer.n_sink + layer.n_recent + rand_int(0, pick({ 1, 30, 300, 1500 }));
 
-    if (rng()%4 == 0) {
+    if (rng() % 4 == 0) {
         layer.budget = std::max(layer.n_sink + layer.n_recent, seq.n(0) + rand_int(-1, 1));
     }
 
@@ -161,7 +161,7 @@ static void test_lessismore_select() {
 
             std::vector<std::vector<int32_t>> ranking;
             for (int h = 0; h < n_head; ++h) {
-                const float * x = kq + ((int64_t) s*n_head + h)*seq.n_max;
+                const float * x = kq + ((int64_t) s * n_head + h) * seq.n_max;
                 ranking.push_back(get_ranking(std::vector<float>(x + r0, x + r1)));
             }
 
@@ -189,10 +189,10 @@ static void test_lessismore_select_long() {
     test_name = "lessismore_select, long";
 
     lil_select_layer layer = {};
-    layer.n_head_kv = 1;
-    layer.n_sink    = 1;
-    layer.n_recent  = 7;
-    layer.budget    = layer.n_sink + layer.n_recent + 5000;
+    layer.n_head_kv        = 1;
+    layer.n_sink           = 1;
+    layer.n_recent         = 7;
+    layer.budget           = layer.n_sink + layer.n_recent + 5000;
 
     for (int s = 0; s < seq.n_steps; ++s) {
         seq.step(s)[LIL_SEL_SPARSE] = 0;
@@ -225,19 +225,20 @@ static void test_block_select() {
     test_name = "block_select: n_max " + std::to_string(seq.n_max);
 
     lil_select_layer layer = {};
-    layer.n_head_kv = rand_int(1, 3);
-    layer.n_sink    = rand_int(0, 4);
-    layer.block     = pick({ 1, 8, 16, 100 });
-    layer.n_pages   = rand_int(0, pick({ 3, 50 }));
+    layer.n_head_kv        = rand_int(1, 3);
+    layer.n_sink           = rand_int(0, 4);
+    layer.block            = pick({ 1, 8, 16, 100 });
+    layer.n_pages          = rand_int(0, pick({ 3, 50 }));
 
     for (int s = 0; s < seq.n_steps; ++s) {
         seq.set_n(s, std::max(layer.n_sink + 1, seq.n(s)));
-        const int n_full = (seq.n(s) - layer.n_sink - 1)/layer.block;
-        seq.step(s)[LIL_SEL_PAGES] = rng()%2 ? n_full : std::min(n_full, std::max(0, layer.n_pages + rand_int(-1, 1)));
+        const int n_full = (seq.n(s) - layer.n_sink - 1) / layer.block;
+        seq.step(s)[LIL_SEL_PAGES] =
+                rng() % 2 ? n_full : std::min(n_full, std::max(0, layer.n_pages + rand_int(-1, 1)));
     }
 
     tensor scores(GGML_TYPE_F32, seq.n_max, seq.n_steps, 1, 1, 64);
-    tensor list  (GGML_TYPE_I32, 1 + seq.n_max, 1, seq.n_steps);
+    tensor list(GGML_TYPE_I32, 1 + seq.n_max, 1, seq.n_steps);
 
     const int levels = pick({ 0, 1, 3, 50 });
     for (int s = 0; s < seq.n_steps; ++s) {
@@ -256,9 +257,9 @@ static void test_block_select() {
         } else {
             add_ranks(ranks, 0, layer.n_sink);
             for (const int b : get_best(std::vector<float>(scores.f32(s), scores.f32(s) + n_blocks), layer.n_pages)) {
-                add_ranks(ranks, layer.n_sink + b*layer.block, layer.n_sink + (b + 1)*layer.block);
+                add_ranks(ranks, layer.n_sink + b * layer.block, layer.n_sink + (b + 1) * layer.block);
             }
-            add_ranks(ranks, layer.n_sink + n_blocks*layer.block, seq.n(s));
+            add_ranks(ranks, layer.n_sink + n_blocks * layer.block, seq.n(s));
         }
         check_list(list, 0, s, seq.all(s), ranks);
     }
@@ -270,17 +271,17 @@ static void test_raas() {
 
     const int n_head_kv = rand_int(1, 3);
 
-    tensor pages (GGML_TYPE_I32, seq.n_max + 1, seq.n_steps);
+    tensor pages(GGML_TYPE_I32, seq.n_max + 1, seq.n_steps);
     tensor scores(GGML_TYPE_F32, seq.n_max, n_head_kv, seq.n_steps);
-    tensor stamp (GGML_TYPE_F32, seq.n_cells, n_head_kv, seq.n_stream);
-    tensor list  (GGML_TYPE_I32, 1 + seq.n_max, n_head_kv, seq.n_steps);
+    tensor stamp(GGML_TYPE_F32, seq.n_cells, n_head_kv, seq.n_stream);
+    tensor list(GGML_TYPE_I32, 1 + seq.n_max, n_head_kv, seq.n_steps);
 
     fill_pages(pages, seq);
-    fill_levels((float *) scores.data, (int64_t) seq.n_max*n_head_kv*seq.n_steps, pick({ 0, 1, 3, 50 }));
+    fill_levels((float *) scores.data, (int64_t) seq.n_max * n_head_kv * seq.n_steps, pick({ 0, 1, 3, 50 }));
 
     const int now = pick({ 1, 5, 300 });
 
-    for (int64_t i = 0; i < (int64_t) seq.n_cells*n_head_kv*seq.n_stream; ++i) {
+    for (int64_t i = 0; i < (int64_t) seq.n_cells * n_head_kv * seq.n_stream; ++i) {
         ((float *) stamp.data)[i] = rand_int(0, 30) ? (float) rand_int(0, now - 1) : LIL_RAAS_NEVER;
     }
     for (int s = 0; s < seq.n_steps; ++s) {
@@ -288,18 +289,18 @@ static void test_raas() {
     }
 
     lil_select_layer layer = {};
-    layer.n_head_kv = n_head_kv;
-    layer.n_pages   = rand_int(1, pick({ 2, 10, 100 }));
-    layer.ratio     = (float) rand_int(0, 10)/10.0f;
+    layer.n_head_kv        = n_head_kv;
+    layer.n_pages          = rand_int(1, pick({ 2, 10, 100 }));
+    layer.ratio            = (float) rand_int(0, 10) / 10.0f;
 
-    if (rng()%2) {
+    if (rng() % 2) {
         layer.n_pages = std::max(1, seq.step(0)[LIL_SEL_PAGES] + rand_int(-1, 1));
     }
 
     const auto get_step = [&](int s) {
         const int n_pages = seq.step(s)[LIL_SEL_PAGES];
 
-        return raas_step { seq.all(s) + 1, pages.i32(s), n_pages,
+        return raas_step{ seq.all(s) + 1, pages.i32(s), n_pages,
             seq.step(s)[LIL_SEL_SPARSE] ? layer.n_pages : n_pages + 1 };
     };
 
@@ -307,7 +308,7 @@ static void test_raas() {
     auto want = get_floats(stamp);
     for (int s = 0; s < seq.n_steps; ++s) {
         for (int h = 0; h < n_head_kv; ++h) {
-            float *     x  = want.data() + ((int64_t) seq.step(s)[LIL_SEL_STREAM]*n_head_kv + h)*seq.n_cells;
+            float *     x  = want.data() + ((int64_t) seq.step(s)[LIL_SEL_STREAM] * n_head_kv + h) * seq.n_cells;
             const float at = (float) seq.step(s)[LIL_SEL_NOW];
 
             x[seq.all(s)[seq.n(s)]] = at;
@@ -315,7 +316,7 @@ static void test_raas() {
         }
     }
 
-    tensor scratch_stamp (GGML_TYPE_I32, (int64_t) lil_cuda_raas_stamp_n_scratch (layer, stamp, pages));
+    tensor scratch_stamp(GGML_TYPE_I32, (int64_t) lil_cuda_raas_stamp_n_scratch(layer, stamp, pages));
     tensor scratch_select(GGML_TYPE_I32, (int64_t) lil_cuda_raas_select_n_scratch(layer, seq.steps, pages));
 
     lil_cuda_raas_stamp(layer, stamp, scores, seq.steps, seq.cells, pages, (int32_t *) scratch_stamp.data, nullptr);
@@ -336,14 +337,15 @@ static void test_raas() {
 }
 
 int main(int argc, char ** argv) {
-    run_tests("test-cuda-select", argc, argv, {
-        { "page_select",             test_page_select,            100 },
-        { "tidal_select",            test_tidal_select,           100 },
-        { "lessismore_select",       test_lessismore_select,      100 },
-        { "lessismore_select, long", test_lessismore_select_long, 1 },
-        { "block_select",            test_block_select,           100 },
-        { "raas",                    test_raas,                   100 },
-    });
+    run_tests("test-cuda-select", argc, argv,
+            {
+                    { "page_select", test_page_select, 100 },
+                    { "tidal_select", test_tidal_select, 100 },
+                    { "lessismore_select", test_lessismore_select, 100 },
+                    { "lessismore_select, long", test_lessismore_select_long, 1 },
+                    { "block_select", test_block_select, 100 },
+                    { "raas", test_raas, 100 },
+            });
 
     printf("test-cuda-select: %zu launches, seed %u: ok\n", emu.n_launches, seed);
 

@@ -11,7 +11,7 @@ static const float LIMIT = 0.06f; // of a logit, over a chain of steps
 
 static options make_auto(lil_sparse_method method = LIL_SPARSE_NONE) {
     options o;
-    o.sparse = lil_sparse_default_params(method);
+    o.sparse             = lil_sparse_default_params(method);
     o.sparse.budget      = 64;
     o.sparse.fused_dense = LIL_FUSED_DENSE_AUTO;
     return o;
@@ -37,9 +37,12 @@ struct pair {
     llama_context * b;
 
     pair(const options & o, const options & p) : a(new_context(o)), b(new_context(p)) {}
-    ~pair() { llama_free(a); llama_free(b); }
+    ~pair() {
+        llama_free(a);
+        llama_free(b);
+    }
 
-    pair(const pair &) = delete;
+    pair(const pair &)             = delete;
     pair & operator=(const pair &) = delete;
 
     void prompt(llama_pos p0, llama_pos p1, llama_seq_id seq_id = 0) {
@@ -100,14 +103,14 @@ static void test_where() {
         change(cparams);
 
         lil_sparse_params s = lil_sparse_default_params(LIL_SPARSE_NONE);
-        s.fused_dense = LIL_FUSED_DENSE_AUTO;
+        s.fused_dense       = LIL_FUSED_DENSE_AUTO;
 
         llama_context * ctx = lil_init_from_model(model, cparams, s);
         CHECK(ctx && !runs_op(ctx));
         llama_free(ctx);
 
         s.fused_dense = LIL_FUSED_DENSE_ON;
-        ctx = lil_init_from_model(model, cparams, s);
+        ctx           = lil_init_from_model(model, cparams, s);
         CHECK(!ctx && strstr(lil_last_error(), word));
     };
 
@@ -118,24 +121,24 @@ static void test_where() {
     // a type without a fast form
     options o = make_auto();
     o.type_kv = GGML_TYPE_Q5_0;
-    if (llama_model_n_embd(model)/llama_model_n_head(model)%32 == 0) {
+    if (llama_model_n_embd(model) / llama_model_n_head(model) % 32 == 0) {
         ctx = new_context(o);
         CHECK(!runs_op(ctx));
         llama_free(ctx);
 
         o.sparse.fused_dense = LIL_FUSED_DENSE_ON;
-        ctx = new_context(o);
+        ctx                  = new_context(o);
         CHECK(runs_op(ctx));
         llama_free(ctx);
     }
 
     // FlashAttention that nobody asked to be off
     llama_context_params cparams = make_cparams(make_auto());
-    cparams.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_DISABLED;
+    cparams.flash_attn_type      = LLAMA_FLASH_ATTN_TYPE_DISABLED;
 
     lil_sparse_params s = lil_sparse_default_params(LIL_SPARSE_NONE);
-    s.fused_dense     = LIL_FUSED_DENSE_AUTO;
-    s.flash_attn_free = true;
+    s.fused_dense       = LIL_FUSED_DENSE_AUTO;
+    s.flash_attn_free   = true;
 
     ctx = lil_init_from_model(model, cparams, s);
     CHECK(ctx && runs_op(ctx));
@@ -186,7 +189,7 @@ static void test_sequences() {
     test_name = __func__;
 
     for (const bool unified : { false, true }) {
-        options o = make_auto();
+        options o   = make_auto();
         o.n_seq_max = 3;
         o.unified   = unified;
         o.n_ctx     = 1536;
@@ -228,7 +231,7 @@ static void test_sequences() {
 static void test_shared_tokens() {
     test_name = __func__;
 
-    options o = make_auto();
+    options o   = make_auto();
     o.n_seq_max = 2;
     o.unified   = true;
 
@@ -237,12 +240,12 @@ static void test_shared_tokens() {
     for (llama_context * ctx : { c.a, c.b }) {
         llama_batch batch = llama_batch_init(64, 0, 2);
         for (int i = 0; i < 64; ++i) {
-            batch.token   [i]    = text[i];
-            batch.pos     [i]    = i;
-            batch.n_seq_id[i]    = 2;
-            batch.seq_id  [i][0] = 0;
-            batch.seq_id  [i][1] = 1;
-            batch.logits  [i]    = i == 63;
+            batch.token[i]     = text[i];
+            batch.pos[i]       = i;
+            batch.n_seq_id[i]  = 2;
+            batch.seq_id[i][0] = 0;
+            batch.seq_id[i][1] = 1;
+            batch.logits[i]    = i == 63;
         }
         batch.n_tokens = 64;
         CHECK(llama_decode(ctx, batch) == 0);
@@ -267,11 +270,11 @@ static void test_states() {
 
     for (const bool flash : { true, false }) {
         llama_context_params cparams = make_cparams(make_auto());
-        cparams.flash_attn_type = flash ? LLAMA_FLASH_ATTN_TYPE_ENABLED : LLAMA_FLASH_ATTN_TYPE_DISABLED;
+        cparams.flash_attn_type      = flash ? LLAMA_FLASH_ATTN_TYPE_ENABLED : LLAMA_FLASH_ATTN_TYPE_DISABLED;
 
         lil_sparse_params s = lil_sparse_default_params(LIL_SPARSE_NONE);
-        s.fused_dense     = LIL_FUSED_DENSE_AUTO;
-        s.flash_attn_free = true;
+        s.fused_dense       = LIL_FUSED_DENSE_AUTO;
+        s.flash_attn_free   = true;
 
         llama_context * ours   = lil_init_from_model(model, cparams, s);
         llama_context * theirs = llama_init_from_model(model, cparams);
@@ -285,7 +288,7 @@ static void test_states() {
         CHECK(llama_state_set_data(theirs, state.data(), state.size()) == state.size());
         CHECK(get_state(theirs) == state); // bit for bit, whole
 
-        decode_steps(ours,   155, 156);
+        decode_steps(ours, 155, 156);
         decode_steps(theirs, 155, 156);
         CHECK(diff(ours, theirs) < LIMIT);
 
@@ -306,14 +309,14 @@ static void test_states() {
         // the other form is read as well
         if (flash) {
             cparams.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_DISABLED;
-            llama_context * off = llama_init_from_model(model, cparams);
+            llama_context * off     = llama_init_from_model(model, cparams);
             CHECK(off && decode_text(off, 0, 100) == 0);
 
             const auto transposed = get_state(off);
             CHECK(llama_state_set_data(ours, transposed.data(), transposed.size()) == transposed.size());
 
             decode_steps(ours, 100, 101);
-            decode_steps(off,  100, 101);
+            decode_steps(off, 100, 101);
             CHECK(diff(ours, off) < LIMIT);
             llama_free(off);
         }
@@ -330,7 +333,7 @@ static void test_methods() {
     for (const lil_sparse_method method : get_methods()) {
         const bool evicts = lil_sparse_evicts(method);
 
-        options o = make_auto(method);
+        options o       = make_auto(method);
         o.sparse.buffer = 16;
 
         pair c(o, make_plain(o));
@@ -360,7 +363,7 @@ static void test_methods() {
                 }
             }
         }
-        CHECK(n > 0 && n_same >= 0.98*n);
+        CHECK(n > 0 && n_same >= 0.98 * n);
 
         if (method == LIL_SPARSE_SINK) { // nothing to choose
             CHECK(n_same == n && diff(c.a, c.b) < LIMIT);

@@ -22,8 +22,16 @@ static llama_model * model_gpu;  // all layers on the device
 static llama_model * model_half; // the last half of them
 
 static const lil_sparse_method METHODS[] = {
-    LIL_SPARSE_SINK, LIL_SPARSE_H2O, LIL_SPARSE_TOVA, LIL_SPARSE_RKV,
-    LIL_SPARSE_QUEST, LIL_SPARSE_INFLLM, LIL_SPARSE_TIDAL, LIL_SPARSE_LESSISMORE, LIL_SPARSE_RAAS, LIL_SPARSE_DENSE,
+    LIL_SPARSE_SINK,
+    LIL_SPARSE_H2O,
+    LIL_SPARSE_TOVA,
+    LIL_SPARSE_RKV,
+    LIL_SPARSE_QUEST,
+    LIL_SPARSE_INFLLM,
+    LIL_SPARSE_TIDAL,
+    LIL_SPARSE_LESSISMORE,
+    LIL_SPARSE_RAAS,
+    LIL_SPARSE_DENSE,
 };
 
 static bool evicts(lil_sparse_method method) {
@@ -68,9 +76,9 @@ static void check_refused(llama_model * m, const options & o, const std::vector<
 static float rms(const std::vector<float> & a) {
     double res = 0.0;
     for (const float x : a) {
-        res += (double) x*x;
+        res += (double) x * x;
     }
-    return (float) std::sqrt(res/a.size());
+    return (float) std::sqrt(res / a.size());
 }
 
 //
@@ -122,7 +130,7 @@ static void compare(
         const auto y = get_logits(b);
 
         if (same) {
-            diffs.push_back(max_diff(x, y)/rms(x));
+            diffs.push_back(max_diff(x, y) / rms(x));
             worst = std::max(worst, diffs.back());
         }
 
@@ -143,7 +151,7 @@ static void compare(
                 for (const llama_pos q : s) {
                     n_both += t.count(q);
                 }
-                jaccard += n_both/(double) (s.size() + t.size() - n_both);
+                jaccard += n_both / (double) (s.size() + t.size() - n_both);
                 n_sets++;
                 same = same && s == t;
             }
@@ -152,13 +160,13 @@ static void compare(
 
     std::sort(diffs.begin(), diffs.end());
 
-    const float median = diffs[diffs.size()/2];
+    const float median = diffs[diffs.size() / 2];
 
     fprintf(stderr, "%s: %-10s %-8s sets %.4f, logits of %zu steps: median %.2g, worst %.2g of their size\n", test_name,
-            get_info(b).backend, get_info(b).fused ? "fused" : "portable", jaccard/n_sets, diffs.size(), median,
+            get_info(b).backend, get_info(b).fused ? "fused" : "portable", jaccard / n_sets, diffs.size(), median,
             worst);
 
-    CHECK(jaccard/n_sets > 0.99);
+    CHECK(jaccard / n_sets > 0.99);
     CHECK(median < 5e-3f);
 }
 
@@ -168,18 +176,18 @@ static void test_method(const options & o) {
     const bool fused = o.sparse.form == LIL_FORM_FUSED;
 
     const std::string name = std::string(__func__) + " " + std::to_string(o.sparse.method);
-    test_name = name.c_str();
+    test_name              = name.c_str();
 
     const llama_pos n_steps = 12;
 
     placement place;
 
     llama_context_params cparams = make_cparams(o);
-    cparams.cb_eval           = place_node;
-    cparams.cb_eval_user_data = &place;
+    cparams.cb_eval              = place_node;
+    cparams.cb_eval_user_data    = &place;
 
     lil_sparse_params sparse = o.sparse;
-    sparse.form = fused ? LIL_FORM_AUTO : LIL_FORM_PORTABLE;
+    sparse.form              = fused ? LIL_FORM_AUTO : LIL_FORM_PORTABLE;
 
     llama_context * on_gpu = lil_init_from_model(model_gpu, cparams, sparse);
     CHECK(on_gpu);
@@ -205,7 +213,7 @@ static void test_method(const options & o) {
     if (!fused) {
         CHECK(emu_gpu.n_ops.empty());
     } else if (const char * op = get_op_of_steps(o.sparse.method)) {
-        CHECK(emu_gpu.n_ops[op] >= n_steps*sparse_layers.size());
+        CHECK(emu_gpu.n_ops[op] >= n_steps * sparse_layers.size());
     }
 
     llama_free(on_gpu);
@@ -224,9 +232,9 @@ static void test_method(const options & o) {
     decode_steps(on_gpu, 83, 87);
     get_logits(on_gpu);
 
-    if (emu_gpu.n_get != 4*n_vocab*sizeof(float) || (fused && emu_gpu.n_set > 4*(16*o.n_ctx + 4096))) {
-        fprintf(stderr, "%s: a step copies %zu bytes to the host and %zu from it\n", test_name, emu_gpu.n_get/4,
-                emu_gpu.n_set/4);
+    if (emu_gpu.n_get != 4 * n_vocab * sizeof(float) || (fused && emu_gpu.n_set > 4 * (16 * o.n_ctx + 4096))) {
+        fprintf(stderr, "%s: a step copies %zu bytes to the host and %zu from it\n", test_name, emu_gpu.n_get / 4,
+                emu_gpu.n_set / 4);
         CHECK(false);
     }
 
@@ -246,7 +254,7 @@ static void test_methods() {
         }
     }
 
-    options o = make_method(LIL_SPARSE_H2O);
+    options o              = make_method(LIL_SPARSE_H2O);
     o.sparse.form          = LIL_FORM_FUSED;
     o.sparse.prompt_scores = LIL_PROMPT_SCORES_WINDOW;
     test_method(o);
@@ -305,19 +313,19 @@ static void test_launches() {
         launches          cuda;
         launches          metal;
     } tests[] = {
-        { LIL_SPARSE_SINK,       nullptr,             { 0, 4 }, { 0, 4 } },
-        { LIL_SPARSE_H2O,        "evict_slots",         { 3, 3 }, { 2, 2 } },
-        { LIL_SPARSE_TOVA,       "evict_slots",         { 3, 3 }, { 2, 2 } },
-        { LIL_SPARSE_RKV,        "evict_slots",         { 3, 6 }, { 3, 4 } },
-        { LIL_SPARSE_QUEST,      "page_select",       { 2, 3 }, { 2, 3 } },
-        { LIL_SPARSE_INFLLM,     "block_select",      { 3, 4 }, { 3, 4 } },
-        { LIL_SPARSE_TIDAL,      "tidal_select",      { 1, 1 }, { 1, 1 } },
+        { LIL_SPARSE_SINK, nullptr, { 0, 4 }, { 0, 4 } },
+        { LIL_SPARSE_H2O, "evict_slots", { 3, 3 }, { 2, 2 } },
+        { LIL_SPARSE_TOVA, "evict_slots", { 3, 3 }, { 2, 2 } },
+        { LIL_SPARSE_RKV, "evict_slots", { 3, 6 }, { 3, 4 } },
+        { LIL_SPARSE_QUEST, "page_select", { 2, 3 }, { 2, 3 } },
+        { LIL_SPARSE_INFLLM, "block_select", { 3, 4 }, { 3, 4 } },
+        { LIL_SPARSE_TIDAL, "tidal_select", { 1, 1 }, { 1, 1 } },
         { LIL_SPARSE_LESSISMORE, "lessismore_select", { 2, 2 }, { 1, 1 } },
-        { LIL_SPARSE_RAAS,       "raas_select",       { 3, 4 }, { 3, 4 } },
+        { LIL_SPARSE_RAAS, "raas_select", { 3, 4 }, { 3, 4 } },
     };
 
     for (const auto & t : tests) {
-        options o = make_method(t.method);
+        options o             = make_method(t.method);
         o.sparse.form         = LIL_FORM_FUSED;
         o.sparse.kept_prompts = 0; // copies its rows in the first step behind a prompt
 
@@ -338,13 +346,13 @@ static void test_launches() {
         fprintf(stderr,
                 "%s: method %d, in each of %d layers: %g launches more than full attention, at most %g; %zu of %zu "
                 "steps as CUDA graphs\n",
-                test_name, t.method, n_op, more[more.size()/2]/(double) n_op, more.back()/(double) n_op,
+                test_name, t.method, n_op, more[more.size() / 2] / (double) n_op, more.back() / (double) n_op,
                 n_replayed, steps.size());
 
-        CHECK(n_op > 0 && more[more.size()/2] == want.usual*n_op && more.back() == want.most*n_op);
+        CHECK(n_op > 0 && more[more.size() / 2] == want.usual * n_op && more.back() == want.most * n_op);
 
         // a graph of other nodes, and the one after it, are launched kernel by kernel
-        const size_t n_other = t.method == LIL_SPARSE_RKV ? 2*steps.size()/(o.sparse.buffer + 1) : 0;
+        const size_t n_other = t.method == LIL_SPARSE_RKV ? 2 * steps.size() / (o.sparse.buffer + 1) : 0;
         CHECK(n_replayed >= steps.size() - 2 - n_other);
     }
 }
@@ -353,13 +361,13 @@ static void test_launches() {
 static void test_half() {
     for (const auto method : METHODS) {
         const std::string name = std::string(__func__) + " " + std::to_string(method);
-        test_name = name.c_str();
+        test_name              = name.c_str();
 
-        options o = make_method(method);
+        options o     = make_method(method);
         o.sparse.form = LIL_FORM_FUSED;
         o.n_threads   = 2; // partial sums of prompts differ in number too
 
-        llama_context * on_cpu = make_context(model_cpu,  o);
+        llama_context * on_cpu = make_context(model_cpu, o);
         llama_context * half   = make_context(model_half, o);
         CHECK(on_cpu && half);
         CHECK(strcmp(get_info(half).backend, "CPU+" EMU_GPU_NAME) == 0 && get_info(half).fused);
@@ -375,7 +383,7 @@ static void test_half() {
 static void test_sequences(lil_sparse_method method) {
     test_name = __func__;
 
-    options o = make_method(method);
+    options o     = make_method(method);
     o.n_seq_max   = 2;
     o.n_ctx       = 1024;
     o.sparse.form = LIL_FORM_FUSED;
@@ -393,7 +401,8 @@ static void test_sequences(lil_sparse_method method) {
             CHECK(decode(ctx, { { text[75 + i], 75 + i, 0 }, { text[95 + i], 95 + i, 1 } }) == 0);
         }
         for (int32_t s = 0; s < 2; ++s) {
-            worst = std::max(worst, max_diff(get_logits(on_cpu, s), get_logits(on_gpu, s))/rms(get_logits(on_cpu, s)));
+            worst = std::max(
+                    worst, max_diff(get_logits(on_cpu, s), get_logits(on_gpu, s)) / rms(get_logits(on_cpu, s)));
         }
     }
     CHECK(worst < 2e-2f);
@@ -406,7 +415,7 @@ static void test_sequences(lil_sparse_method method) {
 static void test_state(lil_sparse_method method) {
     test_name = __func__;
 
-    options o = make_method(method);
+    options o     = make_method(method);
     o.sparse.form = LIL_FORM_FUSED;
 
     llama_context * on_cpu = make_context(model_cpu, o);
@@ -423,14 +432,14 @@ static void test_state(lil_sparse_method method) {
     for (llama_context * ctx : { on_cpu, on_gpu }) {
         decode_steps_anew(ctx, 110, 112);
     }
-    CHECK(max_diff(get_logits(on_cpu), get_logits(on_gpu)) < 2e-2f*rms(get_logits(on_cpu)));
+    CHECK(max_diff(get_logits(on_cpu), get_logits(on_gpu)) < 2e-2f * rms(get_logits(on_cpu)));
 
     // a tail goes, where it is whole
     for (llama_context * ctx : { on_cpu, on_gpu }) {
         CHECK(llama_memory_seq_rm(llama_get_memory(ctx), 0, 112 - 1, -1));
         decode_steps(ctx, 111, 114);
     }
-    CHECK(max_diff(get_logits(on_cpu), get_logits(on_gpu)) < 2e-2f*rms(get_logits(on_cpu)));
+    CHECK(max_diff(get_logits(on_cpu), get_logits(on_gpu)) < 2e-2f * rms(get_logits(on_cpu)));
 
     llama_free(on_cpu);
     llama_free(on_gpu);
@@ -441,7 +450,7 @@ static void test_types(lil_sparse_method method) {
     test_name = __func__;
 
     for (const ggml_type type : { GGML_TYPE_Q8_0, GGML_TYPE_BF16, GGML_TYPE_F32 }) {
-        options o = make_method(method);
+        options o     = make_method(method);
         o.type_kv     = type;
         o.sparse.form = LIL_FORM_FUSED;
 
@@ -485,30 +494,30 @@ static void test_missing() {
     }
 
     o.sparse.form = LIL_FORM_FUSED;
-    check_refused(model_gpu,  o, { EMU_GPU_NAME, "has no op page_select" });
+    check_refused(model_gpu, o, { EMU_GPU_NAME, "has no op page_select" });
     check_refused(model_half, o,
             { EMU_GPU_NAME, "has no op page_select",
-                    "layer " + std::to_string(sparse_layers[sparse_layers.size()/2]) });
+                    "layer " + std::to_string(sparse_layers[sparse_layers.size() / 2]) });
 
     o.sparse.form        = LIL_FORM_AUTO;
     o.sparse.fused_dense = true;
     check_refused(model_gpu, o, { "fused_dense", EMU_GPU_NAME, "has no op page_select" });
 
     // what exists in the fused form only
-    emu_gpu.ops.raas_stamp       = nullptr;
+    emu_gpu.ops.raas_stamp   = nullptr;
     emu_gpu.ops.score_window = nullptr;
 
     check_refused(model_gpu, make_method(LIL_SPARSE_RAAS),
             { "RaaS has the fused form only", EMU_GPU_NAME, "has no op raas_stamp" });
 
-    o = make_method(LIL_SPARSE_H2O);
+    o                      = make_method(LIL_SPARSE_H2O);
     o.sparse.prompt_scores = LIL_PROMPT_SCORES_WINDOW;
     check_refused(model_gpu, o, { "window", EMU_GPU_NAME, "has no op score_window" });
 
     // with the cache on the CPU all is as without a GPU
     llama_context_params cparams = make_cparams(o);
-    cparams.offload_kqv = false;
-    llama_context * ctx = lil_init_from_model(model_gpu, cparams, o.sparse);
+    cparams.offload_kqv          = false;
+    llama_context * ctx          = lil_init_from_model(model_gpu, cparams, o.sparse);
     CHECK(ctx && get_info(ctx).fused && strcmp(get_info(ctx).backend, "CPU") == 0);
     CHECK(decode_text(ctx, 0, 60) == 0);
     decode_steps(ctx, 60, 62);
@@ -518,7 +527,7 @@ static void test_missing() {
     emu_gpu.ops     = all;
     emu_gpu.refused = "page_select";
 
-    check_refused(model_gpu,  make_method(LIL_SPARSE_QUEST), { EMU_GPU_NAME, "it has no page_select", "offload_kqv" });
+    check_refused(model_gpu, make_method(LIL_SPARSE_QUEST), { EMU_GPU_NAME, "it has no page_select", "offload_kqv" });
     check_refused(model_half, make_method(LIL_SPARSE_QUEST), { EMU_GPU_NAME, "it has no page_select", "offload_kqv" });
 
     emu_gpu.refused = "";
@@ -534,10 +543,10 @@ static std::vector<llama_token> sample_text(
     const llama_vocab * vocab = llama_model_get_vocab(m);
 
     lil_guardian_params params = lil_guardian_default_params();
-    params.every     = 7;
-    params.threshold = 1e9; // every check is an alarm
-    params.action    = action;
-    params.think_end = "ab";
+    params.every               = 7;
+    params.threshold           = 1e9; // every check is an alarm
+    params.action              = action;
+    params.think_end           = "ab";
 
     llama_sampler * chain    = llama_sampler_chain_init(llama_sampler_chain_default_params());
     llama_sampler * guardian = lil_sampler_init_guardian(vocab, params);
@@ -632,10 +641,10 @@ int main(int argc, char ** argv) {
     llama_model_params mparams = llama_model_default_params();
 
     mparams.n_gpu_layers = n_layer + 1;
-    model_gpu = llama_model_load_from_file(argv[1], mparams);
+    model_gpu            = llama_model_load_from_file(argv[1], mparams);
 
-    mparams.n_gpu_layers = n_layer/2 + 1;
-    model_half = llama_model_load_from_file(argv[1], mparams);
+    mparams.n_gpu_layers = n_layer / 2 + 1;
+    model_half           = llama_model_load_from_file(argv[1], mparams);
 
     model_cpu = model;
     CHECK(model_gpu && model_half);

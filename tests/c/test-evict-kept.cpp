@@ -5,7 +5,7 @@
 #include "sparse-common.h"
 
 static const uint32_t BUDGET = 48;
-static const uint32_t NEAR   = BUDGET/16;
+static const uint32_t NEAR   = BUDGET / 16;
 
 static std::vector<options> all_methods() {
     std::vector<options> res;
@@ -41,7 +41,9 @@ static uint32_t get_n_full(const lil_sparse_params & s) {
     return s.method == LIL_SPARSE_RKV ? s.budget - s.buffer : s.budget;
 }
 
-static bool is_swa() { return (int32_t) sparse_layers.size() < n_layer; }
+static bool is_swa() {
+    return (int32_t) sparse_layers.size() < n_layer;
+}
 
 // what every head of a few layers holds
 static std::vector<std::set<llama_pos>> get_sets(llama_context * ctx, llama_seq_id seq_id = 0) {
@@ -283,9 +285,9 @@ static void test_turns() {
 
         // B - 1 slots each
         CHECK(bytes[1] - bytes[0] == bytes[2] - bytes[1] && bytes[2] - bytes[1] == bytes[3] - bytes[2]);
-        CHECK(bytes[1] - bytes[0] >= bytes[0]/o.n_ctx*(BUDGET - 1)*9/10 ||
+        CHECK(bytes[1] - bytes[0] >= bytes[0] / o.n_ctx * (BUDGET - 1) * 9 / 10 ||
                 o.sparse.prompt_scores == LIL_PROMPT_SCORES_WINDOW);
-        CHECK(bytes[1] - bytes[0] <= bytes[0]/o.n_ctx*(BUDGET - 1)*11/10 || o.sparse.method == LIL_SPARSE_RKV);
+        CHECK(bytes[1] - bytes[0] <= bytes[0] / o.n_ctx * (BUDGET - 1) * 11 / 10 || o.sparse.method == LIL_SPARSE_RKV);
     }
 }
 
@@ -323,7 +325,7 @@ static void test_sequences() {
 
     for (auto o : all_methods()) {
         o.n_seq_max = 3;
-        o.n_ctx     = 3*512;
+        o.n_ctx     = 3 * 512;
 
         llama_context * ctx = new_context(o);
         llama_memory_t  mem = llama_get_memory(ctx);
@@ -464,7 +466,7 @@ static void test_damaged_state() {
         CHECK(llama_state_seq_get_data(ctx, state.data(), state.size(), 0) == state.size());
 
         const char magic[] = { 'e', 'l', 'i', 'l' };
-        const auto it = std::search(state.begin(), state.end(), magic, magic + 4);
+        const auto it      = std::search(state.begin(), state.end(), magic, magic + 4);
         CHECK(it != state.end());
         const size_t i0 = it - state.begin() + 64;
 
@@ -500,14 +502,14 @@ static void test_damaged_state() {
         for (const auto & changes : cases) {
             auto bad = state;
             for (const auto & [i, value] : changes) {
-                memcpy(bad.data() + i0 + i*sizeof(int32_t), &value, sizeof(value));
+                memcpy(bad.data() + i0 + i * sizeof(int32_t), &value, sizeof(value));
             }
             CHECK(llama_state_seq_set_data(ctx, bad.data(), bad.size(), 0) == 0);
             CHECK(llama_memory_seq_pos_max(llama_get_memory(ctx), 0) == -1);
         }
 
         // cut short anywhere
-        for (size_t n = 0; n < state.size(); n += state.size()/37) {
+        for (size_t n = 0; n < state.size(); n += state.size() / 37) {
             CHECK(llama_state_seq_set_data(ctx, state.data(), n, 0) == 0);
         }
 
@@ -595,7 +597,7 @@ static void test_window() {
 static void test_errors() {
     test_name = __func__;
 
-    options o = make_options(LIL_SPARSE_H2O, BUDGET);
+    options o             = make_options(LIL_SPARSE_H2O, BUDGET);
     o.sparse.kept_prompts = 65;
     CHECK(!lil_init_from_model(model, make_cparams(o), o.sparse) && strstr(lil_last_error(), "kept_prompts = 65"));
 
@@ -605,10 +607,10 @@ static void test_errors() {
     CHECK(!lil_init_from_model(model, make_cparams(o), o.sparse) && strstr(lil_last_error(), "kept_prompts = 1"));
 
     // a budget that nothing is ever evicted for
-    o = make_options(LIL_SPARSE_H2O, 4096);
-    llama_context * ctx = new_context(o);
+    o                     = make_options(LIL_SPARSE_H2O, 4096);
+    llama_context * ctx   = new_context(o);
     o.sparse.kept_prompts = 0;
-    llama_context * none = new_context(o);
+    llama_context * none  = new_context(o);
     CHECK(get_info(ctx).kv_bytes == get_info(none).kv_bytes);
     llama_free(ctx);
     llama_free(none);

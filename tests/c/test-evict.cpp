@@ -34,7 +34,7 @@ static std::vector<options> all_methods(uint32_t budget) {
 static uint32_t get_n_protect(const lil_sparse_params & s) {
     switch (s.method) {
         case LIL_SPARSE_SINK: return s.budget - s.n_sink;
-        case LIL_SPARSE_H2O:  return s.budget/2;
+        case LIL_SPARSE_H2O:  return s.budget / 2;
         case LIL_SPARSE_RKV:  return s.n_obs;
         default:              return 1;
     }
@@ -42,7 +42,7 @@ static uint32_t get_n_protect(const lil_sparse_params & s) {
 
 // what every head holds after n decode steps behind a prompt that is longer than the budget
 static uint32_t get_n_held(const lil_sparse_params & s, uint32_t n) {
-    return s.method == LIL_SPARSE_RKV ? s.budget - s.buffer + (n - 1)%(s.buffer + 1) : s.budget;
+    return s.method == LIL_SPARSE_RKV ? s.budget - s.buffer + (n - 1) % (s.buffer + 1) : s.budget;
 }
 
 //
@@ -133,12 +133,12 @@ static void test_invariants() {
             before = std::move(now);
         }
 
-        const auto info = get_info(ctx);
+        const auto     info    = get_info(ctx);
         const uint64_t n_steps = n_end - n_prompt;
 
         CHECK(info.n_dense == 0);
         CHECK(info.n_sparse == n_steps);
-        CHECK(info.n_rows == n_rows*n_head_kv*sparse_layers.size());
+        CHECK(info.n_rows == n_rows * n_head_kv * sparse_layers.size());
         CHECK(info.n_evicted == (uint64_t) n_end - get_n_held(o.sparse, n_steps));
         CHECK(info.budget == budget && info.capacity == 1024 && info.n_layer == sparse_layers.size());
         CHECK(info.fused == (o.sparse.form != LIL_FORM_PORTABLE));
@@ -151,14 +151,14 @@ static void test_invariants() {
 static void test_forms(lil_sparse_method method, ggml_type type_kv) {
     test_name = __func__;
 
-    options o = make_options(method, 64);
+    options o       = make_options(method, 64);
     o.sparse.buffer = 20;
-    o.type_kv   = type_kv;
-    o.n_ubatch  = 64;
-    o.n_threads = 2;
+    o.type_kv       = type_kv;
+    o.n_ubatch      = 64;
+    o.n_threads     = 2;
 
-    llama_context * fused = new_context(o);
-    o.sparse.form = LIL_FORM_PORTABLE;
+    llama_context * fused    = new_context(o);
+    o.sparse.form            = LIL_FORM_PORTABLE;
     llama_context * portable = new_context(o);
 
     for (llama_context * ctx : { fused, portable }) {
@@ -175,23 +175,23 @@ static void test_forms(lil_sparse_method method, ggml_type type_kv) {
 
         for (size_t il = 0; il < sparse_layers.size(); ++il) {
             for (int32_t h = 0; h < n_head_kv; ++h) {
-                const auto a = get_held(fused,    il, h);
+                const auto a = get_held(fused, il, h);
                 const auto b = get_held(portable, il, h);
 
                 int n_both = 0;
                 for (const llama_pos q : a) {
                     n_both += b.count(q);
                 }
-                jaccard += n_both/(double) (a.size() + b.size() - n_both);
+                jaccard += n_both / (double) (a.size() + b.size() - n_both);
                 n_sets++;
             }
         }
     }
 
     fprintf(stderr, "%s: method %d, %s: mean Jaccard %.4f, last logits differ by %.3f\n", __func__, method,
-            ggml_type_name(type_kv), jaccard/n_sets, max_diff(get_logits(fused), get_logits(portable)));
+            ggml_type_name(type_kv), jaccard / n_sets, max_diff(get_logits(fused), get_logits(portable)));
     // ggml's product rounds queries to BF16 or 8 bits where keys have these types; a single query decides in TOVA
-    CHECK(jaccard/n_sets >
+    CHECK(jaccard / n_sets >
             (method == LIL_SPARSE_TOVA && type_kv != GGML_TYPE_F16 && type_kv != GGML_TYPE_F32 ? 0.9 : 0.98));
 
     llama_free(fused);
@@ -215,7 +215,7 @@ static void test_seq_rm() {
             const auto want = get_logits(ctx);
 
             CHECK(llama_memory_seq_rm(mem, -1, 40, -1)); // nothing to remove
-            CHECK(llama_memory_seq_rm(mem,  0, 35, -1));
+            CHECK(llama_memory_seq_rm(mem, 0, 35, -1));
             CHECK(llama_memory_seq_pos_max(mem, 0) == 34 && llama_memory_seq_pos_min(mem, 0) == 0);
             CHECK(get_held(ctx, 0, 0).size() == 35);
 
@@ -243,16 +243,16 @@ static void test_seq_rm() {
             // at the last cut every head held the last tokens; and 1/16 of what a cut leaves may be missing
             const uint32_t  n_since = get_n_held(o.sparse, 30) - get_n_held(o.sparse, 1);
             const llama_pos pos_min = llama_memory_seq_pos_min(mem, 0);
-            CHECK(pos_min == 130 - (llama_pos) std::min(get_n_protect(o.sparse) + n_since, 48/16 + n_since));
+            CHECK(pos_min == 130 - (llama_pos) std::min(get_n_protect(o.sparse) + n_since, 48 / 16 + n_since));
 
             std::vector<std::set<llama_pos>> held;
             for (int32_t h = 0; h < n_head_kv; ++h) {
                 held.push_back(get_held(ctx, 3, h));
             }
 
-            CHECK(!llama_memory_seq_rm(mem,  0, pos_min - 1, -1));
+            CHECK(!llama_memory_seq_rm(mem, 0, pos_min - 1, -1));
             CHECK(!llama_memory_seq_rm(mem, -1, 10, 20));
-            CHECK(!llama_memory_seq_rm(mem,  0, 1, -1));
+            CHECK(!llama_memory_seq_rm(mem, 0, 1, -1));
             for (int32_t h = 0; h < n_head_kv; ++h) {
                 CHECK(get_held(ctx, 3, h) == held[h]);
             }
@@ -316,7 +316,7 @@ static void test_state() {
         CHECK(max_diff(proceed(other), want) <= eps);
 
         // cut short: refused, and usable afterwards
-        CHECK(llama_state_seq_set_data(other, state_seq.data(), state_seq.size()/2, 0) == 0);
+        CHECK(llama_state_seq_set_data(other, state_seq.data(), state_seq.size() / 2, 0) == 0);
         CHECK(llama_memory_seq_rm(llama_get_memory(other), -1, -1, -1));
         CHECK(decode_text(other, 0, 100) == 0);
         decode_steps(other, 100, 120);
@@ -325,7 +325,7 @@ static void test_state() {
 
         // another budget: refused
         o.sparse.budget = 50;
-        other = new_context(o);
+        other           = new_context(o);
         CHECK(llama_state_seq_set_data(other, state_seq.data(), state_seq.size(), 0) == 0);
         llama_free(other);
 
@@ -352,7 +352,7 @@ static void test_sequences() {
 
     for (auto o : all_methods(48)) {
         o.n_seq_max = 3;
-        o.n_ctx     = 3*512;
+        o.n_ctx     = 3 * 512;
 
         llama_context * ctx = new_context(o);
 
@@ -415,17 +415,17 @@ static void test_capacity() {
     test_name = __func__;
 
     for (auto o : all_methods(64)) {
-        o.n_ctx = 4096;
+        o.n_ctx               = 4096;
         o.sparse.kept_prompts = 0;
 
         llama_context * large = new_context(o);
-        o.sparse.capacity = 192;
+        o.sparse.capacity     = 192;
         llama_context * small = new_context(o);
 
         CHECK(get_info(small).capacity == 256);
         if (o.sparse.prompt_scores != LIL_PROMPT_SCORES_WINDOW && o.sparse.positions == LIL_POSITIONS_ABSOLUTE &&
                 o.sparse.method != LIL_SPARSE_RKV) {
-            CHECK(get_info(large).kv_bytes == 16*get_info(small).kv_bytes);
+            CHECK(get_info(large).kv_bytes == 16 * get_info(small).kv_bytes);
         }
 
         for (llama_pos p = 0; p < 600; p += 100) {
@@ -520,80 +520,83 @@ static void test_errors() {
     test_name = __func__;
 
     struct bad {
-        const char * message; // part of it
+        const char *                                                         message; // part of it
         std::function<void(lil_sparse_params & s, llama_context_params & c)> change;
     };
 
     const auto sink = [](lil_sparse_params & s) { s.method = LIL_SPARSE_SINK; };
     const auto tova = [](lil_sparse_params & s) { s.method = LIL_SPARSE_TOVA; };
-    const auto rkv  = [](lil_sparse_params & s) { s.method = LIL_SPARSE_RKV; s.buffer = 16; };
+    const auto rkv  = [](lil_sparse_params & s) {
+        s.method = LIL_SPARSE_RKV;
+        s.buffer = 16;
+    };
 
     const std::vector<bad> cases = {
-        { "method = 99",     [&](auto & s, auto &  ) { s.method = (lil_sparse_method) 99; } },
-        { "budget = 0",      [&](auto & s, auto &  ) { s.budget = 0; } },
-        { "budget = 1",      [&](auto & s, auto &  ) { s.budget = 1; } },
+        { "method = 99", [&](auto & s, auto &) { s.method = (lil_sparse_method) 99; } },
+        { "budget = 0", [&](auto & s, auto &) { s.budget  = 0; } },
+        { "budget = 1", [&](auto & s, auto &) { s.budget  = 1; } },
         { "n_sink + 1 = 5",
-                [&](auto & s, auto &  ) {
+                [&](auto & s, auto &) {
                     sink(s);
                     s.budget = 4;
                 } },
-        { "recent = 64",     [&](auto & s, auto &  ) { s.recent = 64; } },
-        { "positions = 1",   [&](auto & s, auto &  ) { s.positions = LIL_POSITIONS_CACHE; } },
+        { "recent = 64", [&](auto & s, auto &) { s.recent      = 64; } },
+        { "positions = 1", [&](auto & s, auto &) { s.positions = LIL_POSITIONS_CACHE; } },
         { "positions = 7",
-                [&](auto & s, auto &  ) {
+                [&](auto & s, auto &) {
                     sink(s);
                     s.positions = (lil_positions) 7;
                 } },
-        { "prompt_scores",   [&](auto & s, auto &  ) { s.prompt_scores = (lil_prompt_scores) 3; } },
+        { "prompt_scores", [&](auto & s, auto &) { s.prompt_scores = (lil_prompt_scores) 3; } },
         { "no portable form",
-                [&](auto & s, auto &  ) {
+                [&](auto & s, auto &) {
                     s.prompt_scores = LIL_PROMPT_SCORES_WINDOW;
-                    s.form = LIL_FORM_PORTABLE;
+                    s.form          = LIL_FORM_PORTABLE;
                 } },
-        { "form = 5",        [&](auto & s, auto &  ) { s.form = (lil_form) 5; } },
+        { "form = 5", [&](auto & s, auto &) { s.form = (lil_form) 5; } },
         { "TOVA needs",
-                [&](auto & s, auto &  ) {
+                [&](auto & s, auto &) {
                     tova(s);
                     s.budget = 1;
                 } },
         { "positions = 1",
-                [&](auto & s, auto &  ) {
+                [&](auto & s, auto &) {
                     tova(s);
                     s.positions = LIL_POSITIONS_CACHE;
                 } },
         { "56 + 8 = 64",
-                [&](auto & s, auto &  ) {
+                [&](auto & s, auto &) {
                     rkv(s);
                     s.buffer = 56;
                 } },
         { "n_obs = 0",
-                [&](auto & s, auto &  ) {
+                [&](auto & s, auto &) {
                     rkv(s);
                     s.n_obs = 0;
                 } },
         { "lambda = 1.5",
-                [&](auto & s, auto &  ) {
+                [&](auto & s, auto &) {
                     rkv(s);
                     s.lambda = 1.5f;
                 } },
         { "threshold = -1",
-                [&](auto & s, auto &  ) {
+                [&](auto & s, auto &) {
                     rkv(s);
                     s.threshold = -1.0f;
                 } },
         { "budget + n_ubatch = 64 + 128 = 192", [&](auto & s, auto &) { s.capacity = 191; } },
-        { "embeddings",      [&](auto &  , auto & c) { c.embeddings = true; } },
-        { "FlashAttention",  [&](auto &  , auto & c) { c.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_DISABLED; } },
+        { "embeddings", [&](auto &, auto & c) { c.embeddings                       = true; } },
+        { "FlashAttention", [&](auto &, auto & c) { c.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_DISABLED; } },
         { "kv_unified",
-                [&](auto &  , auto & c) {
-                    c.n_seq_max = 2;
+                [&](auto &, auto & c) {
+                    c.n_seq_max  = 2;
                     c.kv_unified = true;
                 } },
-        { "causal",          [&](auto &  , auto & c) { c.attention_type = LLAMA_ATTENTION_TYPE_NON_CAUSAL; } },
+        { "causal", [&](auto &, auto & c) { c.attention_type = LLAMA_ATTENTION_TYPE_NON_CAUSAL; } },
     };
 
     for (const auto & b : cases) {
-        options o = make_options(LIL_SPARSE_H2O, 64);
+        options              o       = make_options(LIL_SPARSE_H2O, 64);
         llama_context_params cparams = make_cparams(o);
         b.change(o.sparse, cparams);
 

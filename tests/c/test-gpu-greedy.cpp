@@ -44,10 +44,10 @@ static void test_text(llama_model * model_dev, const method & m, int32_t n_token
     const bool fused = m.o.sparse.form == LIL_FORM_FUSED;
 
     options o = m.o;
-    o.n_ctx = n_prompt + n_tokens;
+    o.n_ctx   = n_prompt + n_tokens;
 
     llama_context * dev = lil_init_from_model(model_dev, make_cparams(o), o.sparse);
-    llama_context * cpu = lil_init_from_model(model,     make_cparams(o), o.sparse);
+    llama_context * cpu = lil_init_from_model(model, make_cparams(o), o.sparse);
     CHECK(dev && cpu && decode_text(cpu, 0, n_prompt) == 0 && decode_text(dev, 0, n_prompt) == 0);
 
     std::vector<int32_t> other_at; // where the device would go on with another token
@@ -83,7 +83,7 @@ static void test_text(llama_model * model_dev, const method & m, int32_t n_token
     fflush(stdout);
 
     CHECK(o.sparse.method != LIL_SPARSE_NONE || gap <= NEAR_TIE);
-    CHECK(20*other_at.size() <= (size_t) n_tokens);
+    CHECK(20 * other_at.size() <= (size_t) n_tokens);
 
     llama_free(cpu);
     llama_free(dev);

@@ -52,7 +52,7 @@ static bool log_node(ggml_tensor * t, bool, void * data) {
             }
             if (!strstr(s->name, "_rot#")) { // llama.cpp's rotation of quantised keys and values, a constant
                 log.n_bytes += ggml_nbytes(s);
-                log.n_most   = std::max(log.n_most, ggml_nbytes(s));
+                log.n_most = std::max(log.n_most, ggml_nbytes(s));
             }
         }
     }
@@ -95,7 +95,7 @@ static double jaccard(const std::set<llama_pos> & a, const std::set<llama_pos> &
         n_both += b.count(p);
     }
 
-    return n_both/(double) (a.size() + b.size() - n_both);
+    return n_both / (double) (a.size() + b.size() - n_both);
 }
 
 static float median_diff(const std::vector<float> & a, const std::vector<float> & b) {
@@ -103,14 +103,14 @@ static float median_diff(const std::vector<float> & a, const std::vector<float> 
     for (size_t i = 0; i < a.size(); ++i) {
         d[i] = std::fabs(a[i] - b[i]);
     }
-    std::nth_element(d.begin(), d.begin() + d.size()/2, d.end());
+    std::nth_element(d.begin(), d.begin() + d.size() / 2, d.end());
 
-    return d[d.size()/2];
+    return d[d.size() / 2];
 }
 
 // how far logits may be apart where full attention's are by so much: a method computes more of them in turn
 static float get_limit(float diff) {
-    return std::max(2.0f*diff, 0.01f);
+    return std::max(2.0f * diff, 0.01f);
 }
 
 //
@@ -126,10 +126,10 @@ static float test_method(llama_model * model_dev, const method & m, ggml_type ty
         placement where = ALL) {
     test_name = m.name;
 
-    options o = m.o;
+    options o   = m.o;
     o.type_kv   = type_kv;
     o.n_seq_max = n_seq;
-    o.n_ctx     = 512*n_seq;
+    o.n_ctx     = 512 * n_seq;
 
     const bool sparse = o.sparse.method != LIL_SPARSE_NONE;
     const bool fused  = o.sparse.form == LIL_FORM_FUSED;
@@ -151,7 +151,7 @@ static float test_method(llama_model * model_dev, const method & m, ggml_type ty
     // sequences of different lengths; a later prompt finds the others there
     for (llama_context * ctx : { cpu, dev }) {
         for (int32_t s = 0; s < n_seq; ++s) {
-            CHECK(decode_text(ctx, 0, 70 + 7*s, s) == 0);
+            CHECK(decode_text(ctx, 0, 70 + 7 * s, s) == 0);
         }
     }
 
@@ -173,19 +173,19 @@ static float test_method(llama_model * model_dev, const method & m, ggml_type ty
     for (int i = 0; i < n_steps; ++i) {
         std::vector<token_at> tokens;
         for (int32_t s = 0; s < n_seq; ++s) {
-            const llama_pos p = 70 + 7*s + i;
+            const llama_pos p = 70 + 7 * s + i;
             tokens.push_back({ text[p], p, s });
         }
 
         CHECK(decode(cpu, tokens) == 0);
 
-        log = {};
+        log    = {};
         log.on = true;
         CHECK(decode(dev, tokens) == 0);
         log.on = false;
 
         n_bytes = std::max(n_bytes, log.n_bytes);
-        n_most  = std::max(n_most,  log.n_most);
+        n_most  = std::max(n_most, log.n_most);
 
         for (int32_t s = 0; s < n_seq; ++s) {
             for (size_t il = 0; sparse && il < sparse_layers.size(); ++il) {
@@ -227,23 +227,23 @@ static float test_method(llama_model * model_dev, const method & m, ggml_type ty
     }
 
     std::sort(medians.begin(), medians.end());
-    const double mean   = n_jaccard ? sum_jaccard/n_jaccard : 1.0;
-    const float  median = medians.empty() ? 0.0f : medians[medians.size()/2];
+    const double mean   = n_jaccard ? sum_jaccard / n_jaccard : 1.0;
+    const float  median = medians.empty() ? 0.0f : medians[medians.size() / 2];
 
     printf("%-5s %-8s %-20s %-5s %d seq: same tokens in %d of %d steps, logits within %.4f; tokens %.4f alike, then "
            "median %.4f; copied %zu bytes a step, %zu at most for one tensor\n",
-            where == ALL ? "all"
+            where == ALL            ? "all"
                     : where == SOME ? "some"
                                     : "no kv",
             !sparse ? ""
                     : get_info(dev).fused ? "fused"
                                           : "portable",
-            m.name, ggml_type_name(type_kv), n_seq, n_same, n_steps*n_seq, diff, mean, median, n_bytes, n_most);
+            m.name, ggml_type_name(type_kv), n_seq, n_same, n_steps * n_seq, diff, mean, median, n_bytes, n_most);
     fflush(stdout);
 
-    CHECK(diff   <= limit);
+    CHECK(diff <= limit);
     // the CPU's product rounds queries as keys are
-    CHECK(mean   >= (type_kv == GGML_TYPE_F16 || type_kv == GGML_TYPE_F32 ? 0.96 : 0.9));
+    CHECK(mean >= (type_kv == GGML_TYPE_F16 || type_kv == GGML_TYPE_F32 ? 0.96 : 0.9));
     CHECK(median <= 0.5f); // one page or token exchanged at a near tie moves a random model's logits by as much
 
     if (sparse) {
@@ -251,7 +251,7 @@ static float test_method(llama_model * model_dev, const method & m, ggml_type ty
 
         CHECK(info.n_sparse > 0 && info.n_rows == get_info(cpu).n_rows);
         if (where != NO_KV) { // inputs, not the cache
-            CHECK(n_bytes < info.kv_bytes/info.n_layer/8);
+            CHECK(n_bytes < info.kv_bytes / info.n_layer / 8);
         }
     }
 
@@ -276,12 +276,12 @@ static void test_no_ops(llama_model * model_dev) {
 
     auto m = get_method("h2o");
 
-    options o = m.o;
-    o.sparse.form = LIL_FORM_AUTO;
+    options o              = m.o;
+    o.sparse.form          = LIL_FORM_AUTO;
     o.sparse.prompt_scores = LIL_PROMPT_SCORES_WINDOW;
     refused(o, "window");
 
-    o = get_method("quest").o;
+    o             = get_method("quest").o;
     o.sparse.form = LIL_FORM_FUSED;
     refused(o, "fused");
 
@@ -291,7 +291,7 @@ static void test_no_ops(llama_model * model_dev) {
     o = make_options(LIL_SPARSE_PROBE, 48);
     refused(o, "fused");
 
-    o = make_options(LIL_SPARSE_TIDAL, 48);
+    o                    = make_options(LIL_SPARSE_TIDAL, 48);
     o.sparse.fused_dense = true;
     refused(o, "fused");
 }
@@ -415,10 +415,10 @@ int main(int argc, char ** argv) {
             test_other_types(model_gpu);
 
             const float limit = get_limit(test_method(model_gpu, get_method("full"), GGML_TYPE_F16, 1, 0.5f, NO_KV));
-            test_method(model_gpu, get_method("h2o"),   GGML_TYPE_F16, 1, limit, NO_KV);
+            test_method(model_gpu, get_method("h2o"), GGML_TYPE_F16, 1, limit, NO_KV);
             test_method(model_gpu, get_method("quest"), GGML_TYPE_F16, 1, limit, NO_KV);
 
-            llama_model * model_some = load_on_gpu(argv[1], gpu, n_layer/2);
+            llama_model * model_some = load_on_gpu(argv[1], gpu, n_layer / 2);
 
             for (const auto form : forms) {
                 for (const char * name : { "sink", "h2o", "quest", "infllm", "tidal", "lessismore" }) {

@@ -31,22 +31,22 @@
 static const int STATUS_SKIP = 77;
 
 static const std::vector<op_test> TESTS = {
-    { "attn",         test_attn_all,      1   },
-    { "pages",        test_pages_all,     1   },
-    { "page-select",  test_page_select,   300 },
-    { "token-select", test_token_select,  300 },
-    { "raas",         test_raas,          300 },
-    { "infllm",       test_infllm_all,    1   },
-    { "infllm-steps", test_infllm_steps,  100 },
-    { "evict-slots",    test_evict_slots_all, 1   },
-    { "score",    test_score_step_all, 1   },
-    { "rkv",          test_rkv_all,       1   },
+    { "attn", test_attn_all, 1 },
+    { "pages", test_pages_all, 1 },
+    { "page-select", test_page_select, 300 },
+    { "token-select", test_token_select, 300 },
+    { "raas", test_raas, 300 },
+    { "infllm", test_infllm_all, 1 },
+    { "infllm-steps", test_infllm_steps, 100 },
+    { "evict-slots", test_evict_slots_all, 1 },
+    { "score", test_score_step_all, 1 },
+    { "rkv", test_rkv_all, 1 },
 };
 
 // sizes that no model has; a device need not take them
 static const std::vector<op_test> ODD_TESTS = {
-    { "attn-odd",   test_attn_odd,   50 },
-    { "pages-odd",  test_pages_odd,  50 },
+    { "attn-odd", test_attn_odd, 50 },
+    { "pages-odd", test_pages_odd, 50 },
     { "infllm-odd", test_infllm_odd, 30 },
 };
 
@@ -69,7 +69,7 @@ static void prepare_emulation() {
     device.after = [](const ggml_tensor *) {
         auto & state = emu_metal_get();
 
-        CHECK(state.last == launch.name && state.last_threads == std::min(launch.n_threads, state.n_threads/32*32));
+        CHECK(state.last == launch.name && state.last_threads == std::min(launch.n_threads, state.n_threads / 32 * 32));
         state.log.clear();
     };
     device.writes_src = lil_metal_writes_src;
@@ -101,7 +101,7 @@ static std::vector<ggml_backend_dev_t> find_devices() {
 
 static std::vector<op_test> get_share(std::vector<op_test> tests) {
     for (auto & test : tests) {
-        test.n = (test.n + device.one_in - 1)/device.one_in;
+        test.n = (test.n + device.one_in - 1) / device.one_in;
     }
     return tests;
 }

@@ -59,7 +59,7 @@ __attribute__((noinline)) void operator delete(void * ptr, size_t) noexcept {
 
 static std::vector<llama_token> tokenize(const std::string & text, bool special = false) {
     std::vector<llama_token> tokens(text.size() + 8);
-    const int32_t n = llama_tokenize(
+    const int32_t            n = llama_tokenize(
             vocab, text.data(), (int32_t) text.size(), tokens.data(), (int32_t) tokens.size(), false, special);
     CHECK(n >= 0);
     tokens.resize((size_t) n);
@@ -67,7 +67,7 @@ static std::vector<llama_token> tokenize(const std::string & text, bool special 
 }
 
 static std::string get_piece(llama_token token) {
-    char buf[256];
+    char          buf[256];
     const int32_t n = llama_token_to_piece(vocab, token, buf, sizeof(buf), 0, true);
     CHECK(n >= 0);
     return std::string(buf, (size_t) n);
@@ -124,9 +124,9 @@ static std::string make_prose(size_t n_words, uint32_t seed) {
 
     std::string text;
     for (size_t i = 0; i < n_words; i++) {
-        seed = seed*1664525u + 1013904223u;
-        text += words[(seed >> 16)%(sizeof(words)/sizeof(words[0]))];
-        text += i%11 == 10 ? ". " : " ";
+        seed = seed * 1664525u + 1013904223u;
+        text += words[(seed >> 16) % (sizeof(words) / sizeof(words[0]))];
+        text += i % 11 == 10 ? ". " : " ";
     }
     return text;
 }
@@ -134,10 +134,10 @@ static std::string make_prose(size_t n_words, uint32_t seed) {
 static lil_guardian_params make_params(
         lil_guardian_action action, uint32_t every, double threshold, uint32_t patience) {
     lil_guardian_params params = lil_guardian_default_params();
-    params.action    = action;
-    params.every     = every;
-    params.threshold = threshold;
-    params.patience  = patience;
+    params.action              = action;
+    params.every               = every;
+    params.threshold           = threshold;
+    params.patience            = patience;
     return params;
 }
 
@@ -162,8 +162,8 @@ static std::vector<double> get_curve(const llama_sampler * smpl) {
 
 // what the sampler makes of four candidates of which none, or the third, is selected
 static llama_token apply(llama_sampler * smpl, int64_t selected = -1) {
-    llama_token_data data[4] = { { 10, 1.0f, 0.0f }, { 11, 2.0f, 0.0f }, { 12, 3.0f, 0.0f }, { 13, 0.5f, 0.0f } };
-    llama_token_data_array cur_p = { data, 4, selected, false };
+    llama_token_data       data[4] = { { 10, 1.0f, 0.0f }, { 11, 2.0f, 0.0f }, { 12, 3.0f, 0.0f }, { 13, 0.5f, 0.0f } };
+    llama_token_data_array cur_p   = { data, 4, selected, false };
 
     llama_sampler_apply(smpl, &cur_p);
 
@@ -207,14 +207,14 @@ static void test_rule() {
 
     for (uint32_t every : { 1u, 7u, 50u, 250u }) {
         for (uint32_t patience : { 1u, 2u, 3u }) {
-            const double threshold = 20.0*every/250.0 + 1.0;
+            const double threshold = 20.0 * every / 250.0 + 1.0;
 
             llama_sampler * smpl = make_guardian(LIL_GUARDIAN_FLAG, every, threshold, patience);
-            lil_lz77 * lz = lil_lz77_init();
+            lil_lz77 *      lz   = lil_lz77_init();
 
             std::vector<double> curve;
-            uint64_t n_alarm = 0;
-            uint32_t streak  = 0;
+            uint64_t            n_alarm = 0;
+            uint32_t            streak  = 0;
 
             for (llama_token token : prompt) {
                 const std::string piece = get_piece(token);
@@ -231,7 +231,7 @@ static void test_rule() {
                 CHECK(apply(smpl) == LLAMA_TOKEN_NULL); // FLAG
                 llama_sampler_accept(smpl, tokens[i]);
 
-                if ((i + 1)%every == 0) {
+                if ((i + 1) % every == 0) {
                     const double growth = lil_lz77_size(lz) - curve.back();
                     curve.push_back(lil_lz77_size(lz));
                     streak = growth < threshold ? streak + 1 : 0;
@@ -245,7 +245,7 @@ static void test_rule() {
             const auto report = get_report(smpl);
             CHECK(report.n_tokens == tokens.size() && report.n_bytes == lil_lz77_bytes(lz) &&
                     report.size == lil_lz77_size(lz));
-            CHECK(report.n_checks == tokens.size()/every && report.n_checks + 1 == curve.size());
+            CHECK(report.n_checks == tokens.size() / every && report.n_checks + 1 == curve.size());
             CHECK(n_alarm > 0 && report.alarmed && report.n_tokens_alarm == n_alarm);
             CHECK(!report.stopped && !report.think_closed);
             CHECK(get_curve(smpl) == curve);
@@ -273,11 +273,11 @@ static void test_stop() {
     // from the first whole check interval of the loop on, at the latest
     const size_t n_loop  = accept_until_forced(smpl, loop);
     const size_t n_total = prose.size() + n_loop;
-    CHECK(n_total%250 == 0 && n_loop < 500);
+    CHECK(n_total % 250 == 0 && n_loop < 500);
 
     auto report = get_report(smpl);
     CHECK(report.alarmed && report.stopped && report.n_tokens == n_total && report.n_tokens_alarm == n_total);
-    CHECK(report.last_growth < 20.0 && report.n_checks == n_total/250);
+    CHECK(report.last_growth < 20.0 && report.n_checks == n_total / 250);
 
     // the same again, wherever it is in the chain
     const llama_token eog = apply(smpl, 2);
@@ -288,7 +288,7 @@ static void test_stop() {
     // ends the text and adds nothing
     llama_sampler_accept(smpl, eog);
     report = get_report(smpl);
-    CHECK(report.stopped && report.n_tokens == n_total && report.n_checks == n_total/250);
+    CHECK(report.stopped && report.n_tokens == n_total && report.n_checks == n_total / 250);
 
     // a host that goes on gets the same answer
     llama_sampler_accept(smpl, loop[0]);
@@ -318,16 +318,16 @@ static void test_patience() {
     size_t n_prev = 0;
     for (uint32_t patience = 1; patience <= 4; patience++) {
         llama_sampler * smpl = make_guardian(LIL_GUARDIAN_STOP, 50, 10.0, patience);
-        const size_t n = accept_until_forced(smpl, loop);
-        CHECK(n%50 == 0 && (patience == 1 || n == n_prev + 50));
+        const size_t    n    = accept_until_forced(smpl, loop);
+        CHECK(n % 50 == 0 && (patience == 1 || n == n_prev + 50));
         n_prev = n;
         llama_sampler_free(smpl);
     }
 
     // something new in between ends the streak
-    llama_sampler * smpl = make_guardian(LIL_GUARDIAN_STOP, 50, 10.0, 2);
-    auto tokens = std::vector<llama_token>(loop.begin(), loop.begin() + 100);
-    const auto prose = tokenize(make_prose(200, 4));
+    llama_sampler * smpl   = make_guardian(LIL_GUARDIAN_STOP, 50, 10.0, 2);
+    auto            tokens = std::vector<llama_token>(loop.begin(), loop.begin() + 100);
+    const auto      prose  = tokenize(make_prose(200, 4));
     tokens.insert(tokens.end(), prose.begin(), prose.begin() + 50);
     tokens.insert(tokens.end(), loop.begin(), loop.begin() + 50);
     CHECK(accept_until_forced(smpl, tokens) == tokens.size());
@@ -347,9 +347,9 @@ static void test_close_think() {
 
     for (const char * think_end :
             { (const char *) nullptr, "</think>", "\n<|end of my thoughts|>\n\n", "\xe2\x9c\x93 fertig" }) {
-        auto params = make_params(LIL_GUARDIAN_CLOSE_THINK, 50, 10.0, 1);
-        std::string copy = think_end ? think_end : "";
-        params.think_end = think_end ? copy.c_str() : nullptr;
+        auto        params = make_params(LIL_GUARDIAN_CLOSE_THINK, 50, 10.0, 1);
+        std::string copy   = think_end ? think_end : "";
+        params.think_end   = think_end ? copy.c_str() : nullptr;
 
         llama_sampler * smpl = lil_sampler_init_guardian(vocab, params);
         CHECK(smpl != nullptr);
@@ -358,7 +358,7 @@ static void test_close_think() {
         const auto forced = tokenize(think_end ? think_end : "</think>", true);
 
         const size_t n_loop = accept_until_forced(smpl, loop);
-        CHECK(n_loop%50 == 0);
+        CHECK(n_loop % 50 == 0);
 
         for (llama_token token : forced) {
             CHECK(!get_report(smpl).think_closed);
@@ -369,16 +369,16 @@ static void test_close_think() {
         auto report = get_report(smpl);
         CHECK(report.alarmed && report.think_closed && !report.stopped);
         CHECK(report.n_tokens == n_loop + forced.size() && report.n_tokens_alarm == n_loop &&
-                report.n_checks == n_loop/50);
+                report.n_checks == n_loop / 50);
         CHECK(apply(smpl) == LLAMA_TOKEN_NULL);
 
         // the answer is let through, with a whole interval to the next check
         CHECK(accept_until_forced(smpl, { answer.begin(), answer.begin() + 100 }) == 100);
-        CHECK(get_report(smpl).n_checks == n_loop/50 + 2);
+        CHECK(get_report(smpl).n_checks == n_loop / 50 + 2);
 
         // and a loop in it stops
         const size_t n_again = accept_until_forced(smpl, loop);
-        CHECK(n_again%50 == 0 && is_eog(apply(smpl)));
+        CHECK(n_again % 50 == 0 && is_eog(apply(smpl)));
         report = get_report(smpl);
         CHECK(report.stopped && report.think_closed && report.n_tokens_alarm == n_loop);
 
@@ -387,7 +387,7 @@ static void test_close_think() {
 
     // thinking is over already, whatever the tokens: the alarm stops
     for (const char * text : { "so that is it</think>\n\n", "a </", "no think>" }) {
-        llama_sampler * smpl = make_guardian(LIL_GUARDIAN_CLOSE_THINK, 50, 10.0, 1);
+        llama_sampler *          smpl = make_guardian(LIL_GUARDIAN_CLOSE_THINK, 50, 10.0, 1);
         std::vector<llama_token> tokens;
         for (char c : std::string(text)) {
             const auto t = tokenize(std::string(1, c));
@@ -400,8 +400,8 @@ static void test_close_think() {
     }
 
     // one in the prompt, of an earlier turn, does not count
-    llama_sampler * smpl = make_guardian(LIL_GUARDIAN_CLOSE_THINK, 50, 10.0, 1);
-    const auto prompt = tokenize("<think>easy</think>4<think>", true);
+    llama_sampler * smpl   = make_guardian(LIL_GUARDIAN_CLOSE_THINK, 50, 10.0, 1);
+    const auto      prompt = tokenize("<think>easy</think>4<think>", true);
     CHECK(lil_guardian_feed_prompt(smpl, prompt.data(), (int32_t) prompt.size()));
     accept_until_forced(smpl, loop);
     CHECK(apply(smpl) == tokenize("</think>", true)[0]);
@@ -421,16 +421,16 @@ static void test_clone() {
     CHECK(lil_guardian_feed_prompt(a, prose.data(), 20));
     CHECK(accept_until_forced(a, { loop.begin(), loop.begin() + 130 }) == 130);
 
-    llama_sampler * b = llama_sampler_clone(a);
-    const auto ra = get_report(a);
-    const auto rb = get_report(b);
+    llama_sampler * b  = llama_sampler_clone(a);
+    const auto      ra = get_report(a);
+    const auto      rb = get_report(b);
     CHECK(ra.n_tokens == rb.n_tokens && ra.n_bytes == rb.n_bytes && ra.size == rb.size && ra.n_checks == rb.n_checks);
     CHECK(get_curve(a) == get_curve(b));
 
     CHECK(accept_until_forced(b, prose) == prose.size());
     CHECK(get_report(a).n_tokens == 130);
     const size_t n_a = accept_until_forced(a, { loop.begin() + 130, loop.end() });
-    CHECK((130 + n_a)%100 == 0 && get_report(a).stopped && !get_report(b).alarmed);
+    CHECK((130 + n_a) % 100 == 0 && get_report(a).stopped && !get_report(b).alarmed);
 
     // of a stopped one
     llama_sampler * c = llama_sampler_clone(a);
@@ -453,13 +453,13 @@ static void test_clone() {
     CHECK(get_curve(full).size() > 300);
 
     bool thrown = false;
-    fail_size = 300*sizeof(double);
+    fail_size   = 300 * sizeof(double);
     try {
         llama_sampler_copy(full, kept);
     } catch (const std::bad_alloc &) {
         thrown = true;
     }
-    fail_size = 0;
+    fail_size        = 0;
     const auto after = get_report(kept);
     CHECK(thrown && after.size == before.size && after.n_tokens == before.n_tokens &&
             after.n_checks == before.n_checks);
@@ -471,9 +471,9 @@ static void test_clone() {
 #endif
 
     // in the middle of forcing, within a chain
-    llama_sampler * chain = llama_sampler_chain_init(llama_sampler_chain_default_params());
-    auto params = make_params(LIL_GUARDIAN_CLOSE_THINK, 50, 10.0, 1);
-    params.think_end = "that will have to do";
+    llama_sampler * chain  = llama_sampler_chain_init(llama_sampler_chain_default_params());
+    auto            params = make_params(LIL_GUARDIAN_CLOSE_THINK, 50, 10.0, 1);
+    params.think_end       = "that will have to do";
     llama_sampler_chain_add(chain, llama_sampler_init_greedy());
     llama_sampler_chain_add(chain, lil_sampler_init_guardian(vocab, params));
 
@@ -510,17 +510,19 @@ static llama_token find_byte(unsigned char byte) {
 
 static void test_utf8() {
     struct {
-        std::string bytes; // accepted one by one; every one is a check that raises the alarm
-        size_t n_pass;     // how many go through before the action
+        std::string bytes;  // accepted one by one; every one is a check that raises the alarm
+        size_t      n_pass; // how many go through before the action
     } cases[] = {
-        { "a",                1 },
-        { "\xc3\xa9",         2 },
-        { "\xe2\x82\xac",     3 },
+        { "a", 1 },
+        { "\xc3\xa9", 2 },
+        { "\xe2\x82\xac", 3 },
         { "\xf0\x9f\x98\x80", 4 },
-        { "\xf0\x9f" "aa",    3 }, // broken off
+        { "\xf0\x9f"
+          "aa",
+                3 },               // broken off
         { "\xe2\xe2\xe2\xe2", 4 }, // never complete: three more at most
         { "\xf0\xf0\xf0\xf0\xf0", 4 },
-        { "\x80",             1 }, // no beginning
+        { "\x80", 1 }, // no beginning
     };
 
     for (const auto & c : cases) {
@@ -534,8 +536,8 @@ static void test_utf8() {
         }
 
         for (auto action : { LIL_GUARDIAN_STOP, LIL_GUARDIAN_CLOSE_THINK }) {
-            llama_sampler * smpl = make_guardian(action, 1, 1e6, 1);
-            const size_t n_pass = accept_until_forced(smpl, tokens);
+            llama_sampler * smpl   = make_guardian(action, 1, 1e6, 1);
+            const size_t    n_pass = accept_until_forced(smpl, tokens);
             CHECK(n_pass == c.n_pass);
             CHECK(apply(smpl) != LLAMA_TOKEN_NULL);
             CHECK(get_report(smpl).n_tokens_alarm == 1 && get_report(smpl).n_checks == 1);
@@ -566,22 +568,22 @@ static void test_errors() {
             params.action == LIL_GUARDIAN_STOP);
     CHECK(params.think_end == nullptr);
 
-    auto p = params;
+    auto p  = params;
     p.every = 0;
     check_refused(p, "every is 0");
-    p = params;
+    p          = params;
     p.patience = 0;
     check_refused(p, "patience is 0");
     for (double threshold : { -1.0, (double) NAN, std::numeric_limits<double>::infinity() }) {
-        p = params;
+        p           = params;
         p.threshold = threshold;
         check_refused(p, "threshold is");
     }
-    p = params;
+    p                = params;
     const int action = 3;
     memcpy(&p.action, &action, sizeof(action));
     check_refused(p, "action is 3");
-    p = params;
+    p           = params;
     p.action    = LIL_GUARDIAN_CLOSE_THINK;
     p.think_end = "";
     check_refused(p, "think_end is empty");
@@ -609,7 +611,7 @@ static void test_errors() {
     }
 
     // prompts
-    llama_sampler * smpl = llama_sampler_chain_get(chain, 0);
+    llama_sampler *   smpl  = llama_sampler_chain_get(chain, 0);
     const llama_token bad[] = { 1, llama_vocab_n_tokens(vocab) };
     CHECK(lil_guardian_feed_prompt(smpl, nullptr, 0));
     CHECK(!lil_guardian_feed_prompt(smpl, nullptr, 1));
@@ -659,8 +661,8 @@ static void test_grammar() {
     llama_token forced = LLAMA_TOKEN_NULL;
 
     for (llama_token token : tokenize(repeat("Wait, let me think about that again. ", 30))) {
-        llama_token_data data[2] = { { token, 1.0f, 0.0f }, { llama_vocab_eos(vocab), 2.0f, 0.0f } };
-        llama_token_data_array cur_p = { data, 2, -1, false };
+        llama_token_data       data[2] = { { token, 1.0f, 0.0f }, { llama_vocab_eos(vocab), 2.0f, 0.0f } };
+        llama_token_data_array cur_p   = { data, 2, -1, false };
         llama_sampler_apply(chain, &cur_p);
 
         const llama_token id = cur_p.data[cur_p.selected].id;
@@ -722,31 +724,43 @@ int main(int argc, char ** argv) {
         return 2;
     }
 
-    llama_log_set([](ggml_log_level level, const char * text, void *) {
-        if (level >= GGML_LOG_LEVEL_ERROR) {
-            fputs(text, stderr);
-        }
-    }, nullptr);
+    llama_log_set(
+            [](ggml_log_level level, const char * text, void *) {
+                if (level >= GGML_LOG_LEVEL_ERROR) {
+                    fputs(text, stderr);
+                }
+            },
+            nullptr);
 
     llama_backend_init();
 
     llama_model_params params = llama_model_default_params();
-    params.vocab_only = true;
+    params.vocab_only         = true;
 
     llama_model * model = llama_model_load_from_file(argv[1], params);
     CHECK(model != nullptr);
     vocab = llama_model_get_vocab(model);
 
-    printf("rule\n");        test_rule();
-    printf("stop\n");        test_stop();
-    printf("patience\n");    test_patience();
-    printf("close_think\n"); test_close_think();
-    printf("clone\n");       test_clone();
-    printf("utf8\n");        test_utf8();
-    printf("errors\n");      test_errors();
-    printf("prompt\n");      test_prompt();
-    printf("grammar\n");     test_grammar();
-    printf("answers\n");     test_answers(argv[2]);
+    printf("rule\n");
+    test_rule();
+    printf("stop\n");
+    test_stop();
+    printf("patience\n");
+    test_patience();
+    printf("close_think\n");
+    test_close_think();
+    printf("clone\n");
+    test_clone();
+    printf("utf8\n");
+    test_utf8();
+    printf("errors\n");
+    test_errors();
+    printf("prompt\n");
+    test_prompt();
+    printf("grammar\n");
+    test_grammar();
+    printf("answers\n");
+    test_answers(argv[2]);
 
     llama_model_free(model);
     llama_backend_free();

@@ -12,10 +12,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void * test_malloc (size_t size);
-static void * test_calloc (size_t n, size_t size);
+static void * test_malloc(size_t size);
+static void * test_calloc(size_t n, size_t size);
 static void * test_realloc(void * ptr, size_t size);
-static void   test_free   (void * ptr);
+static void   test_free(void * ptr);
 
 #define malloc  test_malloc
 #define calloc  test_calloc
@@ -70,7 +70,7 @@ static void * test_malloc(size_t size) {
 }
 
 static void * test_calloc(size_t n, size_t size) {
-    return test_fails() ? NULL : test_track(calloc(1, n*size + TEST_HEADER), n*size);
+    return test_fails() ? NULL : test_track(calloc(1, n * size + TEST_HEADER), n * size);
 }
 
 static void test_free(void * ptr) {
@@ -106,8 +106,8 @@ static bool is_near(double a, double b) {
 
 // every prefix, fed byte by byte
 static void check_prefixes(const uint8_t * text, size_t n) {
-    size_t * starts = malloc((n + 1)*sizeof(*starts));
-    struct lil_lz77 * lz = lil_lz77_init();
+    size_t *          starts = malloc((n + 1) * sizeof(*starts));
+    struct lil_lz77 * lz     = lil_lz77_init();
     CHECK(starts && lz);
 
     const size_t n_phrases = reference_parse(text, n, starts);
@@ -124,7 +124,7 @@ static void check_prefixes(const uint8_t * text, size_t n) {
         CHECK(lil_lz77_phrases(lz) == z);
         CHECK(lil_lz77_bytes(lz) == i);
         CHECK(size >= size_prev && size <= (double) i);
-        if (i < 300 || i%97 == 0 || i == n) {
+        if (i < 300 || i % 97 == 0 || i == n) {
             CHECK(is_near(size, reference_size(starts, n_phrases, i)));
         }
         size_prev = size;
@@ -138,7 +138,7 @@ static void check_prefixes(const uint8_t * text, size_t n) {
 
 // the same, the reference anew for each prefix: relies on nothing
 static void check_prefixes_anew(const uint8_t * text, size_t n) {
-    size_t starts[256];
+    size_t            starts[256];
     struct lil_lz77 * lz = lil_lz77_init();
     CHECK(lz && n <= 256);
 
@@ -154,7 +154,7 @@ static void check_prefixes_anew(const uint8_t * text, size_t n) {
 
 static void test_random(struct rng * rng) {
     static const uint32_t alphabets[] = { 1, 2, 3, 4, 16, 256 };
-    uint8_t text[2000];
+    uint8_t               text[2000];
 
     what = "random strings";
     for (int i = 0; i < 3000; i++) {
@@ -165,7 +165,7 @@ static void test_random(struct rng * rng) {
 
     what = "longer random strings";
     for (int i = 0; i < 120; i++) {
-        text_random(rng, text, sizeof(text), alphabets[i%6]);
+        text_random(rng, text, sizeof(text), alphabets[i % 6]);
         check_prefixes(text, sizeof(text));
     }
 
@@ -173,9 +173,9 @@ static void test_random(struct rng * rng) {
     what = "copied pieces";
     for (int i = 0; i < 300; i++) {
         const size_t n = 1 + rng_below(rng, 1500);
-        for (size_t at = 0; at < n; ) {
+        for (size_t at = 0; at < n;) {
             if (at == 0 || rng_below(rng, 3) == 0) {
-                text[at++] = (uint8_t) rng_below(rng, alphabets[i%6]);
+                text[at++] = (uint8_t) rng_below(rng, alphabets[i % 6]);
             } else {
                 const size_t from = rng_below(rng, (uint32_t) at);
                 for (size_t len = 1 + rng_below(rng, 40), k = 0; k < len && at < n; k++) {
@@ -204,7 +204,7 @@ static void test_adversarial(struct rng * rng) {
 
     what = "a^n b, over and over";
     for (size_t i = 0; i < sizeof(text); i++) {
-        text[i] = i%50 == 49 ? (uint8_t) ('b' + i/50%20) : 'a';
+        text[i] = i % 50 == 49 ? (uint8_t) ('b' + i / 50 % 20) : 'a';
     }
     check_prefixes(text, 3000);
 
@@ -216,20 +216,20 @@ static void test_adversarial(struct rng * rng) {
 
     what = "every byte, up and down";
     for (size_t i = 0; i < sizeof(text); i++) {
-        text[i] = (uint8_t) (i/256%2 ? 255 - i%256 : i%256);
+        text[i] = (uint8_t) (i / 256 % 2 ? 255 - i % 256 : i % 256);
     }
     check_prefixes(text, 1500);
 
     what = "loop";
     for (size_t period = 1; period <= 64; period++) {
-        text_random(rng, text, period, period%2 ? 256 : 2);
+        text_random(rng, text, period, period % 2 ? 256 : 2);
         text_loop(text, 400, period);
         check_prefixes(text, 400);
     }
     for (size_t period = 200; period <= 2000; period += 450) {
         text_prose(rng, text, period);
         text_loop(text, sizeof(text), period);
-        check_prefixes(text, 3*period < sizeof(text) ? 3*period : sizeof(text));
+        check_prefixes(text, 3 * period < sizeof(text) ? 3 * period : sizeof(text));
     }
 
     what = "prose, sentences, template";
@@ -247,7 +247,7 @@ static void test_adversarial(struct rng * rng) {
 
 static bool is_same(const struct lil_lz77 * a, const struct lil_lz77 * b) {
     return lil_lz77_bytes(a) == lil_lz77_bytes(b) && lil_lz77_phrases(a) == lil_lz77_phrases(b) &&
-        is_near(lil_lz77_size(a), lil_lz77_size(b));
+            is_near(lil_lz77_size(a), lil_lz77_size(b));
 }
 
 static void test_chunks(struct rng * rng) {
@@ -264,9 +264,9 @@ static void test_chunks(struct rng * rng) {
         struct lil_lz77 * lz = lil_lz77_init();
         CHECK(lz);
 
-        for (size_t at = 0; at < sizeof(text); ) {
+        for (size_t at = 0; at < sizeof(text);) {
             size_t n = rng_below(rng, limit + 1);
-            n = n < sizeof(text) - at ? n : sizeof(text) - at;
+            n        = n < sizeof(text) - at ? n : sizeof(text) - at;
             CHECK(lil_lz77_feed(lz, n > 0 ? text + at : NULL, n));
             at += n;
         }
@@ -335,14 +335,14 @@ static void test_out_of_memory(struct rng * rng) {
 
     int n_failed = 0;
 
-    for (size_t at = 0; at < sizeof(text); ) {
+    for (size_t at = 0; at < sizeof(text);) {
         const size_t n = 1 + rng_below(rng, at + 100 < sizeof(text) ? 100 : (uint32_t) (sizeof(text) - at));
 
         // each allocation of a feed fails in turn, until the feed gets by
-        for (int i = 0; ; i++) {
-            mem_fail = i;
+        for (int i = 0;; i++) {
+            mem_fail      = i;
             const bool ok = lil_lz77_feed(lz, text + at, n);
-            mem_fail = -1;
+            mem_fail      = -1;
             if (ok) {
                 break;
             }
@@ -357,7 +357,7 @@ static void test_out_of_memory(struct rng * rng) {
 
     for (int i = 0; i < 4; i++) {
         const uint64_t before = mem_now;
-        mem_fail = i;
+        mem_fail              = i;
         CHECK(lil_lz77_clone(lz) == NULL);
         mem_fail = -1;
         CHECK(mem_now == before);
@@ -379,7 +379,7 @@ static void test_out_of_memory(struct rng * rng) {
 static void check_memory(const char * name, const uint8_t * text, size_t n, size_t step) {
     what = name;
 
-    mem_peak = mem_now;
+    mem_peak             = mem_now;
     struct lil_lz77 * lz = lil_lz77_init();
     CHECK(lz);
 
@@ -389,18 +389,18 @@ static void check_memory(const char * name, const uint8_t * text, size_t n, size
 
     CHECK(mem_now == lil_lz77_memory(lz));
     printf("%-24s %6.1f bytes held per byte, %5.1f at the peak, %8llu phrases, size %.1f\n", name,
-            (double) mem_now/(double) n, (double) mem_peak/(double) n, (unsigned long long) lil_lz77_phrases(lz),
+            (double) mem_now / (double) n, (double) mem_peak / (double) n, (unsigned long long) lil_lz77_phrases(lz),
             lil_lz77_size(lz));
-    CHECK(mem_now  <= 50*n + 2048);
-    CHECK(mem_peak <= 70*n + 4096);
+    CHECK(mem_now <= 50 * n + 2048);
+    CHECK(mem_peak <= 70 * n + 4096);
 
     lil_lz77_free(lz);
     CHECK(mem_now == 0);
 }
 
 static void test_memory(struct rng * rng) {
-    const size_t n = 512*1024;
-    uint8_t * text = malloc(n);
+    const size_t n    = 512 * 1024;
+    uint8_t *    text = malloc(n);
     CHECK(text);
 
     text_prose(rng, text, n);
@@ -440,11 +440,11 @@ static void check_growth(const char * name, const uint8_t * text, size_t n, size
     struct lil_lz77 * lz = lil_lz77_init();
     CHECK(lz && lil_lz77_feed(lz, text, from));
 
-    double   size = lil_lz77_size(lz);
-    double   sum  = 0.0;
-    double   min  = 1e9;
-    double   max  = 0.0;
-    int      n_growth = 0;
+    double size     = lil_lz77_size(lz);
+    double sum      = 0.0;
+    double min      = 1e9;
+    double max      = 0.0;
+    int    n_growth = 0;
 
     for (size_t at = from; at + 1000 <= n; at += 1000) {
         CHECK(lil_lz77_feed(lz, text + at, 1000));
@@ -453,22 +453,22 @@ static void check_growth(const char * name, const uint8_t * text, size_t n, size
 
         size = lil_lz77_size(lz);
         sum += growth;
-        min  = growth < min ? growth : min;
-        max  = growth > max ? growth : max;
+        min = growth < min ? growth : min;
+        max = growth > max ? growth : max;
         n_growth++;
     }
 
     lil_lz77_free(lz);
 
-    printf("%-24s %6.1f on average, %5.1f .. %5.1f\n", name, sum/n_growth, min, max);
-    CHECK(sum/n_growth >= lo && sum/n_growth <= hi);
+    printf("%-24s %6.1f on average, %5.1f .. %5.1f\n", name, sum / n_growth, min, max);
+    CHECK(sum / n_growth >= lo && sum / n_growth <= hi);
     CHECK(min >= lo_each && max <= hi_each);
 }
 
 static void test_calibration(struct rng * rng, const char * path) {
     static const size_t periods[] = { 1, 2, 3, 10, 43, 100, 250, 999, 1000, 1001, 2500, 8000, 20000, 33000, 40000 };
-    static uint8_t prose[60000];
-    static uint8_t text[120000];
+    static uint8_t      prose[60000];
+    static uint8_t      text[120000];
 
     printf("growth per 1000 bytes\n");
 
@@ -482,13 +482,13 @@ static void test_calibration(struct rng * rng, const char * path) {
         check_growth(path, text + 40000, 60000, 10000, 360, 590, 300, 640);
     }
 
-    for (size_t i = 0; i < sizeof(periods)/sizeof(periods[0]); i++) {
+    for (size_t i = 0; i < sizeof(periods) / sizeof(periods[0]); i++) {
         char name[32];
         snprintf(name, sizeof(name), "loop of %d", (int) periods[i]);
 
         memcpy(text, prose, periods[i]);
         text_loop(text, sizeof(text), periods[i]);
-        check_growth(name, text, 3*periods[i] + 10000 < sizeof(text) ? 3*periods[i] + 10000 : sizeof(text),
+        check_growth(name, text, 3 * periods[i] + 10000 < sizeof(text) ? 3 * periods[i] + 10000 : sizeof(text),
                 periods[i], 0, 11, 0, 11);
     }
 

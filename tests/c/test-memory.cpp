@@ -25,14 +25,15 @@ static uint64_t resident(llama_context * ctx) {
 // is kept beside them for each head; the channels of V where it is transposed
 static uint64_t bound(llama_context * ctx, uint32_t n, bool v_trans = false) {
     const uint64_t n_cells = llama_n_ctx(ctx);
-    const uint64_t n_parts = n_layer*(2 + 4*n_head_kv + (v_trans ? llama_model_n_embd(model) : 0));
+    const uint64_t n_parts = n_layer * (2 + 4 * n_head_kv + (v_trans ? llama_model_n_embd(model) : 0));
 
-    const uint64_t per_cell = get_memory(ctx).kv_bytes/n_cells;
+    const uint64_t per_cell = get_memory(ctx).kv_bytes / n_cells;
 
     // layers with a window have few cells: they do not show in the bytes per cell
-    const uint64_t windows = per_cell*(n_layer - sparse_layers.size())/sparse_layers.size()*std::max<uint32_t>(n, 256);
+    const uint64_t windows =
+            per_cell * (n_layer - sparse_layers.size()) / sparse_layers.size() * std::max<uint32_t>(n, 256);
 
-    return per_cell*n + windows + 2*n_parts*get_page_size()*llama_n_seq_max(ctx);
+    return per_cell * n + windows + 2 * n_parts * get_page_size() * llama_n_seq_max(ctx);
 }
 
 static std::vector<options> all_kinds() {
@@ -48,7 +49,7 @@ static std::vector<options> all_kinds() {
     methods.push_back(LIL_SPARSE_DENSE);
 
     for (const lil_sparse_method method : methods) {
-        options o = make_options(method, 64);
+        options o       = make_options(method, 64);
         o.sparse.buffer = 16;
         res.push_back(o);
     }
@@ -98,7 +99,7 @@ static void test_clear() {
         for (const bool data : { true, false, true }) {
             CHECK(decode_text(ctx, 0, 400) == 0);
             CHECK(resident(ctx) <= bound(ctx, 400));
-            CHECK(resident(ctx) >= get_memory(ctx).kv_bytes/o.n_ctx*400/2); // of layers with a window less
+            CHECK(resident(ctx) >= get_memory(ctx).kv_bytes / o.n_ctx * 400 / 2); // of layers with a window less
 
             const auto got = step(ctx, 400);
             CHECK(want.empty() || max_diff(got, want) == 0.0f);
@@ -111,7 +112,7 @@ static void test_clear() {
         if (o.sparse.method != LIL_SPARSE_NONE) {
             CHECK(decode_text(ctx, 0, 300) == 0);
             CHECK(get_info(ctx).kv_resident > 0 && get_info(ctx).kv_resident <= resident(ctx) &&
-                    get_info(ctx).kv_resident < get_info(ctx).kv_bytes/8);
+                    get_info(ctx).kv_resident < get_info(ctx).kv_bytes / 8);
         }
 
         llama_free(ctx);
@@ -122,7 +123,7 @@ static void test_clear() {
 static void test_transposed() {
     test_name = __func__;
 
-    auto cparams = make_cparams(make_options(LIL_SPARSE_NONE, 0));
+    auto cparams            = make_cparams(make_options(LIL_SPARSE_NONE, 0));
     cparams.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_DISABLED;
     cparams.n_ctx           = 16384;
 
@@ -154,7 +155,7 @@ static void test_tail() {
         llama_memory_t  mem  = llama_get_memory(ctx);
 
         CHECK(decode_text(twin, 0, 200) == 0);
-        CHECK(decode_text(ctx,  0, 200) == 0 && decode_text(ctx, 200, 700) == 0);
+        CHECK(decode_text(ctx, 0, 200) == 0 && decode_text(ctx, 200, 700) == 0);
         const uint64_t all = resident(ctx);
 
         CHECK(llama_memory_seq_rm(mem, 0, 650, -1)); // a few tokens: not worth it
@@ -221,15 +222,15 @@ static void test_copies() {
 
     for (auto o : all_kinds()) {
         o.n_seq_max = 3;
-        o.n_ctx    *= 3;
+        o.n_ctx *= 3;
 
         llama_context * ctx  = new_context(o);
         llama_context * twin = new_context(o);
         llama_memory_t  mem  = llama_get_memory(ctx);
 
         CHECK(decode_text(twin, 0, 300) == 0);
-        CHECK(decode_text(ctx,  0, 300) == 0);
-        CHECK(decode_text(ctx,  0, 400, 1) == 0); // is copied over
+        CHECK(decode_text(ctx, 0, 300) == 0);
+        CHECK(decode_text(ctx, 0, 400, 1) == 0); // is copied over
 
         llama_memory_seq_cp(mem, 0, 1, -1, -1);
         llama_memory_seq_cp(mem, 1, 2, -1, -1);
@@ -305,19 +306,19 @@ static void test_cut() {
                 for (llama_pos end = p + n; p < end; p += 200) {
                     std::vector<token_at> tokens;
                     for (llama_pos i = p; i < p + 200; ++i) {
-                        tokens.push_back({ text[i%text.size()], i, 0 });
+                        tokens.push_back({ text[i % text.size()], i, 0 });
                     }
                     CHECK(decode(ctx, tokens) == 0);
                 }
-                CHECK(resident(ctx) >= get_memory(ctx).kv_bytes/o.n_ctx*n/2);
+                CHECK(resident(ctx) >= get_memory(ctx).kv_bytes / o.n_ctx * n / 2);
 
-                CHECK(decode(ctx, { { text[p%text.size()], p, 0 } }) == 0);
+                CHECK(decode(ctx, { { text[p % text.size()], p, 0 } }) == 0);
                 CHECK(resident(ctx) <= bound(ctx, 64 + 128));
                 ++p;
 
                 const auto held = get_held(ctx, 0, 0);
                 for (int i = 0; i < 20; ++i, ++p) {
-                    CHECK(decode(ctx, { { text[p%text.size()], p, 0 } }) == 0);
+                    CHECK(decode(ctx, { { text[p % text.size()], p, 0 } }) == 0);
                 }
                 for (const float x : get_logits(ctx)) {
                     CHECK(std::isfinite(x));
@@ -336,9 +337,11 @@ static void test_warning() {
 
     static int n_warnings;
 
-    llama_log_set([](ggml_log_level level, const char * text, void *) {
-        n_warnings += level == GGML_LOG_LEVEL_WARN && strstr(text, "does not fit once it is full");
-    }, nullptr);
+    llama_log_set(
+            [](ggml_log_level level, const char * text, void *) {
+                n_warnings += level == GGML_LOG_LEVEL_WARN && strstr(text, "does not fit once it is full");
+            },
+            nullptr);
 
     options o = make_options(LIL_SPARSE_NONE, 0);
     o.n_ctx   = 1 << 14;
@@ -350,8 +353,8 @@ static void test_warning() {
     CHECK(n_warnings == 0);
 
     if (info.available > 0) {
-        o.n_seq_max = std::min<uint64_t>(64, info.available/6/info.kv_bytes + 1);
-        o.n_ctx    *= o.n_seq_max;
+        o.n_seq_max = std::min<uint64_t>(64, info.available / 6 / info.kv_bytes + 1);
+        o.n_ctx *= o.n_seq_max;
 
         while (n_warnings == 0 && ctxs.size() < 16) {
             ctxs.push_back(new_context(o));

@@ -15,7 +15,7 @@ struct attn_node {
     test_case t;
 
     lil_select_layer layer = {};
-    ggml_tensor    * node;
+    ggml_tensor *    node;
 
     explicit attn_node(ggml_type type = GGML_TYPE_F16, int n_embd = 64, int n_embd_v = 64) {
         layer.n_head_kv = 2;
@@ -30,8 +30,8 @@ struct attn_node {
         memset(steps->data, 0, ggml_nbytes(steps));
 
         set_op(node, metal->attn,
-                { t.tensor(GGML_TYPE_F32, n_embd, 4, 1), t.tensor(type, 2*n_embd, 16),
-                        t.tensor(type, 2*n_embd_v, 16), list, steps },
+                { t.tensor(GGML_TYPE_F32, n_embd, 4, 1), t.tensor(type, 2 * n_embd, 16),
+                        t.tensor(type, 2 * n_embd_v, 16), list, steps },
                 &layer);
     }
 
@@ -87,7 +87,7 @@ static void test_compile() {
 static void test_identity() {
     test_name = "identity";
 
-    attn_node a;
+    attn_node        a;
     lil_metal_launch l;
 
     CHECK(a.is_supported());
@@ -127,16 +127,16 @@ static void test_refusals() {
         int       n_embd;
         bool      ok;
     } cases[] = {
-        { GGML_TYPE_F16,  64,   true  },
-        { GGML_TYPE_Q4_0, 64,   true  },
-        { GGML_TYPE_Q5_1, 64,   false },
-        { GGML_TYPE_F16,  66,   false },
-        { GGML_TYPE_F16,  512,  true  },
-        { GGML_TYPE_F16,  1024, false },
+        { GGML_TYPE_F16, 64, true },
+        { GGML_TYPE_Q4_0, 64, true },
+        { GGML_TYPE_Q5_1, 64, false },
+        { GGML_TYPE_F16, 66, false },
+        { GGML_TYPE_F16, 512, true },
+        { GGML_TYPE_F16, 1024, false },
     };
 
     for (const auto & c : cases) {
-        attn_node a(c.type, c.n_embd, c.n_embd);
+        attn_node        a(c.type, c.n_embd, c.n_embd);
         lil_metal_launch l;
 
         CHECK((lil_metal_plan(a.node, l) == nullptr) == c.ok);
@@ -154,7 +154,7 @@ static void test_refusals() {
 
     // queries that do not fit
     for (const int n_head : { 64, 65 }) {
-        const lil_ops_shape group = { GGML_TYPE_F16, GGML_TYPE_F16, 128, 128, n_head,    1 };
+        const lil_ops_shape group = { GGML_TYPE_F16, GGML_TYPE_F16, 128, 128, n_head, 1 };
         const lil_ops_shape heads = { GGML_TYPE_F16, GGML_TYPE_F16, 128, 128, n_head, n_head };
         CHECK((metal->check(&group) == nullptr) == (n_head == 64));
         CHECK((metal->check(&heads) == nullptr) == (n_head == 64));
@@ -165,7 +165,7 @@ static void test_refusals() {
         test_case t;
 
         lil_evict_layer layer = {};
-        layer.n_head_kv = 1;
+        layer.n_head_kv       = 1;
 
         ggml_tensor * score = t.tensor(GGML_TYPE_F32, n_slots);
 
@@ -206,11 +206,11 @@ static void test_early() {
 
     const lil_evict_layer unset = {};
 
-    ggml_tensor * k     = t.tensor(GGML_TYPE_F16, 2*64, 32, 1);
-    ggml_tensor * v     = t.tensor(GGML_TYPE_F16, 2*64, 32, 1);
+    ggml_tensor * k     = t.tensor(GGML_TYPE_F16, 2 * 64, 32, 1);
+    ggml_tensor * v     = t.tensor(GGML_TYPE_F16, 2 * 64, 32, 1);
     ggml_tensor * score = t.tensor(GGML_TYPE_F32, 32, 2, 1);
     ggml_tensor * pos   = t.tensor(GGML_TYPE_F32, 32, 2, 1);
-    ggml_tensor * ring  = t.tensor(GGML_TYPE_F32, 4*64, 8, 1);
+    ggml_tensor * ring  = t.tensor(GGML_TYPE_F32, 4 * 64, 8, 1);
     ggml_tensor * steps = t.tensor(GGML_TYPE_I32, LIL_STEP_COUNT, 1);
 
     const auto is_supported = [&](ggml_custom_op_t op, ggml_tensor * of, const std::vector<ggml_tensor *> & src) {
@@ -219,10 +219,10 @@ static void test_early() {
         return lil_metal_supports(emu_metal_device(), node);
     };
 
-    CHECK(is_supported(metal->evict_slots,        pos,   { pos, k, v, score, steps }));
+    CHECK(is_supported(metal->evict_slots, pos, { pos, k, v, score, steps }));
     CHECK(is_supported(metal->score_window, score, { score, ring, k, pos, steps }));
-    CHECK(is_supported(metal->rkv_score,        score, { score, ring, k, pos, steps }));
-    CHECK(is_supported(metal->new_slots,        score, { score, pos, steps }));
+    CHECK(is_supported(metal->rkv_score, score, { score, ring, k, pos, steps }));
+    CHECK(is_supported(metal->new_slots, score, { score, pos, steps }));
 }
 
 // a grid of nothing, which Metal takes for an error, is left out
@@ -232,7 +232,7 @@ static void test_empty() {
     test_case t;
 
     lil_select_layer layer = {};
-    layer.n_head_kv = 1;
+    layer.n_head_kv        = 1;
 
     ggml_tensor * bounds = t.tensor(GGML_TYPE_F32, 128, 1, 4, 1);
     ggml_tensor * dirty  = t.tensor(GGML_TYPE_I32, LIL_DIRTY_HEAD + 16, 0);
@@ -265,8 +265,8 @@ static std::string run_on_cpu(ggml_custom_op_t fun, ggml_tensor * node) {
     close(fds[1]);
 
     std::string res;
-    char buf[512];
-    for (ssize_t n; (n = read(fds[0], buf, sizeof(buf))) > 0; ) {
+    char        buf[512];
+    for (ssize_t n; (n = read(fds[0], buf, sizeof(buf))) > 0;) {
         res.append(buf, (size_t) n);
     }
     close(fds[0]);

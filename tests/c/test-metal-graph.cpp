@@ -35,8 +35,7 @@ ggml_metal_encoder_t ggml_metal_encoder_init(ggml_metal_cmd_buf_t, bool) {
 }
 
 void ggml_metal_encoder_end_encoding(ggml_metal_encoder_t) {}
-void ggml_metal_encoder_free        (ggml_metal_encoder_t) {}
-
+void ggml_metal_encoder_free(ggml_metal_encoder_t) {}
 }
 
 // a step of H2O and one of Quest, in two layers each
@@ -50,33 +49,33 @@ struct step_graph {
 
     ggml_context_ptr        ctx;
     ggml_backend_buffer_ptr buffer;
-    ggml_cgraph           * gf;
+    ggml_cgraph *           gf;
 
-    lil_evict_layer    h2o   = {};
+    lil_evict_layer  h2o   = {};
     lil_select_layer quest = {};
 
     std::vector<ggml_tensor *> leafs;
     std::vector<ggml_tensor *> nodes;
 
-    explicit step_graph(const lil_ops & ops)
-        : ctx(ggml_init({ 128*ggml_tensor_overhead() + ggml_graph_overhead(), nullptr, true })) {
+    explicit step_graph(const lil_ops & ops) :
+        ctx(ggml_init({ 128 * ggml_tensor_overhead() + ggml_graph_overhead(), nullptr, true })) {
         h2o.n_head_kv = quest.n_head_kv = n_head_kv;
-        h2o.scale     = quest.scale     = 0.125f;
-        h2o.n_score_part    = 1;
-        quest.n_pages = 5;
+        h2o.scale = quest.scale = 0.125f;
+        h2o.n_score_part        = 1;
+        quest.n_pages           = 5;
 
         gf = ggml_new_graph(ctx.get());
 
         for (int il = 0; il < n_layer; ++il) {
-            ggml_tensor * k     = leaf(GGML_TYPE_F16, n_embd*n_head_kv, n_cells, 1);
-            ggml_tensor * v     = leaf(GGML_TYPE_F16, n_embd*n_head_kv, n_cells, 1);
+            ggml_tensor * k     = leaf(GGML_TYPE_F16, n_embd * n_head_kv, n_cells, 1);
+            ggml_tensor * v     = leaf(GGML_TYPE_F16, n_embd * n_head_kv, n_cells, 1);
             ggml_tensor * score = leaf(GGML_TYPE_F32, n_cells, n_head_kv, 1);
             ggml_tensor * pos   = leaf(GGML_TYPE_F32, n_cells, n_head_kv, 1);
             ggml_tensor * q     = leaf(GGML_TYPE_F32, n_embd, n_head, 1);
             ggml_tensor * steps = leaf(GGML_TYPE_I32, LIL_STEP_COUNT, 1);
 
-            inplace(pos,   { k, v, score, steps }, ops.evict_slots, &h2o);
-            inplace(score, { q, k, pos, steps },   ops.score_step, &h2o);
+            inplace(pos, { k, v, score, steps }, ops.evict_slots, &h2o);
+            inplace(score, { q, k, pos, steps }, ops.score_step, &h2o);
         }
 
         ggml_tensor * steps = leaf(GGML_TYPE_I32, LIL_SEL_COUNT, 1);
@@ -85,18 +84,18 @@ struct step_graph {
         ggml_tensor * dirty = leaf(GGML_TYPE_I32, LIL_DIRTY_HEAD + 16, n_pages);
 
         // op by op, so that the two layers' nodes, which need nothing of each other, stand side by side
-        ggml_tensor * q     [n_layer];
-        ggml_tensor * k     [n_layer];
-        ggml_tensor * v     [n_layer];
+        ggml_tensor * q[n_layer];
+        ggml_tensor * k[n_layer];
+        ggml_tensor * v[n_layer];
         ggml_tensor * bounds[n_layer];
-        ggml_tensor * last  [n_layer];
-        ggml_tensor * list  [n_layer];
+        ggml_tensor * last[n_layer];
+        ggml_tensor * list[n_layer];
 
         for (int il = 0; il < n_layer; ++il) {
-            q[il]      = leaf(GGML_TYPE_F32,  n_embd, n_head, 1);
-            k[il]      = leaf(GGML_TYPE_Q8_0, n_embd*n_head_kv, n_cells, 1);
-            v[il]      = leaf(GGML_TYPE_F16,  n_embd*n_head_kv, n_cells, 1);
-            bounds[il] = leaf(GGML_TYPE_F32,  2*n_embd, n_head_kv, n_pages, 1);
+            q[il]      = leaf(GGML_TYPE_F32, n_embd, n_head, 1);
+            k[il]      = leaf(GGML_TYPE_Q8_0, n_embd * n_head_kv, n_cells, 1);
+            v[il]      = leaf(GGML_TYPE_F16, n_embd * n_head_kv, n_cells, 1);
+            bounds[il] = leaf(GGML_TYPE_F32, 2 * n_embd, n_head_kv, n_pages, 1);
         }
         for (int il = 0; il < n_layer; ++il) {
             inplace(bounds[il], { k[il], dirty }, ops.page_bounds, &quest);
@@ -152,7 +151,7 @@ struct step_graph {
         for (ggml_tensor * t : leafs) {
             std::vector<float> x(ggml_nelements(t));
             for (float & f : x) {
-                f = (float) r()/(float) r.max()*4.0f - 2.0f;
+                f = (float) r() / (float) r.max() * 4.0f - 2.0f;
             }
             if (t->type == GGML_TYPE_F32) {
                 memcpy(t->data, x.data(), ggml_nbytes(t));
@@ -164,13 +163,13 @@ struct step_graph {
 
     void fill_inputs(ggml_tensor * steps, ggml_tensor * cells, ggml_tensor * pages, ggml_tensor * dirty) {
         for (int il = 0; il < n_layer; ++il) {
-            float   * pos  = (float   *) leafs[6*il + 3]->data;
-            int32_t * step = (int32_t *) leafs[6*il + 5]->data;
+            float *   pos  = (float *) leafs[6 * il + 3]->data;
+            int32_t * step = (int32_t *) leafs[6 * il + 5]->data;
 
-            for (int i = 0; i < n_cells*n_head_kv; ++i) {
-                pos[i] = (float) (i%n_cells);
+            for (int i = 0; i < n_cells * n_head_kv; ++i) {
+                pos[i] = (float) (i % n_cells);
             }
-            memset(step, 0, LIL_STEP_COUNT*sizeof(int32_t));
+            memset(step, 0, LIL_STEP_COUNT * sizeof(int32_t));
             step[LIL_STEP_BEFORE]  = n_cells - 10;
             step[LIL_STEP_EVICT]   = 3 + il;
             step[LIL_STEP_PROTECT] = n_cells - 20;
@@ -179,7 +178,7 @@ struct step_graph {
         }
 
         int32_t * step = (int32_t *) steps->data;
-        memset(step, 0, LIL_SEL_COUNT*sizeof(int32_t));
+        memset(step, 0, LIL_SEL_COUNT * sizeof(int32_t));
         step[LIL_SEL_SPARSE] = 1;
         step[LIL_SEL_N]      = n_cells;
         step[LIL_SEL_NEW]    = 1;
@@ -190,15 +189,15 @@ struct step_graph {
             ((int32_t *) cells->data)[1 + i] = i;
         }
         for (int p = 0; p < n_pages; ++p) {
-            ((int32_t *) pages->data)[p] = 16*p;
+            ((int32_t *) pages->data)[p] = 16 * p;
 
-            int32_t * entry = row_i32(dirty, p);
+            int32_t * entry         = row_i32(dirty, p);
             entry[LIL_DIRTY_STREAM] = 0;
             entry[LIL_DIRTY_TABLE]  = 0;
             entry[LIL_DIRTY_PAGE]   = p;
-            entry[LIL_DIRTY_N]      = std::min(16, n_cells - 16*p);
+            entry[LIL_DIRTY_N]      = std::min(16, n_cells - 16 * p);
             for (int i = 0; i < 16; ++i) {
-                entry[LIL_DIRTY_HEAD + i] = 16*p + i;
+                entry[LIL_DIRTY_HEAD + i] = 16 * p + i;
             }
         }
         ((int32_t *) pages->data)[n_pages] = n_cells;
@@ -229,7 +228,7 @@ static void test_graph(bool reorder) {
     ggml_metal_op_t op = ggml_metal_op_init(
             emu_metal_device(), nullptr, gpu.gf, fusion, 0, ggml_graph_n_nodes(gpu.gf), true, false, 0);
     CHECK(ggml_metal_op_n_nodes(op) == (int) gpu.nodes.size());
-    for (int i = 0; i < ggml_metal_op_n_nodes(op); ) {
+    for (int i = 0; i < ggml_metal_op_n_nodes(op);) {
         i += ggml_metal_op_encode(op, i);
     }
     ggml_metal_op_free(op);
@@ -268,10 +267,10 @@ static void test_graph(bool reorder) {
         for (const size_t i : { find("kernel_lil_evict_slots", il), find("kernel_lil_score_step_2", il) }) {
             CHECK(log[i - 1] == "barrier" && log[i + 1] == "barrier");
         }
-        CHECK(has_barrier(find("kernel_lil_page_bounds",   il), find("kernel_lil_page_scores_2", il)));
-        CHECK(has_barrier(find("kernel_lil_page_scores_2", il), find("kernel_lil_page_select",   il)));
-        CHECK(has_barrier(find("kernel_lil_page_select",   il), find("kernel_lil_attn_2",        il)));
-        CHECK(has_barrier(find("kernel_lil_attn_2",        il), find("kernel_lil_attn_join",     il)));
+        CHECK(has_barrier(find("kernel_lil_page_bounds", il), find("kernel_lil_page_scores_2", il)));
+        CHECK(has_barrier(find("kernel_lil_page_scores_2", il), find("kernel_lil_page_select", il)));
+        CHECK(has_barrier(find("kernel_lil_page_select", il), find("kernel_lil_attn_2", il)));
+        CHECK(has_barrier(find("kernel_lil_attn_2", il), find("kernel_lil_attn_join", il)));
     }
 
     // what needs nothing of each other runs side by side

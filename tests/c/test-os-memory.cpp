@@ -25,7 +25,7 @@ static void test_pages() {
     const size_t page = lil_os_pad(1);
 
     char * p = (char *) lil_os_map(N + 1);
-    assert(p && (uintptr_t) p%page == 0);
+    assert(p && (uintptr_t) p % page == 0);
 
     assert(lil_os_resident(p, N) == 0);
     assert(all_are(p, N, 0)); // reading takes none
@@ -34,16 +34,16 @@ static void test_pages() {
     assert(lil_os_resident(p, N) == 0);
 #endif
 
-    memset(p, 7, N/2);
-    assert(lil_os_resident(p, N) >= N/2 && lil_os_resident(p, N) <= N/2 + N/16);
+    memset(p, 7, N / 2);
+    assert(lil_os_resident(p, N) >= N / 2 && lil_os_resident(p, N) <= N / 2 + N / 16);
 
     // only whole pages go, and they come back as zeros; their neighbours stay
-    assert(lil_os_discard(p + 1, 3*page));
-    assert(all_are(p, page, 7) && all_are(p + page, 2*page, 0) && all_are(p + 3*page, N/2 - 3*page, 7));
+    assert(lil_os_discard(p + 1, 3 * page));
+    assert(all_are(p, page, 7) && all_are(p + page, 2 * page, 0) && all_are(p + 3 * page, N / 2 - 3 * page, 7));
 
-    assert(lil_os_discard(p + 5*page + 1, page - 2)); // less than a page: nothing
-    assert(lil_os_discard(p + 5*page, 0));
-    assert(all_are(p + 3*page, N/2 - 3*page, 7));
+    assert(lil_os_discard(p + 5 * page + 1, page - 2)); // less than a page: nothing
+    assert(lil_os_discard(p + 5 * page, 0));
+    assert(all_are(p + 3 * page, N / 2 - 3 * page, 7));
 
     assert(lil_os_discard(p, lil_os_pad(N + 1)));
     assert(lil_os_resident(p, N) == 0 && all_are(p, N + 1, 0));
@@ -74,47 +74,48 @@ static void test_available() {
     assert(available() == UINT64_MAX); // nothing is known
 
     // the files of this process are in use
-    write(root/"proc/meminfo", "MemTotal:       16384000 kB\nMemFree:         1000 kB\nMemAvailable:    1024000 kB\n");
-    assert(available() == 1000*MB);
-    write(root/"proc/self/status", "Name:\tx\nVmRSS:\t  900000 kB\nRssAnon:\t  1 kB\nRssFile:\t  102400 kB\n");
-    assert(available() == 900*MB);
+    write(root / "proc/meminfo",
+            "MemTotal:       16384000 kB\nMemFree:         1000 kB\nMemAvailable:    1024000 kB\n");
+    assert(available() == 1000 * MB);
+    write(root / "proc/self/status", "Name:\tx\nVmRSS:\t  900000 kB\nRssAnon:\t  1 kB\nRssFile:\t  102400 kB\n");
+    assert(available() == 900 * MB);
 
     // version 2: the tightest level counts; files that nobody here uses can be dropped
-    write(root/"proc/self/cgroup", "0::/user/job\n");
-    assert(available() == 900*MB);
-    write(root/"sys/fs/cgroup/user/job/memory.max",     "max\n");
-    write(root/"sys/fs/cgroup/user/job/memory.current", std::to_string(400*MB) + "\n");
-    assert(available() == 900*MB);
-    write(root/"sys/fs/cgroup/user/job/memory.max",  std::to_string(1000*MB) + "\n");
-    assert(available() == 600*MB);
-    write(root/"sys/fs/cgroup/user/job/memory.stat",
-            "anon 1\nfile 99999999999\ninactive_file " + std::to_string(100*MB) + "\nactive_file " +
-                    std::to_string(200*MB) + "\n");
-    assert(available() == 800*MB); // 300 MB of files, 100 of them ours
-    write(root/"sys/fs/cgroup/user/job/memory.high", std::to_string(900*MB) + "\n");
-    assert(available() == 700*MB);
-    write(root/"sys/fs/cgroup/user/memory.max",     std::to_string(500*MB) + "\n");
-    write(root/"sys/fs/cgroup/user/memory.current", std::to_string(450*MB) + "\n");
-    assert(available() == 50*MB);
-    write(root/"sys/fs/cgroup/user/memory.current", std::to_string(600*MB) + "\n");
+    write(root / "proc/self/cgroup", "0::/user/job\n");
+    assert(available() == 900 * MB);
+    write(root / "sys/fs/cgroup/user/job/memory.max", "max\n");
+    write(root / "sys/fs/cgroup/user/job/memory.current", std::to_string(400 * MB) + "\n");
+    assert(available() == 900 * MB);
+    write(root / "sys/fs/cgroup/user/job/memory.max", std::to_string(1000 * MB) + "\n");
+    assert(available() == 600 * MB);
+    write(root / "sys/fs/cgroup/user/job/memory.stat",
+            "anon 1\nfile 99999999999\ninactive_file " + std::to_string(100 * MB) + "\nactive_file " +
+                    std::to_string(200 * MB) + "\n");
+    assert(available() == 800 * MB); // 300 MB of files, 100 of them ours
+    write(root / "sys/fs/cgroup/user/job/memory.high", std::to_string(900 * MB) + "\n");
+    assert(available() == 700 * MB);
+    write(root / "sys/fs/cgroup/user/memory.max", std::to_string(500 * MB) + "\n");
+    write(root / "sys/fs/cgroup/user/memory.current", std::to_string(450 * MB) + "\n");
+    assert(available() == 50 * MB);
+    write(root / "sys/fs/cgroup/user/memory.current", std::to_string(600 * MB) + "\n");
     assert(available() == 0);
-    fs::remove_all(root/"sys/fs/cgroup");
+    fs::remove_all(root / "sys/fs/cgroup");
 
     // in a container the path is the host's, the limit at the root
-    write(root/"sys/fs/cgroup/memory.max",     std::to_string(300*MB) + "\n");
-    write(root/"sys/fs/cgroup/memory.current", std::to_string(100*MB) + "\n");
-    assert(available() == 200*MB);
-    fs::remove_all(root/"sys/fs/cgroup");
+    write(root / "sys/fs/cgroup/memory.max", std::to_string(300 * MB) + "\n");
+    write(root / "sys/fs/cgroup/memory.current", std::to_string(100 * MB) + "\n");
+    assert(available() == 200 * MB);
+    fs::remove_all(root / "sys/fs/cgroup");
 
     // version 1
-    write(root/"proc/self/cgroup", "12:cpu,cpuacct:/a\n7:memory:/docker/b\n0::/\n");
-    write(root/"sys/fs/cgroup/memory/docker/b/memory.limit_in_bytes", "9223372036854771712\n");
-    write(root/"sys/fs/cgroup/memory/docker/b/memory.usage_in_bytes", std::to_string(100*MB) + "\n");
-    assert(available() == 900*MB);
-    write(root/"sys/fs/cgroup/memory/docker/b/memory.limit_in_bytes", std::to_string(600*MB) + "\n");
-    write(root/"sys/fs/cgroup/memory/docker/b/memory.stat",
-            "cache 5\ntotal_inactive_file " + std::to_string(150*MB) + "\ntotal_active_file 0\n");
-    assert(available() == 550*MB);
+    write(root / "proc/self/cgroup", "12:cpu,cpuacct:/a\n7:memory:/docker/b\n0::/\n");
+    write(root / "sys/fs/cgroup/memory/docker/b/memory.limit_in_bytes", "9223372036854771712\n");
+    write(root / "sys/fs/cgroup/memory/docker/b/memory.usage_in_bytes", std::to_string(100 * MB) + "\n");
+    assert(available() == 900 * MB);
+    write(root / "sys/fs/cgroup/memory/docker/b/memory.limit_in_bytes", std::to_string(600 * MB) + "\n");
+    write(root / "sys/fs/cgroup/memory/docker/b/memory.stat",
+            "cache 5\ntotal_inactive_file " + std::to_string(150 * MB) + "\ntotal_active_file 0\n");
+    assert(available() == 550 * MB);
 
     fs::remove_all(root);
 #endif

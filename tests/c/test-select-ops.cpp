@@ -25,34 +25,26 @@ struct test_case {
     std::list<std::vector<int32_t>> data; // of the tensors, each by itself for sanitizers to see its ends
 
     explicit test_case(uint32_t seed) : rng(seed) {
-        ctx = ggml_init({ 64*ggml_tensor_overhead(), nullptr, true });
+        ctx = ggml_init({ 64 * ggml_tensor_overhead(), nullptr, true });
         CHECK(ctx);
     }
 
-    ~test_case() {
-        ggml_free(ctx);
-    }
+    ~test_case() { ggml_free(ctx); }
 
-    test_case(const test_case &) = delete;
+    test_case(const test_case &)             = delete;
     test_case & operator=(const test_case &) = delete;
 
     // both ends included
-    int32_t rand_int(int32_t lo, int32_t hi) {
-        return lo + (int32_t) (rng()%(uint32_t) (hi - lo + 1));
-    }
+    int32_t rand_int(int32_t lo, int32_t hi) { return lo + (int32_t) (rng() % (uint32_t) (hi - lo + 1)); }
 
-    float rand_float() {
-        return (float) (rng()%(1u << 24))/(float) (1u << 23) - 1.0f;
-    }
+    float rand_float() { return (float) (rng() % (1u << 24)) / (float) (1u << 23) - 1.0f; }
 
-    int32_t pick(const std::vector<int32_t> & of) {
-        return of[rng()%of.size()];
-    }
+    int32_t pick(const std::vector<int32_t> & of) { return of[rng() % of.size()]; }
 
     // levels 0: no ties to speak of
     void fill(float * x, int64_t n, int32_t levels, float scale = 1.0f) {
         for (int64_t i = 0; i < n; ++i) {
-            x[i] = levels ? scale*(float) (rand_int(0, levels - 1) - levels/2) : scale*rand_float();
+            x[i] = levels ? scale * (float) (rand_int(0, levels - 1) - levels / 2) : scale * rand_float();
             if (x[i] == 0.0f && rand_int(0, 1)) {
                 x[i] = -0.0f;
             }
@@ -62,7 +54,7 @@ struct test_case {
     ggml_tensor * tensor(ggml_type type, int64_t ne0, int64_t ne1 = 1, int64_t ne2 = 1, int64_t ne3 = 1) {
         ggml_tensor * t = ggml_new_tensor_4d(ctx, type, ne0, ne1, ne2, ne3);
         CHECK(t);
-        data.emplace_back((ggml_nbytes(t) + sizeof(int32_t) - 1)/sizeof(int32_t), POISON);
+        data.emplace_back((ggml_nbytes(t) + sizeof(int32_t) - 1) / sizeof(int32_t), POISON);
         t->data = data.back().data();
         return t;
     }
@@ -105,11 +97,11 @@ static void run(ggml_custom_op_t op, ggml_tensor * dst, const std::vector<ggml_t
 }
 
 static int32_t * row_i32(const ggml_tensor * t, int64_t i1, int64_t i2 = 0) {
-    return (int32_t *) ((char *) t->data + i2*t->nb[2] + i1*t->nb[1]);
+    return (int32_t *) ((char *) t->data + i2 * t->nb[2] + i1 * t->nb[1]);
 }
 
 static float * row_f32(const ggml_tensor * t, int64_t i1, int64_t i2 = 0, int64_t i3 = 0) {
-    return (float *) ((char *) t->data + i3*t->nb[3] + i2*t->nb[2] + i1*t->nb[1]);
+    return (float *) ((char *) t->data + i3 * t->nb[3] + i2 * t->nb[2] + i1 * t->nb[1]);
 }
 
 static std::vector<float> data_f32(const ggml_tensor * t) {
@@ -119,9 +111,9 @@ static std::vector<float> data_f32(const ggml_tensor * t) {
 // a head of a row of keys, as attention reads it
 static std::vector<float> get_key(
         const ggml_tensor * k, int64_t n_head_kv, int64_t i_head, int64_t cell, int64_t strm) {
-    const int64_t n_embd = k->ne[0]/n_head_kv;
-    const char *  src    =
-            (const char *) k->data + strm*k->nb[2] + cell*k->nb[1] + i_head*ggml_row_size(k->type, n_embd);
+    const int64_t n_embd = k->ne[0] / n_head_kv;
+    const char *  src =
+            (const char *) k->data + strm * k->nb[2] + cell * k->nb[1] + i_head * ggml_row_size(k->type, n_embd);
 
     std::vector<float> res(n_embd);
     if (k->type == GGML_TYPE_F32) {
@@ -166,8 +158,9 @@ struct sequences {
     ggml_tensor * steps;
     ggml_tensor * cells;
 
-    sequences(test_case & t, int32_t n_max) : n_steps(t.rand_int(1, 3)), n_stream(t.rand_int(0, 1) ? 1 : n_steps + 1),
-            n_cells(n_max + t.rand_int(0, 5)), n_max(n_max) {
+    sequences(test_case & t, int32_t n_max) :
+        n_steps(t.rand_int(1, 3)), n_stream(t.rand_int(0, 1) ? 1 : n_steps + 1), n_cells(n_max + t.rand_int(0, 5)),
+        n_max(n_max) {
         steps = t.tensor(GGML_TYPE_I32, LIL_SEL_COUNT, n_steps);
         cells = t.tensor(GGML_TYPE_I32, 1 + n_max, 1, n_steps);
 
@@ -176,7 +169,7 @@ struct sequences {
             std::shuffle(perm.begin(), perm.end(), t.rng);
 
             row_i32(cells, 0, s)[0] = 0;
-            memcpy(row_i32(cells, 0, s) + 1, perm.data(), n_max*sizeof(int32_t));
+            memcpy(row_i32(cells, 0, s) + 1, perm.data(), n_max * sizeof(int32_t));
 
             step(s)[LIL_SEL_STREAM] = n_stream == 1 ? 0 : n_stream - 1 - s;
             step(s)[LIL_SEL_TABLE]  = s;
@@ -188,13 +181,13 @@ struct sequences {
         }
     }
 
-    int32_t       * step(int32_t s)       { return row_i32(steps, s); }
-    int32_t       * all (int32_t s)       { return row_i32(cells, 0, s); }
-    int32_t         n   (int32_t s) const { return row_i32(cells, 0, s)[0]; }
+    int32_t * step(int32_t s) { return row_i32(steps, s); }
+    int32_t * all(int32_t s) { return row_i32(cells, 0, s); }
+    int32_t   n(int32_t s) const { return row_i32(cells, 0, s)[0]; }
 
     void set_n(int32_t s, int32_t n) {
         step(s)[LIL_SEL_N] = n;
-        all (s)[0]         = n;
+        all(s)[0]          = n;
     }
 };
 
@@ -206,7 +199,7 @@ static ggml_tensor * make_pages(test_case & t, sequences & seq) {
         const int32_t n_page = t.pick({ 0, 1, 16 });
 
         int32_t n = 0;
-        for (int32_t r = 0; r < seq.n(s); ) {
+        for (int32_t r = 0; r < seq.n(s);) {
             row_i32(pages, s)[n++] = r;
             r += n_page ? n_page : t.rand_int(1, 20);
         }
@@ -224,7 +217,7 @@ struct heads {
 
     heads(test_case & t) : n_head_kv(t.rand_int(1, 3)), n_group(t.pick({ 1, 3, 7 })) {}
 
-    int32_t n_head() const { return n_head_kv*n_group; }
+    int32_t n_head() const { return n_head_kv * n_group; }
 };
 
 // the work of attn over a list, of which only the logits are there
@@ -237,11 +230,11 @@ static ggml_tensor * make_work(
     ggml_tensor * work = t.tensor(GGML_TYPE_F32, lil_attn_n_work(n_embd_v, h.n_head(), n_max, n_steps, true));
 
     t.fill((float *) work->data + lil_attn_kq_offset(n_embd_v, h.n_head(), n_max, n_steps),
-            n_max*h.n_head()*n_steps, levels, scale);
+            n_max * h.n_head() * n_steps, levels, scale);
 
     work->src[0] = t.tensor(GGML_TYPE_F32, 16, h.n_head(), n_steps);
-    work->src[1] = t.tensor(GGML_TYPE_F16, 16*h.n_head_kv, 4);
-    work->src[2] = t.tensor(GGML_TYPE_F16, n_embd_v*h.n_head_kv, 4);
+    work->src[1] = t.tensor(GGML_TYPE_F16, 16 * h.n_head_kv, 4);
+    work->src[2] = t.tensor(GGML_TYPE_F16, n_embd_v * h.n_head_kv, 4);
     work->src[3] = list;
     work->src[4] = steps;
 
@@ -253,8 +246,8 @@ static const float * get_logits(const ggml_tensor * work, const heads & h, int64
 
     const int64_t n_max = node->src[3]->ne[0] - 1;
 
-    return (const float *) node->data + ggml_nelements(node) - n_max*h.n_head()*node->src[4]->ne[1] +
-            (i_step*h.n_head() + i_head)*n_max;
+    return (const float *) node->data + ggml_nelements(node) - n_max * h.n_head() * node->src[4]->ne[1] +
+            (i_step * h.n_head() + i_head) * n_max;
 }
 
 //
@@ -271,9 +264,9 @@ static void test_page_select(uint32_t seed) {
     ggml_tensor * list   = t.tensor(GGML_TYPE_I32, 1 + seq.n_max, h.n_head_kv, seq.n_steps);
 
     lil_select_layer layer = {};
-    layer.n_head_kv  = h.n_head_kv;
-    layer.first_page = t.rand_int(0, 1);
-    layer.n_pages    = t.rand_int(1 + layer.first_page, t.pick({ 2, 10, 100 }));
+    layer.n_head_kv        = h.n_head_kv;
+    layer.first_page       = t.rand_int(0, 1);
+    layer.n_pages          = t.rand_int(1 + layer.first_page, t.pick({ 2, 10, 100 }));
 
     // a page more, as many, one fewer
     if (t.rand_int(0, 1)) {
@@ -316,8 +309,8 @@ static void test_tidal_select(uint32_t seed) {
     ggml_tensor * list = t.tensor(GGML_TYPE_I32, 1 + seq.n_max, h.n_head_kv, seq.n_steps);
 
     lil_select_layer layer = {};
-    layer.n_head_kv = h.n_head_kv;
-    layer.budget    =
+    layer.n_head_kv        = h.n_head_kv;
+    layer.budget =
             t.rand_int(0, 1) ? std::max(1, seq.n(0) + t.rand_int(-1, 1)) : t.rand_int(2, t.pick({ 10, 100, 1500 }));
 
     run(ops->tidal_select, list, { work, seq.steps, seq.cells }, layer, t.rand_int(1, 5));
@@ -334,7 +327,7 @@ static void test_tidal_select(uint32_t seed) {
                 std::vector<float> x(n - 1, -INFINITY);
                 for (int32_t r = 0; r < n - 1; ++r) {
                     for (int32_t g = 0; g < h.n_group; ++g) {
-                        x[r] = std::max(x[r], get_logits(work, h, i*h.n_group + g, s)[r]);
+                        x[r] = std::max(x[r], get_logits(work, h, i * h.n_group + g, s)[r]);
                     }
                 }
                 ranks = get_best(x, layer.budget - 1);
@@ -362,10 +355,10 @@ static void test_lessismore_select(uint32_t seed) {
     ggml_tensor * list = t.tensor(GGML_TYPE_I32, 1 + seq.n_max, 1, seq.n_steps);
 
     lil_select_layer layer = {};
-    layer.n_head_kv = h.n_head_kv;
-    layer.n_sink    = t.rand_int(0, 4);
-    layer.n_recent  = t.rand_int(1, 30);
-    layer.budget    = layer.n_sink + layer.n_recent + t.rand_int(1, is_long ? 1500 : t.pick({ 1, 30, 300 }));
+    layer.n_head_kv        = h.n_head_kv;
+    layer.n_sink           = t.rand_int(0, 4);
+    layer.n_recent         = t.rand_int(1, 30);
+    layer.budget           = layer.n_sink + layer.n_recent + t.rand_int(1, is_long ? 1500 : t.pick({ 1, 30, 300 }));
 
     if (t.rand_int(0, 3) == 0) {
         layer.budget = std::max(layer.n_sink + layer.n_recent + 1, seq.n(0) + t.rand_int(-1, 1));
@@ -430,14 +423,14 @@ static void test_block_select(uint32_t seed) {
     sequences seq(t, t.pick({ 30, 100, 1000, 5000 }));
 
     lil_select_layer layer = {};
-    layer.n_head_kv = h.n_head_kv;
-    layer.n_sink    = t.rand_int(0, 4);
-    layer.block     = t.pick({ 1, 8, 16 });
-    layer.n_pages   = t.rand_int(1, t.pick({ 3, 50 }));
+    layer.n_head_kv        = h.n_head_kv;
+    layer.n_sink           = t.rand_int(0, 4);
+    layer.block            = t.pick({ 1, 8, 16 });
+    layer.n_pages          = t.rand_int(1, t.pick({ 3, 50 }));
 
     for (int32_t s = 0; s < seq.n_steps; ++s) {
         seq.set_n(s, std::max(layer.n_sink + 1, seq.n(s)));
-        const int32_t n_full = (seq.n(s) - layer.n_sink - 1)/layer.block;
+        const int32_t n_full = (seq.n(s) - layer.n_sink - 1) / layer.block;
         seq.step(s)[LIL_SEL_PAGES] =
                 t.rand_int(0, 1) ? n_full : std::min(n_full, std::max(0, layer.n_pages + t.rand_int(-1, 1)));
     }
@@ -459,9 +452,9 @@ static void test_block_select(uint32_t seed) {
             add_ranks(ranks, 0, layer.n_sink);
             for (const int32_t b :
                     get_best(std::vector<float>(row_f32(scores, s), row_f32(scores, s) + n_blocks), layer.n_pages)) {
-                add_ranks(ranks, layer.n_sink + b*layer.block, layer.n_sink + (b + 1)*layer.block);
+                add_ranks(ranks, layer.n_sink + b * layer.block, layer.n_sink + (b + 1) * layer.block);
             }
-            add_ranks(ranks, layer.n_sink + n_blocks*layer.block, n);
+            add_ranks(ranks, layer.n_sink + n_blocks * layer.block, n);
         }
         check_list(list, 0, s, seq.all(s), ranks);
     }
@@ -487,9 +480,9 @@ static void test_raas(uint32_t seed) {
     }
 
     lil_select_layer layer = {};
-    layer.n_head_kv = h.n_head_kv;
-    layer.n_pages   = t.rand_int(1, t.pick({ 2, 10, 100 }));
-    layer.ratio     = (float) t.rand_int(0, 10)/10.0f;
+    layer.n_head_kv        = h.n_head_kv;
+    layer.n_pages          = t.rand_int(1, t.pick({ 2, 10, 100 }));
+    layer.ratio            = (float) t.rand_int(0, 10) / 10.0f;
 
     if (t.rand_int(0, 1)) {
         layer.n_pages = std::max(1, seq.step(0)[LIL_SEL_PAGES] + t.rand_int(-1, 1));
@@ -498,7 +491,7 @@ static void test_raas(uint32_t seed) {
     const auto get_step = [&](int32_t s) {
         const int32_t n_pages = seq.step(s)[LIL_SEL_PAGES];
 
-        return raas_step { seq.all(s) + 1, row_i32(pages, s), n_pages,
+        return raas_step{ seq.all(s) + 1, row_i32(pages, s), n_pages,
             seq.step(s)[LIL_SEL_SPARSE] ? layer.n_pages : n_pages + 1 };
     };
 
@@ -506,7 +499,7 @@ static void test_raas(uint32_t seed) {
     std::vector<float> want = data_f32(stamp);
     for (int32_t s = 0; s < seq.n_steps; ++s) {
         for (int32_t i = 0; i < h.n_head_kv; ++i) {
-            float *     x  = want.data() + (seq.step(s)[LIL_SEL_STREAM]*h.n_head_kv + i)*seq.n_cells;
+            float *     x  = want.data() + (seq.step(s)[LIL_SEL_STREAM] * h.n_head_kv + i) * seq.n_cells;
             const float at = (float) seq.step(s)[LIL_SEL_NOW];
 
             x[seq.all(s)[seq.n(s)]] = at;
@@ -533,7 +526,7 @@ static void test_raas(uint32_t seed) {
 static void check_close(const std::vector<float> & got, const std::vector<float> & want) {
     CHECK(got.size() == want.size());
     for (size_t i = 0; i < got.size(); ++i) {
-        if (!(std::fabs(got[i] - want[i]) <= 2e-5f*std::max(1.0f, std::fabs(want[i])))) {
+        if (!(std::fabs(got[i] - want[i]) <= 2e-5f * std::max(1.0f, std::fabs(want[i])))) {
             fprintf(stderr, "[%zu]: %g instead of %g\n", i, (double) got[i], (double) want[i]);
             CHECK(false);
         }
@@ -566,18 +559,18 @@ static void test_infllm_score(uint32_t seed) {
     ggml_tensor * score = t.tensor_f32(0, 3.0f, seq.n_cells, h.n_head_kv, seq.n_stream);
 
     lil_select_layer layer = {};
-    layer.n_head_kv = h.n_head_kv;
-    layer.n_recent  = t.pick({ 1, 10, 64, 2000 });
+    layer.n_head_kv        = h.n_head_kv;
+    layer.n_recent         = t.pick({ 1, 10, 64, 2000 });
 
     std::vector<float> want = data_f32(score);
     for (int32_t s = 0; s < seq.n_steps; ++s) {
         for (int32_t i = 0; i < h.n_head_kv; ++i) {
-            float         * x = want.data() + (seq.step(s)[LIL_SEL_STREAM]*h.n_head_kv + i)*seq.n_cells;
+            float *         x = want.data() + (seq.step(s)[LIL_SEL_STREAM] * h.n_head_kv + i) * seq.n_cells;
             const int32_t * l = row_i32(list, n_lists == 1 ? 0 : i, s);
 
             x[l[l[0]]] = 0.0f;
             for (int32_t g = 0; g < h.n_group; ++g) {
-                const float * kq = get_logits(work, h, i*h.n_group + g, s);
+                const float * kq = get_logits(work, h, i * h.n_group + g, s);
                 const auto    p  = get_softmax(std::vector<double>(kq, kq + l[0]));
 
                 for (int32_t j = std::max(0, l[0] - layer.n_recent); j < l[0]; ++j) {
@@ -607,18 +600,18 @@ static void test_infllm_score_prompt(uint32_t seed) {
     const int32_t n_new = t.rand_int(1, n_min);
 
     lil_select_layer layer = {};
-    layer.n_head_kv = h.n_head_kv;
-    layer.scale     = t.pick({ 1, 3 })*0.2f;
-    layer.softcap   = t.rand_int(0, 1) ? 0.0f : 2.0f;
-    layer.n_recent  = t.pick({ 1, 10, 64, 200 });
-    layer.n_score_part    = t.rand_int(1, 5);
+    layer.n_head_kv        = h.n_head_kv;
+    layer.scale            = t.pick({ 1, 3 }) * 0.2f;
+    layer.softcap          = t.rand_int(0, 1) ? 0.0f : 2.0f;
+    layer.n_recent         = t.pick({ 1, 10, 64, 200 });
+    layer.n_score_part     = t.rand_int(1, 5);
 
     for (int32_t s = 0; s < seq.n_steps; ++s) {
         seq.step(s)[LIL_SEL_NEW] = n_new;
     }
 
-    ggml_tensor * q     = t.tensor_f32(0, 1.0f, n_embd, h.n_head(), n_new*seq.n_steps);
-    ggml_tensor * k     = t.tensor_kv(types[t.rng()%5], n_embd*h.n_head_kv, seq.n_cells, seq.n_stream);
+    ggml_tensor * q     = t.tensor_f32(0, 1.0f, n_embd, h.n_head(), n_new * seq.n_steps);
+    ggml_tensor * k     = t.tensor_kv(types[t.rng() % 5], n_embd * h.n_head_kv, seq.n_cells, seq.n_stream);
     ggml_tensor * part  = t.tensor(GGML_TYPE_F32, layer.n_recent + n_new, h.n_head_kv, layer.n_score_part, seq.n_steps);
     ggml_tensor * score = t.tensor_f32(0, 3.0f, seq.n_cells, h.n_head_kv, seq.n_stream);
 
@@ -628,7 +621,7 @@ static void test_infllm_score_prompt(uint32_t seed) {
         const int32_t strm = seq.step(s)[LIL_SEL_STREAM];
 
         for (int32_t i = 0; i < h.n_head_kv; ++i) {
-            float * x = want.data() + (strm*h.n_head_kv + i)*seq.n_cells;
+            float * x = want.data() + (strm * h.n_head_kv + i) * seq.n_cells;
 
             std::vector<std::vector<float>> keys;
             for (int32_t r = 0; r < seq.n(s); ++r) {
@@ -641,16 +634,16 @@ static void test_infllm_score_prompt(uint32_t seed) {
 
             for (int32_t r = base; r < seq.n(s); ++r) {
                 for (int32_t g = 0; g < h.n_group; ++g) {
-                    const float * qr = row_f32(q, i*h.n_group + g, s*n_new + r - base);
+                    const float * qr = row_f32(q, i * h.n_group + g, s * n_new + r - base);
 
                     std::vector<double> kq;
                     for (int32_t j = 0; j <= r; ++j) {
                         double v = 0.0;
                         for (int32_t d = 0; d < n_embd; ++d) {
-                            v += (double) qr[d]*keys[j][d];
+                            v += (double) qr[d] * keys[j][d];
                         }
                         v *= layer.scale;
-                        kq.push_back(layer.softcap == 0.0f ? v : layer.softcap*std::tanh(v/layer.softcap));
+                        kq.push_back(layer.softcap == 0.0f ? v : layer.softcap * std::tanh(v / layer.softcap));
                     }
 
                     const auto p = get_softmax(kq);
@@ -662,8 +655,8 @@ static void test_infllm_score_prompt(uint32_t seed) {
         }
     }
 
-    run(ops->infllm_score_prompt, part,  { q, k, seq.cells, seq.steps },        layer, t.rand_int(1, 5));
-    run(ops->infllm_score_add,    score, { score, part, seq.cells, seq.steps }, layer, t.rand_int(1, 5));
+    run(ops->infllm_score_prompt, part, { q, k, seq.cells, seq.steps }, layer, t.rand_int(1, 5));
+    run(ops->infllm_score_add, score, { score, part, seq.cells, seq.steps }, layer, t.rand_int(1, 5));
     check_close(data_f32(score), want);
 }
 
@@ -682,12 +675,12 @@ static void test_block_repr(uint32_t seed) {
     const int32_t block    = t.pick({ 1, 8, 16 });
 
     lil_select_layer layer = {};
-    layer.n_head_kv = h.n_head_kv;
-    layer.n_repr    = t.pick({ 1, 4, 8, 20 });
+    layer.n_head_kv        = h.n_head_kv;
+    layer.n_repr           = t.pick({ 1, 4, 8, 20 });
 
-    ggml_tensor * k     = t.tensor_kv(types[t.rng()%5], n_embd*h.n_head_kv, n_cells, n_stream);
+    ggml_tensor * k     = t.tensor_kv(types[t.rng() % 5], n_embd * h.n_head_kv, n_cells, n_stream);
     ggml_tensor * score = t.tensor_f32(t.pick({ 0, 1, 3, 50 }), 1.0f, n_cells, h.n_head_kv, n_stream);
-    ggml_tensor * repr  = t.tensor_f32(0, 1.0f, n_embd*h.n_head_kv, n_blocks, n_table);
+    ggml_tensor * repr  = t.tensor_f32(0, 1.0f, n_embd * h.n_head_kv, n_blocks, n_table);
     ggml_tensor * dirty = t.tensor(GGML_TYPE_I32, LIL_DIRTY_HEAD + block, std::max(1, n_dirty));
 
     dirty->ne[1] = n_dirty;
@@ -703,10 +696,10 @@ static void test_block_repr(uint32_t seed) {
 
         std::vector<int32_t> perm = all_ranks(n_cells);
         std::shuffle(perm.begin(), perm.end(), t.rng);
-        memcpy(head + LIL_DIRTY_HEAD, perm.data(), head[LIL_DIRTY_N]*sizeof(int32_t));
+        memcpy(head + LIL_DIRTY_HEAD, perm.data(), head[LIL_DIRTY_N] * sizeof(int32_t));
 
         for (int32_t j = 0; j < h.n_head_kv; ++j) {
-            float * x = want.data() + (head[LIL_DIRTY_TABLE]*n_blocks + i)*n_embd*h.n_head_kv + j*n_embd;
+            float * x = want.data() + (head[LIL_DIRTY_TABLE] * n_blocks + i) * n_embd * h.n_head_kv + j * n_embd;
 
             std::vector<float> scores;
             for (int32_t r = 0; r < head[LIL_DIRTY_N]; ++r) {
@@ -736,7 +729,7 @@ int main(int argc, char ** argv) {
         return 1;
     }
 
-    const auto get_ops = (const lil_ops * (*)(void)) ggml_backend_reg_get_proc_address(
+    const auto get_ops = (const lil_ops * (*)(void) ) ggml_backend_reg_get_proc_address(
             ggml_backend_dev_backend_reg(dev), "lil_ops");
     if (!get_ops) {
         fprintf(stderr, "the CPU backend has no lil_ops\n");
@@ -746,17 +739,17 @@ int main(int argc, char ** argv) {
 
     static const struct {
         const char * name;
-        void      (* run)(uint32_t seed);
-        uint32_t     n;
+        void (*run)(uint32_t seed);
+        uint32_t n;
     } tests[] = {
-        { "page_select",         test_page_select,         200 },
-        { "tidal_select",        test_tidal_select,        200 },
-        { "lessismore_select",   test_lessismore_select,   200 },
-        { "block_select",        test_block_select,        200 },
-        { "raas",                test_raas,                200 },
-        { "infllm_score",        test_infllm_score,        200 },
+        { "page_select", test_page_select, 200 },
+        { "tidal_select", test_tidal_select, 200 },
+        { "lessismore_select", test_lessismore_select, 200 },
+        { "block_select", test_block_select, 200 },
+        { "raas", test_raas, 200 },
+        { "infllm_score", test_infllm_score, 200 },
         { "infllm_score_prompt", test_infllm_score_prompt, 100 },
-        { "block_repr",          test_block_repr,          200 },
+        { "block_repr", test_block_repr, 200 },
     };
 
     for (const auto & test : tests) {

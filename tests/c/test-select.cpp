@@ -9,32 +9,34 @@
 #include "sparse-common.h"
 
 static options make_select(lil_sparse_method method, uint32_t budget, lil_form form = LIL_FORM_AUTO) {
-    options o = make_options(method, budget);
+    options o     = make_options(method, budget);
     o.sparse.form = form;
     return o;
 }
 
-static bool has_reselect_layers() { return sparse_layers.size() > 4; }
+static bool has_reselect_layers() {
+    return sparse_layers.size() > 4;
+}
 
 static std::vector<options> all_methods(uint32_t budget) {
     std::vector<options> res;
 
     for (const lil_form form : { LIL_FORM_FUSED, LIL_FORM_PORTABLE }) {
-        res.push_back(make_select(LIL_SPARSE_QUEST,  budget, form));
+        res.push_back(make_select(LIL_SPARSE_QUEST, budget, form));
         res.push_back(make_select(LIL_SPARSE_INFLLM, budget, form));
         if (has_reselect_layers()) {
-            res.push_back(make_select(LIL_SPARSE_TIDAL,      budget, form));
+            res.push_back(make_select(LIL_SPARSE_TIDAL, budget, form));
             res.push_back(make_select(LIL_SPARSE_LESSISMORE, budget, form));
             res.back().sparse.reselect = sparse_layers.size() - 2;
         }
     }
 
     res.push_back(make_select(LIL_SPARSE_QUEST, budget));
-    res.back().sparse.first_page  = true;
+    res.back().sparse.first_page = true;
     res.push_back(make_select(LIL_SPARSE_QUEST, budget));
     res.back().sparse.fused_dense = true;
     res.push_back(make_select(LIL_SPARSE_INFLLM, budget));
-    res.back().sparse.positions   = LIL_POSITIONS_CLIPPED;
+    res.back().sparse.positions = LIL_POSITIONS_CLIPPED;
     res.push_back(make_select(LIL_SPARSE_RAAS, budget));
 
     return res;
@@ -50,8 +52,8 @@ static float median_diff(const std::vector<float> & a, const std::vector<float> 
         CHECK(std::isfinite(a[i]) && std::isfinite(b[i]));
         d.push_back(std::fabs(a[i] - b[i]));
     }
-    std::nth_element(d.begin(), d.begin() + d.size()/2, d.end());
-    return d[d.size()/2];
+    std::nth_element(d.begin(), d.begin() + d.size() / 2, d.end());
+    return d[d.size() / 2];
 }
 
 // what all heads of all layers attended to in the last step
@@ -71,9 +73,9 @@ static double jaccard(const std::vector<std::set<llama_pos>> & a, const std::vec
     for (size_t i = 0; i < a.size(); ++i) {
         std::vector<llama_pos> both;
         std::set_intersection(a[i].begin(), a[i].end(), b[i].begin(), b[i].end(), std::back_inserter(both));
-        sum += (double) both.size()/(a[i].size() + b[i].size() - both.size());
+        sum += (double) both.size() / (a[i].size() + b[i].size() - both.size());
     }
-    return sum/a.size();
+    return sum / a.size();
 }
 
 //
@@ -99,38 +101,38 @@ static void test_errors() {
     check_refused(make_select(LIL_SPARSE_TIDAL, 1), "budget = 1");
     check_refused(make_select(LIL_SPARSE_LESSISMORE, 3), "budget = 3");
 
-    options o = make_select(LIL_SPARSE_QUEST, 31);
+    options o           = make_select(LIL_SPARSE_QUEST, 31);
     o.sparse.first_page = true;
     check_refused(o, "at least 32");
 
-    o = make_select(LIL_SPARSE_INFLLM, 64);
+    o               = make_select(LIL_SPARSE_INFLLM, 64);
     o.sparse.n_repr = 9;
     check_refused(o, "n_repr = 9");
 
-    o = make_select(LIL_SPARSE_INFLLM, 64, LIL_FORM_FUSED);
+    o                  = make_select(LIL_SPARSE_INFLLM, 64, LIL_FORM_FUSED);
     o.sparse.positions = LIL_POSITIONS_CLIPPED;
     check_refused(o, "clipped");
 
-    o = make_select(LIL_SPARSE_INFLLM, 64);
+    o                  = make_select(LIL_SPARSE_INFLLM, 64);
     o.sparse.positions = LIL_POSITIONS_CLIPPED;
-    o.type_kv = GGML_TYPE_Q8_0;
+    o.type_kv          = GGML_TYPE_Q8_0;
     check_refused(o, "q8_0");
 
-    o = make_select(LIL_SPARSE_QUEST, 64);
+    o                  = make_select(LIL_SPARSE_QUEST, 64);
     o.sparse.positions = LIL_POSITIONS_CACHE;
     check_refused(o, "positions = 1");
 
-    o = make_select(LIL_SPARSE_QUEST, 64, LIL_FORM_PORTABLE);
+    o                    = make_select(LIL_SPARSE_QUEST, 64, LIL_FORM_PORTABLE);
     o.sparse.fused_dense = true;
     check_refused(o, "fused_dense");
 
     for (const uint32_t c : { 1u, 2u, (uint32_t) sparse_layers.size() }) {
-        o = make_select(LIL_SPARSE_TIDAL, 64);
+        o                 = make_select(LIL_SPARSE_TIDAL, 64);
         o.sparse.reselect = c;
         check_refused(o, "reselect");
     }
 
-    float mass[1];
+    float           mass[1];
     llama_context * ctx = new_context(make_select(LIL_SPARSE_QUEST, 64));
     CHECK(lil_probe_get(ctx, LIL_SPARSE_TIDAL, mass, 1) == -1);
     llama_free(ctx);
@@ -227,20 +229,20 @@ static void test_forms() {
                 continue;
             }
 
-            o.type_kv   = type;
-            o.n_threads = 2;
+            o.type_kv         = type;
+            o.n_threads       = 2;
             llama_context * a = new_context(o);
-            o.sparse.form = LIL_FORM_PORTABLE;
+            o.sparse.form     = LIL_FORM_PORTABLE;
             llama_context * b = new_context(o);
 
             CHECK(decode_text(a, 0, 100) == 0 && decode_text(b, 0, 100) == 0);
 
-            double same = 0.0;
+            double             same = 0.0;
             std::vector<float> diffs;
             for (llama_pos p = 100; p < 140; ++p) {
                 decode_steps(a, p, p + 1);
                 decode_steps(b, p, p + 1);
-                same += jaccard(get_all(a), get_all(b))/40;
+                same += jaccard(get_all(a), get_all(b)) / 40;
                 diffs.push_back(median_diff(get_logits(a), get_logits(b)));
             }
             std::sort(diffs.begin(), diffs.end());
@@ -274,7 +276,9 @@ static float logit_diff(llama_context * a, llama_context * b) {
     return (is_exact(a) ? max_diff : median_diff)(get_logits(a), get_logits(b));
 }
 
-static float logit_limit(llama_context * ctx) { return is_exact(ctx) ? 0.02f : 0.06f; }
+static float logit_limit(llama_context * ctx) {
+    return is_exact(ctx) ? 0.02f : 0.06f;
+}
 
 // the next step of a sequence is the same in a context that was restored from its state
 static void check_fresh(llama_context * ctx, const options & o, llama_seq_id seq_id, const char * what) {
@@ -287,8 +291,8 @@ static void check_fresh(llama_context * ctx, const options & o, llama_seq_id seq
         const llama_pos p = llama_memory_seq_pos_max(llama_get_memory(ctx), seq_id) + 1;
 
         lil_set_prompt(ctx, i == 0); // as in the other one, which knows no steps
-        CHECK(decode(ctx,   { { text[300 + p%50], p, seq_id } }) == 0);
-        CHECK(decode(fresh, { { text[300 + p%50], p, seq_id } }) == 0);
+        CHECK(decode(ctx, { { text[300 + p % 50], p, seq_id } }) == 0);
+        CHECK(decode(fresh, { { text[300 + p % 50], p, seq_id } }) == 0);
 
         const double same = jaccard(get_all(ctx, seq_id), get_all(fresh, seq_id));
         const float  diff = logit_diff(ctx, fresh);
@@ -350,7 +354,7 @@ static void test_sequences() {
         for (auto o : all_methods(48)) {
             o.n_seq_max = 3;
             o.unified   = unified;
-            o.n_ctx     = unified ? 1024 : 3*512;
+            o.n_ctx     = unified ? 1024 : 3 * 512;
 
             llama_context * ctx = new_context(o);
             llama_memory_t  mem = llama_get_memory(ctx);
@@ -360,12 +364,12 @@ static void test_sequences() {
             for (llama_seq_id s = 0; s < 3; ++s) {
                 std::vector<token_at> prompt;
                 for (llama_pos p = 0; p < n[s]; ++p) {
-                    prompt.push_back({ text[100*s + p], p, s });
+                    prompt.push_back({ text[100 * s + p], p, s });
                 }
                 CHECK(decode(ctx, prompt) == 0);
             }
 
-            options alone = o;
+            options alone   = o;
             alone.n_seq_max = 1;
             alone.n_ctx     = 512;
 
@@ -374,36 +378,36 @@ static void test_sequences() {
                 one[s] = new_context(alone);
                 std::vector<token_at> prompt;
                 for (llama_pos p = 0; p < n[s]; ++p) {
-                    prompt.push_back({ text[100*s + p], p, 0 });
+                    prompt.push_back({ text[100 * s + p], p, 0 });
                 }
                 CHECK(decode(one[s], prompt) == 0);
             }
 
-            double same = 0.0;
+            double             same = 0.0;
             std::vector<float> diffs;
             for (int i = 0; i < 8; ++i) {
                 std::vector<token_at> step;
                 for (llama_seq_id s = 0; s < 3; ++s) {
-                    step.push_back({ text[100*s + n[s] + i], n[s] + i, s });
+                    step.push_back({ text[100 * s + n[s] + i], n[s] + i, s });
                 }
                 CHECK(decode(ctx, step) == 0);
                 for (llama_seq_id s = 0; s < 3; ++s) {
                     CHECK(decode(one[s], { { step[s].token, step[s].pos, 0 } }) == 0);
-                    same += jaccard(get_all(ctx, s), get_all(one[s]))/24;
+                    same += jaccard(get_all(ctx, s), get_all(one[s])) / 24;
                     diffs.push_back(median_diff(get_logits(ctx, s), get_logits(one[s])));
                 }
             }
             std::sort(diffs.begin(), diffs.end());
-            if (same < 0.98 || diffs[diffs.size()/2] > 0.03f) {
+            if (same < 0.98 || diffs[diffs.size() / 2] > 0.03f) {
                 fprintf(stderr, "%s: method %d, form %d, unified %d: sets %.4f, median difference %g\n", test_name,
-                        o.sparse.method, o.sparse.form, unified, same, diffs[diffs.size()/2]);
+                        o.sparse.method, o.sparse.form, unified, same, diffs[diffs.size() / 2]);
                 exit(1);
             }
 
             // a prompt of one sequence beside steps of the others
             {
-                const auto before = get_info(ctx);
-                std::vector<token_at> mixed = { { text[98], 98, 0 } };
+                const auto            before = get_info(ctx);
+                std::vector<token_at> mixed  = { { text[98], 98, 0 } };
                 for (llama_pos p = 79; p < 100; ++p) {
                     mixed.push_back({ text[100 + p], p, 1 });
                 }
@@ -493,8 +497,8 @@ static void test_many_pages() {
     llama_context * ctx = new_context(make_select(LIL_SPARSE_QUEST, 48));
     llama_memory_t  mem = llama_get_memory(ctx);
 
-    llama_pos p = 0;
-    int32_t res = 0;
+    llama_pos p   = 0;
+    int32_t   res = 0;
     while (res == 0 && p < 4096) {
         std::vector<token_at> tokens;
         for (int i = 0; i < 256; ++i) {
@@ -511,9 +515,9 @@ static void test_many_pages() {
     CHECK(res == 1); // no room, and nothing lost
     CHECK(llama_memory_seq_pos_max(mem, 0) == p - 1);
 
-    CHECK(llama_memory_seq_rm(mem, 0, 0, p/2));
+    CHECK(llama_memory_seq_rm(mem, 0, 0, p / 2));
     CHECK(decode(ctx, { { text[0], p, 0 } }) == 0);
-    CHECK(*get_held(ctx, 0, 0).begin() >= p/2);
+    CHECK(*get_held(ctx, 0, 0).begin() >= p / 2);
 
     llama_free(ctx);
 }
@@ -527,22 +531,22 @@ static void test_pages_of_moved_tokens() {
     const auto spread = [&](llama_context * ctx) { // 16 positions apart: a page each
         CHECK(decode_text(ctx, 0, n) == 0);
         for (llama_pos p = n - 1; p > 0; --p) {
-            llama_memory_seq_add(llama_get_memory(ctx), 0, p, p + 1, 15*p);
+            llama_memory_seq_add(llama_get_memory(ctx), 0, p, p + 1, 15 * p);
         }
-        CHECK(llama_memory_seq_pos_max(llama_get_memory(ctx), 0) == 16*(n - 1));
+        CHECK(llama_memory_seq_pos_max(llama_get_memory(ctx), 0) == 16 * (n - 1));
     };
 
     for (const lil_form form : { LIL_FORM_FUSED, LIL_FORM_PORTABLE }) {
         options o = make_select(LIL_SPARSE_QUEST, 48, form);
 
-        o.n_ctx = 2048;
+        o.n_ctx               = 2048;
         llama_context * large = new_context(o);
         spread(large);
-        CHECK(decode(large, { { text[0], 16*(n - 1) + 1, 0 } }) == 0);
+        CHECK(decode(large, { { text[0], 16 * (n - 1) + 1, 0 } }) == 0);
         CHECK(get_info(large).n_sparse == 1);
         const auto state = get_state(large, 0);
 
-        o.n_ctx = 256; // 48 pages
+        o.n_ctx                = 256; // 48 pages
         llama_context * moved  = new_context(o);
         llama_context * loaded = new_context(o);
 
@@ -556,9 +560,9 @@ static void test_pages_of_moved_tokens() {
             CHECK(decode(ctx, { { text[0], p, 0 } }) == 1); // no room, and nothing lost
             CHECK(llama_memory_seq_pos_max(mem, 0) == p - 1);
 
-            CHECK(llama_memory_seq_rm(mem, 0, 0, 16*60));
+            CHECK(llama_memory_seq_rm(mem, 0, 0, 16 * 60));
             CHECK(decode(ctx, { { text[0], p, 0 } }) == 0);
-            CHECK(*get_held(ctx, 0, 0).begin() >= 16*60);
+            CHECK(*get_held(ctx, 0, 0).begin() >= 16 * 60);
         }
 
         llama_free(large);
@@ -572,9 +576,9 @@ static void test_prompt_parts() {
     test_name = __func__;
 
     for (auto o : all_methods(100)) {
-        o.n_ubatch = 64;
+        o.n_ubatch            = 64;
         llama_context * parts = new_context(o);
-        o.n_ubatch = 512;
+        o.n_ubatch            = 512;
         llama_context * one   = new_context(o);
 
         CHECK(decode_text(parts, 0, 192) == 0 && decode_text(one, 0, 192) == 0);
@@ -582,7 +586,7 @@ static void test_prompt_parts() {
         std::vector<float> diffs = { median_diff(get_logits(parts), get_logits(one)) };
         for (llama_pos p = 192; p < 200; ++p) {
             decode_steps(parts, p, p + 1);
-            decode_steps(one,   p, p + 1);
+            decode_steps(one, p, p + 1);
             diffs.push_back(median_diff(get_logits(parts), get_logits(one)));
         }
         if (diffs[0] > 0.02f || *std::max_element(diffs.begin(), diffs.end()) > 0.2f) {
@@ -605,9 +609,9 @@ static void test_state_of_sequences() {
         o.unified = true;
 
         for (const uint32_t n_from : { 4, 1 }) {
-            o.n_seq_max = n_from;
+            o.n_seq_max       = n_from;
             llama_context * a = new_context(o);
-            o.n_seq_max = n_from == 4 ? 1 : 4;
+            o.n_seq_max       = n_from == 4 ? 1 : 4;
             llama_context * b = new_context(o);
 
             CHECK(decode_text(a, 0, 130) == 0);
@@ -624,7 +628,7 @@ static void test_state_of_sequences() {
             for (llama_pos p = 141; p < 160; ++p) {
                 decode_steps(a, p, p + 1);
                 decode_steps(b, p, p + 1);
-                same += jaccard(get_all(a), get_all(b))/19;
+                same += jaccard(get_all(a), get_all(b)) / 19;
                 CHECK(logit_diff(a, b) < logit_limit(a));
             }
             CHECK(same > (is_exact(a) ? 0.999 : 0.97));
@@ -637,7 +641,7 @@ static void test_state_of_sequences() {
                 const int32_t n = lil_sparse_get_slots(a, 0, sparse_layers[i], 0, pos.data(), sa.data(), pos.size());
                 CHECK(n == lil_sparse_get_slots(b, 0, sparse_layers[i], 0, pos.data(), sb.data(), pos.size()));
                 for (int32_t j = 0; j < n && is_exact(a); ++j) {
-                    CHECK(std::fabs(sa[j] - sb[j]) < 0.02f + 0.01f*std::fabs(sa[j]));
+                    CHECK(std::fabs(sa[j] - sb[j]) < 0.02f + 0.01f * std::fabs(sa[j]));
                 }
             }
 
@@ -652,9 +656,14 @@ static void test_abort() {
     test_name = __func__;
 
     for (auto o : all_methods(48)) {
-        struct countdown { int n; } count = { -1 };
+        struct countdown {
+            int n;
+        } count = { -1 };
 
-        o.abort_callback      = [](void * data) { auto * c = (countdown *) data; return c->n >= 0 && c->n-- == 0; };
+        o.abort_callback = [](void * data) {
+            auto * c = (countdown *) data;
+            return c->n >= 0 && c->n-- == 0;
+        };
         o.abort_callback_data = &count;
 
         llama_context * ctx = new_context(o);
@@ -678,8 +687,8 @@ static void test_abort() {
 static void test_probe() {
     test_name = __func__;
 
-    const int32_t L = sparse_layers.size();
-    std::vector<float> mass(L*L, -1.0f);
+    const int32_t      L = sparse_layers.size();
+    std::vector<float> mass(L * L, -1.0f);
 
     llama_context * ctx = new_context(make_select(LIL_SPARSE_PROBE, 48));
     CHECK(decode_text(ctx, 0, 100) == 0);
@@ -689,7 +698,7 @@ static void test_probe() {
         CHECK(lil_probe_get(ctx, method, mass.data(), mass.size()) == L);
         for (int32_t c = 0; c < L; ++c) {
             for (int32_t l = 0; l < L; ++l) {
-                CHECK(l <= c ? mass[c*L + l] == 0.0f : mass[c*L + l] > 0.05f && mass[c*L + l] <= 1.0001f);
+                CHECK(l <= c ? mass[c * L + l] == 0.0f : mass[c * L + l] > 0.05f && mass[c * L + l] <= 1.0001f);
             }
         }
     }

@@ -12,7 +12,7 @@
 static std::vector<options> all_kinds() {
     std::vector<options> res;
 
-    res.push_back({});              // llama.cpp's own cache
+    res.push_back({}); // llama.cpp's own cache
     res.push_back(make_options(LIL_SPARSE_DENSE, 48));
     for (const auto method : get_methods()) {
         res.push_back(make_options(method, 48));
@@ -26,7 +26,7 @@ static std::vector<options> all_kinds() {
     res.back().sparse.positions = LIL_POSITIONS_CACHE;
 
     for (auto & o : res) {
-        o.n_ctx     = 2*256;
+        o.n_ctx     = 2 * 256;
         o.n_seq_max = 2;
     }
 
@@ -53,7 +53,7 @@ class damage {
 public:
     explicit damage(uint32_t seed) : rng(seed) {}
 
-    int any(int n) { return n < 1 ? 0 : (int) (rng()%n); }
+    int any(int n) { return n < 1 ? 0 : (int) (rng() % n); }
 
     std::vector<uint8_t> apply(std::vector<uint8_t> data) {
         for (int n = 1 + any(3); n > 0 && !data.empty(); --n) {
@@ -71,9 +71,9 @@ public:
                 case 5: {
                     static const uint32_t values[] = { 0, 1, 2, 3, 47, 48, 49, 255, 256, 257, 511, 512, 513, 0x7fffffff,
                         0x80000000, 0xffffffff, 0x10000, 0x40000000 };
-                    const uint32_t value = values[any(sizeof(values)/sizeof(*values))];
-                    if (at/4*4 + 4 <= (int) data.size()) {
-                        memcpy(data.data() + at/4*4, &value, 4);
+                    const uint32_t        value    = values[any(sizeof(values) / sizeof(*values))];
+                    if (at / 4 * 4 + 4 <= (int) data.size()) {
+                        memcpy(data.data() + at / 4 * 4, &value, 4);
                     }
                     break;
                 }
@@ -140,10 +140,10 @@ int main(int argc, char ** argv) {
         int n_taken = 0;
 
         for (int i = 0; i < n_rounds; ++i) {
-            damage d(seed*1000003u + k*100003u + i);
+            damage d(seed * 1000003u + k * 100003u + i);
 
             // its own as a rule
-            const auto & from = states[d.any(4) ? 2*k + d.any(2) : d.any(states.size())];
+            const auto & from = states[d.any(4) ? 2 * k + d.any(2) : d.any(states.size())];
             const auto   data = d.any(20) ? d.apply(from.data) : from.data;
 
             const bool         whole  = d.any(10) ? from.whole : !from.whole;
@@ -164,7 +164,7 @@ int main(int argc, char ** argv) {
                 get_states(ctx);
             }
 
-            if (i%10 == 9) {
+            if (i % 10 == 9) {
                 CHECK(max_diff(fresh(), want) == 0.0f);
             }
         }

@@ -17,7 +17,7 @@ static std::vector<options> all_methods(uint32_t budget) {
         res.push_back(make_options(method, budget));
 
         if (method == LIL_SPARSE_RKV) {
-            res.back().sparse.buffer = budget/4;
+            res.back().sparse.buffer = budget / 4;
         }
     }
     for (const auto method : { LIL_SPARSE_H2O, LIL_SPARSE_QUEST, LIL_SPARSE_INFLLM }) {
@@ -40,11 +40,11 @@ static void decode_asking(llama_context * ctx, llama_pos p0, llama_pos p1, const
     for (llama_pos p = p0; p < p1; ++p) {
         const int32_t i = batch.n_tokens++;
 
-        batch.token   [i]    = text[p];
-        batch.pos     [i]    = p;
-        batch.n_seq_id[i]    = 1;
-        batch.seq_id  [i][0] = seq_id;
-        batch.logits  [i]    = ask(p);
+        batch.token[i]     = text[p];
+        batch.pos[i]       = p;
+        batch.n_seq_id[i]  = 1;
+        batch.seq_id[i][0] = seq_id;
+        batch.logits[i]    = ask(p);
     }
 
     CHECK(llama_decode(ctx, batch) == 0);
@@ -71,30 +71,32 @@ static std::pair<uint64_t, uint64_t> get_steps(llama_context * ctx) {
 // a prompt's logits are full attention's bit for bit, however it comes
 static void test_prompts() {
     const std::pair<const char *, std::function<void(llama_context * ctx)>> ways[] = {
-        { "at once", [](llama_context * ctx) {
-            CHECK(decode_text(ctx, 0, N) == 0);
-        } },
-        { "the same request again: all but the last token is in the cache", [](llama_context * ctx) {
-            CHECK(decode_text(ctx, 0, N) == 0);
-            CHECK(llama_memory_seq_rm(llama_get_memory(ctx), 0, N - 1, -1));
-            CHECK(decode_text(ctx, N - 1, N) == 0);
-        } },
-        { "a batch ended before the last token", [](llama_context * ctx) {
-            decode_silent(ctx, 0, N - 1);
-            CHECK(decode_text(ctx, N - 1, N) == 0);
-        } },
-        { "token by token", [](llama_context * ctx) {
-            for (llama_pos p = 0; p < N - 1; ++p) {
-                decode_silent(ctx, p, p + 1);
-            }
-            CHECK(decode_text(ctx, N - 1, N) == 0);
-        } },
-        { "all logits are looked at, which the host declares", [](llama_context * ctx) {
-            lil_set_prompt(ctx, true);
-            decode_asking(ctx, 0, N - 1, [](llama_pos) { return true; });
-            decode_asking(ctx, N - 1, N, [](llama_pos) { return true; });
-            lil_set_prompt(ctx, false);
-        } },
+        { "at once", [](llama_context * ctx) { CHECK(decode_text(ctx, 0, N) == 0); } },
+        { "the same request again: all but the last token is in the cache",
+                [](llama_context * ctx) {
+                    CHECK(decode_text(ctx, 0, N) == 0);
+                    CHECK(llama_memory_seq_rm(llama_get_memory(ctx), 0, N - 1, -1));
+                    CHECK(decode_text(ctx, N - 1, N) == 0);
+                } },
+        { "a batch ended before the last token",
+                [](llama_context * ctx) {
+                    decode_silent(ctx, 0, N - 1);
+                    CHECK(decode_text(ctx, N - 1, N) == 0);
+                } },
+        { "token by token",
+                [](llama_context * ctx) {
+                    for (llama_pos p = 0; p < N - 1; ++p) {
+                        decode_silent(ctx, p, p + 1);
+                    }
+                    CHECK(decode_text(ctx, N - 1, N) == 0);
+                } },
+        { "all logits are looked at, which the host declares",
+                [](llama_context * ctx) {
+                    lil_set_prompt(ctx, true);
+                    decode_asking(ctx, 0, N - 1, [](llama_pos) { return true; });
+                    decode_asking(ctx, N - 1, N, [](llama_pos) { return true; });
+                    lil_set_prompt(ctx, false);
+                } },
     };
 
     for (const auto & way : ways) {
@@ -162,7 +164,7 @@ static void test_answers() {
 static void test_mixed_batches() {
     for (auto o : all_methods(48)) {
         o.n_seq_max = 3;
-        o.n_ctx     = 3*512;
+        o.n_ctx     = 3 * 512;
 
         for (const bool unified : { false, true }) {
             if (unified && lil_sparse_evicts(o.sparse.method)) {
@@ -194,7 +196,7 @@ static void test_mixed_batches() {
 
             // each alone
             o.unified = false;
-            ctx = new_context(o);
+            ctx       = new_context(o);
 
             // in a cache that sequences share, attention sums over other cells
             const float limit = unified ? 0.02f : 0.0f;
@@ -214,12 +216,12 @@ static void test_mixed_batches() {
 static void test_rule() {
     std::mt19937 rng(16);
 
-    const auto any = [&](int n) { return (int) (rng()%n); };
+    const auto any = [&](int n) { return (int) (rng() % n); };
 
     for (const auto method : { LIL_SPARSE_SINK, LIL_SPARSE_QUEST }) {
-        options o = make_options(method, 512); // above all texts: no eviction, removals succeed
+        options o   = make_options(method, 512); // above all texts: no eviction, removals succeed
         o.n_seq_max = 2;
-        o.n_ctx     = 2*512;
+        o.n_ctx     = 2 * 512;
 
         llama_context * ctx = new_context(o);
 
@@ -302,10 +304,10 @@ int main(int argc, char ** argv) {
         const char * name;
         void (*run)();
     } tests[] = {
-        { "prompts",       test_prompts       },
-        { "answers",       test_answers       },
+        { "prompts", test_prompts },
+        { "answers", test_answers },
         { "mixed batches", test_mixed_batches },
-        { "rule",          test_rule          },
+        { "rule", test_rule },
     };
 
     for (const auto & test : tests) {

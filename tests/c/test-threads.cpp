@@ -28,16 +28,20 @@
 #include <vector>
 
 #if !defined(_WIN32)
-#   include <sys/stat.h>
-#   include <sys/wait.h>
-#   include <unistd.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
 #endif
 
-#define CHECK(cond, ...) do { if (!(cond)) { \
-    fprintf(stderr, "%s:%d: %s: ", __FILE__, __LINE__, #cond); \
-    fprintf(stderr, __VA_ARGS__); \
-    fprintf(stderr, "\n"); \
-    exit(1); } } while (0)
+#define CHECK(cond, ...) \
+    do { \
+        if (!(cond)) { \
+            fprintf(stderr, "%s:%d: %s: ", __FILE__, __LINE__, #cond); \
+            fprintf(stderr, __VA_ARGS__); \
+            fprintf(stderr, "\n"); \
+            exit(1); \
+        } \
+    } while (0)
 
 //
 // barrier
@@ -48,13 +52,16 @@
 struct meeting {
     static const int MAX = 32;
 
-    struct alignas(64) line { std::atomic<int> round { 0 }; uint32_t random = 1; };
+    struct alignas(64) line {
+        std::atomic<int> round{ 0 };
+        uint32_t         random = 1;
+    };
 
     line threads[MAX];
 
-    int  delay  = 0;     // mean of a thread's work, in rounds of an empty loop
-    bool sleepy = false; // and now and then one of them sleeps
-    std::atomic<int> n_wrong { 0 };
+    int              delay  = 0;     // mean of a thread's work, in rounds of an empty loop
+    bool             sleepy = false; // and now and then one of them sleeps
+    std::atomic<int> n_wrong{ 0 };
 };
 
 static void meet(ggml_tensor * dst, int ith, int nth, void * userdata) {
@@ -72,9 +79,9 @@ static void meet(ggml_tensor * dst, int ith, int nth, void * userdata) {
         }
     }
 
-    me.random = me.random*1664525u + 1013904223u + (uint32_t) ith;
+    me.random         = me.random * 1664525u + 1013904223u + (uint32_t) ith;
     volatile int sink = 0;
-    for (int i = m.delay > 0 ? (int) ((me.random >> 8) % (2*m.delay)) : 0; i > 0; --i) {
+    for (int i = m.delay > 0 ? (int) ((me.random >> 8) % (2 * m.delay)) : 0; i > 0; --i) {
         sink = sink + 1;
     }
     if (m.sleepy && (me.random >> 12) % 2000 == 0) {
@@ -89,12 +96,12 @@ static void test_barrier(int n_rounds) {
 
     for (const int n_threads : { 2, 3, 4, 8, 16 }) {
         for (const int mode : { 0, 1, 2 }) { // no work; some; some that sleeps
-            const size_t size = 4096*ggml_tensor_overhead() + ggml_graph_overhead_custom(4096, false);
+            const size_t size = 4096 * ggml_tensor_overhead() + ggml_graph_overhead_custom(4096, false);
 
             ggml_init_params params = { size, nullptr, true };
-            ggml_context * ctx = ggml_init(params);
-            ggml_tensor  * cur = ggml_new_tensor_1d(ctx, GGML_TYPE_F32, 16);
-            ggml_cgraph  * gf  = ggml_new_graph_custom(ctx, 4096, false);
+            ggml_context *   ctx    = ggml_init(params);
+            ggml_tensor *    cur    = ggml_new_tensor_1d(ctx, GGML_TYPE_F32, 16);
+            ggml_cgraph *    gf     = ggml_new_graph_custom(ctx, 4096, false);
 
             meeting m;
             m.delay  = mode == 0 ? 0 : 300;
@@ -115,15 +122,15 @@ static void test_barrier(int n_rounds) {
             set_n_threads(backend, n_threads);
 
             // the search may use fewer threads; rounds are then uneven between graphs
-            const int n_graphs = std::max(1, (mode == 2 ? n_rounds/10 : n_rounds)/n_ops);
+            const int n_graphs = std::max(1, (mode == 2 ? n_rounds / 10 : n_rounds) / n_ops);
             for (int i = 0; i < n_graphs; ++i) {
                 for (auto & t : m.threads) {
                     t.round = 0;
                 }
                 CHECK(ggml_backend_graph_compute(backend, gf) == GGML_STATUS_SUCCESS, "graph %d", i);
             }
-            CHECK(m.n_wrong == 0, "%d threads, mode %d: %d meetings were left early",
-                    n_threads, mode, m.n_wrong.load());
+            CHECK(m.n_wrong == 0, "%d threads, mode %d: %d meetings were left early", n_threads, mode,
+                    m.n_wrong.load());
             CHECK(m.threads[0].round == n_ops, "%d operations", m.threads[0].round.load());
 
             ggml_backend_buffer_free(buf);
@@ -135,19 +142,19 @@ static void test_barrier(int n_rounds) {
 
 // Backends come and go, with more threads and fewer, several at a time, and in a child process.
 static bool compute_once(int n_threads, ggml_backend_t backend) {
-    ggml_init_params params = { 64*ggml_tensor_overhead() + ggml_graph_overhead(), nullptr, true };
-    ggml_context * ctx = ggml_init(params);
-    ggml_tensor  * a   = ggml_new_tensor_2d(ctx, GGML_TYPE_F32, 64, 64);
-    ggml_tensor  * b   = ggml_new_tensor_2d(ctx, GGML_TYPE_F32, 64, 1);
-    ggml_tensor  * c   = ggml_mul_mat(ctx, a, b);
-    ggml_cgraph  * gf  = ggml_new_graph(ctx);
+    ggml_init_params params = { 64 * ggml_tensor_overhead() + ggml_graph_overhead(), nullptr, true };
+    ggml_context *   ctx    = ggml_init(params);
+    ggml_tensor *    a      = ggml_new_tensor_2d(ctx, GGML_TYPE_F32, 64, 64);
+    ggml_tensor *    b      = ggml_new_tensor_2d(ctx, GGML_TYPE_F32, 64, 1);
+    ggml_tensor *    c      = ggml_mul_mat(ctx, a, b);
+    ggml_cgraph *    gf     = ggml_new_graph(ctx);
     ggml_build_forward_expand(gf, c);
 
     ggml_backend_buffer_t buf = ggml_backend_alloc_ctx_tensors(ctx, backend);
 
-    std::vector<float> va(64*64), vb(64, 1.0f), vc(64);
+    std::vector<float> va(64 * 64), vb(64, 1.0f), vc(64);
     for (size_t i = 0; i < va.size(); ++i) {
-        va[i] = (float) (i/64);
+        va[i] = (float) (i / 64);
     }
     ggml_backend_tensor_set(a, va.data(), 0, ggml_nbytes(a));
     ggml_backend_tensor_set(b, vb.data(), 0, ggml_nbytes(b));
@@ -159,7 +166,7 @@ static bool compute_once(int n_threads, ggml_backend_t backend) {
     bool ok = ggml_backend_graph_compute(backend, gf) == GGML_STATUS_SUCCESS;
     ggml_backend_tensor_get(c, vc.data(), 0, ggml_nbytes(c));
     for (int i = 0; i < 64; ++i) {
-        ok = ok && std::fabs(vc[i] - 64.0f*i) < 1e-3f;
+        ok = ok && std::fabs(vc[i] - 64.0f * i) < 1e-3f;
     }
 
     ggml_backend_buffer_free(buf);
@@ -170,7 +177,7 @@ static bool compute_once(int n_threads, ggml_backend_t backend) {
 
 static void test_pools() {
     std::vector<std::thread> users;
-    std::atomic<int> n_bad { 0 };
+    std::atomic<int>         n_bad{ 0 };
 
     for (int i = 0; i < 4; ++i) {
         users.emplace_back([i, &n_bad] {
@@ -210,8 +217,8 @@ static void test_pools() {
 }
 
 static void test_sleep() {
-    std::atomic<int> value { 0 };
-    std::atomic<int> n_awake { 0 };
+    std::atomic<int> value{ 0 };
+    std::atomic<int> n_awake{ 0 };
 
     std::vector<std::thread> sleepers;
     for (int i = 0; i < 3; ++i) {
@@ -235,9 +242,9 @@ static void test_sleep() {
     CHECK(n_awake == 3, "%d of 3 woke up", n_awake.load());
 
     // a wait spins, yields, and says when it is time to sleep
-    lil_waiter waiter = { 0, 0 };
+    lil_waiter         waiter   = { 0, 0 };
     const lil_patience patience = { 10, 2000 };
-    const int64_t t0 = lil_time_us();
+    const int64_t      t0       = lil_time_us();
     do {
         waiter.n += LIL_WAIT_ROUND;
     } while (lil_wait_round(&waiter, &patience));
@@ -250,22 +257,25 @@ static void test_sleep() {
 
 // A machine that tells how long a graph takes with n threads, and how much of it is lost.
 struct machine {
-    virtual ~machine() = default;
+    virtual ~machine()                    = default;
     virtual double per_graph(int n) const = 0; // microseconds
-    virtual double lost(int n) const = 0;      // share
+    virtual double lost(int n) const      = 0; // share
 };
 
 struct idle : machine {
-    double per_graph(int n) const override { return 40000.0/n; }
-    double lost(int n) const override { (void) n; return 0.02; }
+    double per_graph(int n) const override { return 40000.0 / n; }
+    double lost(int n) const override {
+        (void) n;
+        return 0.02;
+    }
 };
 
 // k of n_cpus cores are taken: a thread there has half of it, and the others wait for it
 struct busy : machine {
     busy(int n_cpus, int k) : n_cpus(n_cpus), k(k) {}
-    double per_graph(int n) const override { return 40000.0/n*(n > n_cpus - k ? 2 : 1); }
+    double per_graph(int n) const override { return 40000.0 / n * (n > n_cpus - k ? 2 : 1); }
     double lost(int n) const override { return n > n_cpus - k ? 0.5 : 0.02; }
-    int n_cpus, k;
+    int    n_cpus, k;
 };
 
 // graphs for t microseconds; the share of them with n threads
@@ -274,18 +284,18 @@ static double play(lil_crowd & c, const machine & m, int64_t & t, int64_t dt, in
 
     std::uniform_real_distribution<double> noise(0.9, 1.1);
 
-    int64_t t_n = 0;
-    const int64_t t0 = t;
+    int64_t       t_n = 0;
+    const int64_t t0  = t;
     while (t < t0 + dt) {
         const int now = lil_crowd_threads(&c, kind);
         CHECK(now >= 1 && now <= c.n_max, "%d threads of %d", now, c.n_max);
-        const int64_t wall = (int64_t) (m.per_graph(now)*noise(rng));
-        t   += wall;
+        const int64_t wall = (int64_t) (m.per_graph(now) * noise(rng));
+        t += wall;
         t_n += now == n ? wall : 0;
-        lil_crowd_add(&c, kind, now, t, wall, (int64_t) (m.lost(now)*wall));
+        lil_crowd_add(&c, kind, now, t, wall, (int64_t) (m.lost(now) * wall));
     }
 
-    return (double) t_n/(t - t0);
+    return (double) t_n / (t - t0);
 }
 
 static void test_crowd() {
@@ -308,13 +318,13 @@ static void test_crowd() {
         }
 
         // half of them taken
-        const busy half(n_cpus, n_cpus/2);
+        const busy half(n_cpus, n_cpus / 2);
         play(c, half, t, 10000000, 0, rng);
         if (n_cpus > 2) {
-            const double share = play(c, half, t, 20000000, n_cpus - n_cpus/2, rng);
+            const double share = play(c, half, t, 20000000, n_cpus - n_cpus / 2, rng);
             const double all   = play(c, half, t, 20000000, n_cpus, rng);
-            CHECK(share + all > 0.7, "%d cores, half taken: %.2f of the time with half, %.2f with all",
-                    n_cpus, share, all);
+            CHECK(share + all > 0.7, "%d cores, half taken: %.2f of the time with half, %.2f with all", n_cpus, share,
+                    all);
         }
 
         // free again: back to all of them, soon, and for good
@@ -325,9 +335,9 @@ static void test_crowd() {
 
     // single graphs of another kind (the end of a prompt) run with all threads and change nothing
     std::mt19937 rng(1);
-    lil_crowd c;
+    lil_crowd    c;
     lil_crowd_init(&c, 4);
-    int64_t t = 1000000;
+    int64_t    t = 1000000;
     const busy one(4, 1);
     play(c, one, t, 10000000, 0, rng);
     CHECK(lil_crowd_threads(&c, 7) < 4 || c.n_before > 0, "4 threads with a core taken");
@@ -397,10 +407,15 @@ static void test_cpus() {
     root = new_root();
     write_file(root, "/proc/self/mountinfo", "30 25 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw");
     write_file(root, "/proc/self/cgroup", "0::/");
-    const std::vector<int> cpus = { 0, 1, 2, 3, 4, 5, 6, 7 };
+    const std::vector<int>             cpus     = { 0, 1, 2, 3, 4, 5, 6, 7 };
     const std::pair<const char *, int> quotas[] = {
-        { "max 100000", 8 }, { "200000 100000", 2 }, { "250000 100000", 3 }, { "140000 100000", 1 },
-        { "1000 100000", 1 }, { "1600000 100000", 8 }, { "nonsense", 8 },
+        { "max 100000", 8 },
+        { "200000 100000", 2 },
+        { "250000 100000", 3 },
+        { "140000 100000", 1 },
+        { "1000 100000", 1 },
+        { "1600000 100000", 8 },
+        { "nonsense", 8 },
     };
     for (const auto & q : quotas) {
         write_file(root, "/sys/fs/cgroup/cpu.max", q.first);

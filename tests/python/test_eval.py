@@ -129,9 +129,7 @@ def test_public_data_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     other.mkdir(parents=True)
     (other / "train.jsonl").write_text('{"ID": 1}\n')
     monkeypatch.chdir(tmp_path / "other")
-    with pytest.raises(
-        ConfigError, match=r"TASK aime: the data set .*/aime-1983-2024 could not be loaded.*--data"
-    ):
+    with pytest.raises(ConfigError, match=r"TASK aime: the data set .*/aime-1983-2024 could not be loaded.*--data"):
         load_problems("aime")
 
 

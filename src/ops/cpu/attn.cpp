@@ -12,29 +12,29 @@
 namespace {
 
 struct attn_job {
-    lil_sel_cells   k;       // of the first KV head
-    lil_sel_cells   v;
+    lil_sel_cells k; // of the first KV head
+    lil_sel_cells v;
 
-    const int32_t * cells;   // entries of the chunk
+    const int32_t * cells; // entries of the chunk
     int             n;
 
-    int             n_head_kv;
-    int64_t         n_group;
+    int     n_head_kv;
+    int64_t n_group;
 
-    const float   * q;       // of the first query head
-    size_t          q_stride;
+    const float * q; // of the first query head
+    size_t        q_stride;
 
-    float           scale;
-    float           softcap;
+    float scale;
+    float softcap;
 
-    float         * part;    // [n_embd_v + 2, n_group*n_head_kv]
-    float         * kq;      // the chunk's first logit of the first query head, may be null
-    int64_t         kq_stride;
+    float * part; // [n_embd_v + 2, n_group*n_head_kv]
+    float * kq;   // the chunk's first logit of the first query head, may be null
+    int64_t kq_stride;
 };
 
 // whether rows are read where they lie: F16 rows of whole vectors, for few enough heads to read them once
 bool in_place(const attn_job & job, const lil_sel_cells & kv) {
-    return kv.type == GGML_TYPE_F16 && kv.n_embd%LIL_VF_N == 0 && job.n_group <= LIL_ROWS_HEADS;
+    return kv.type == GGML_TYPE_F16 && kv.n_embd % LIL_VF_N == 0 && job.n_group <= LIL_ROWS_HEADS;
 }
 
 // KV head h's rows of the entries [j0, j0 + LIL_TILE) of the chunk: in the cache, or widened into the tile
@@ -46,16 +46,15 @@ void get_rows(const attn_job & job, const lil_sel_cells & kv, int j0, int h, flo
     const bool last = h + 1 == job.n_head_kv; // the next rows are head 0's of the next tile; behind them V's first
 
     const int    j_next = last ? j0 + LIL_TILE : j0;
-    const size_t o_next = last ? 0 : (h + 1)*size;
+    const size_t o_next = last ? 0 : (h + 1) * size;
 
     rows.n         = std::min(LIL_TILE, job.n - j0);
     rows.next_size = size;
 
     for (int r = 0; r < LIL_TILE; ++r) {
-        rows.row [r] = kv.row(job.cells[std::min(j0 + r, job.n - 1)]) + h*size;
-        rows.next[r] = j_next < job.n ?
-            kv   .row(job.cells[std::min(j_next + r, job.n - 1)]) + o_next :
-            job.v.row(job.cells[std::min(r,          job.n - 1)]);
+        rows.row[r]  = kv.row(job.cells[std::min(j0 + r, job.n - 1)]) + h * size;
+        rows.next[r] = j_next < job.n ? kv.row(job.cells[std::min(j_next + r, job.n - 1)]) + o_next
+                                      : job.v.row(job.cells[std::min(r, job.n - 1)]);
     }
 
     if (in_place(job, kv)) {
@@ -63,7 +62,7 @@ void get_rows(const attn_job & job, const lil_sel_cells & kv, int j0, int h, flo
     }
 
     for (int r = 0; r < LIL_TILE; ++r) {
-        float * dst = tile + std::min(r, rows.n - 1)*n_pad;
+        float * dst = tile + std::min(r, rows.n - 1) * n_pad;
 
         if (r < rows.n) {
             lil_widen_row(kv.type, rows.row[r], dst, kv.n_embd);
@@ -106,7 +105,7 @@ void softcap_chunk(float * x, int n, float softcap) {
     const lil_vf one = lil_vf_set1(1.0f);
     const lil_vf cap = lil_vf_set1(softcap);
     const lil_vf two = lil_vf_set1(2.0f);
-    const lil_vf in  = lil_vf_set1(2.0f/softcap);
+    const lil_vf in  = lil_vf_set1(2.0f / softcap);
 
     const lil_vf zero = lil_vf_set1(0.0f);
 
@@ -121,21 +120,21 @@ void softcap_chunk(float * x, int n, float softcap) {
 void attn_chunk(const attn_job & job) {
     static thread_local lil_scratch scratch;
 
-    const int64_t n_head = job.n_group*job.n_head_kv;
+    const int64_t n_head = job.n_group * job.n_head_kv;
     const int64_t n_embd = job.v.n_embd;
     const int64_t nk_pad = lil_pad(job.k.n_embd);
     const int64_t nv_pad = lil_pad(n_embd);
 
-    float * tile = scratch.get(LIL_TILE*std::max(nk_pad, nv_pad) + n_head*(nk_pad + nv_pad + LIL_ATTN_CHUNK));
-    float * q    = tile + LIL_TILE*std::max(nk_pad, nv_pad); // [n_head][nk_pad]
-    float * y    = q + n_head*nk_pad;                        // [n_head][nv_pad]
-    float * x    = y + n_head*nv_pad;                        // [n_head][LIL_ATTN_CHUNK]
+    float * tile = scratch.get(LIL_TILE * std::max(nk_pad, nv_pad) + n_head * (nk_pad + nv_pad + LIL_ATTN_CHUNK));
+    float * q    = tile + LIL_TILE * std::max(nk_pad, nv_pad); // [n_head][nk_pad]
+    float * y    = q + n_head * nk_pad;                        // [n_head][nv_pad]
+    float * x    = y + n_head * nv_pad;                        // [n_head][LIL_ATTN_CHUNK]
 
     for (int64_t i_head = 0; i_head < n_head; ++i_head) {
-        const float * src = (const float *) ((const char *) job.q + i_head*job.q_stride);
+        const float * src = (const float *) ((const char *) job.q + i_head * job.q_stride);
 
         for (int64_t i = 0; i < nk_pad; ++i) {
-            q[i_head*nk_pad + i] = i < job.k.n_embd ? src[i]*job.scale : 0.0f;
+            q[i_head * nk_pad + i] = i < job.k.n_embd ? src[i] * job.scale : 0.0f;
         }
     }
 
@@ -143,8 +142,8 @@ void attn_chunk(const attn_job & job) {
 
     for (int j0 = 0; j0 < job.n; j0 += LIL_TILE) {
         for (int h = 0; h < job.n_head_kv; ++h) {
-            const float * qh = q + h*job.n_group*nk_pad;
-            float       * xh = x + h*job.n_group*LIL_ATTN_CHUNK + j0;
+            const float * qh = q + h * job.n_group * nk_pad;
+            float *       xh = x + h * job.n_group * LIL_ATTN_CHUNK + j0;
 
             get_rows(job, job.k, j0, h, tile, rows);
 
@@ -157,25 +156,25 @@ void attn_chunk(const attn_job & job) {
     }
 
     for (int64_t i_head = 0; i_head < n_head; ++i_head) {
-        float * xh   = x        + i_head*LIL_ATTN_CHUNK;
-        float * part = job.part + i_head*(n_embd + 2);
+        float * xh   = x + i_head * LIL_ATTN_CHUNK;
+        float * part = job.part + i_head * (n_embd + 2);
 
         if (job.softcap != 0.0f) {
             softcap_chunk(xh, job.n, job.softcap);
         }
         if (job.kq) {
-            memcpy(job.kq + i_head*job.kq_stride, xh, job.n*sizeof(float));
+            memcpy(job.kq + i_head * job.kq_stride, xh, job.n * sizeof(float));
         }
 
         part[n_embd] = softmax_chunk(xh, job.n, &part[n_embd + 1]);
     }
 
-    memset(y, 0, n_head*nv_pad*sizeof(float));
+    memset(y, 0, n_head * nv_pad * sizeof(float));
 
     for (int j0 = 0; j0 < job.n; j0 += LIL_TILE) {
         for (int h = 0; h < job.n_head_kv; ++h) {
-            const float * ph = x + h*job.n_group*LIL_ATTN_CHUNK + j0;
-            float       * yh = y + h*job.n_group*nv_pad;
+            const float * ph = x + h * job.n_group * LIL_ATTN_CHUNK + j0;
+            float *       yh = y + h * job.n_group * nv_pad;
 
             get_rows(job, job.v, j0, h, tile, rows);
 
@@ -188,7 +187,7 @@ void attn_chunk(const attn_job & job) {
     }
 
     for (int64_t i_head = 0; i_head < n_head; ++i_head) {
-        memcpy(job.part + i_head*(n_embd + 2), y + i_head*nv_pad, n_embd*sizeof(float));
+        memcpy(job.part + i_head * (n_embd + 2), y + i_head * nv_pad, n_embd * sizeof(float));
     }
 }
 
@@ -201,8 +200,8 @@ bool lil_attn_wins(const lil_ops_shape * shape) {
                 type == GGML_TYPE_Q4_0;
     };
 
-    return LIL_VF_N > 1 && has_load(shape->type_k) && has_load(shape->type_v) && shape->n_embd_k%LIL_VF_N == 0 &&
-            shape->n_embd_v%LIL_VF_N == 0;
+    return LIL_VF_N > 1 && has_load(shape->type_k) && has_load(shape->type_v) && shape->n_embd_k % LIL_VF_N == 0 &&
+            shape->n_embd_v % LIL_VF_N == 0;
 }
 
 void lil_attn(ggml_tensor * dst, int ith, int nth, void * userdata) {
@@ -216,11 +215,11 @@ void lil_attn(ggml_tensor * dst, int ith, int nth, void * userdata) {
 
     const int64_t n_head_kv = layer->n_head_kv;
     const int64_t n_head    = q->ne[1];
-    const int64_t n_group   = n_head/n_head_kv;
+    const int64_t n_group   = n_head / n_head_kv;
     const int64_t n_steps   = steps->ne[1];
     const int64_t n_max     = list->ne[0] - 1;
     const int64_t n_chunk   = lil_attn_n_chunk(n_max);
-    const int64_t n_embd_v  = v->ne[0]/n_head_kv;
+    const int64_t n_embd_v  = v->ne[0] / n_head_kv;
 
     float * work = (float *) dst->data;
     float * kq   = dst->ne[0] == lil_attn_n_work(n_embd_v, n_head, n_max, n_steps, true)
@@ -229,12 +228,12 @@ void lil_attn(ggml_tensor * dst, int ith, int nth, void * userdata) {
 
     // the entries of all lists in the order of the loops below; a thread's chunks are those that begin in its share
     int64_t n_entry = 0;
-    for (int64_t u = 0; u < n_steps*n_head_kv; ++u) {
-        n_entry += lil_sel_list(list, u%n_head_kv, u/n_head_kv)[0];
+    for (int64_t u = 0; u < n_steps * n_head_kv; ++u) {
+        n_entry += lil_sel_list(list, u % n_head_kv, u / n_head_kv)[0];
     }
 
-    const int64_t e0 = n_entry*ith/nth;
-    const int64_t e1 = n_entry*(ith + 1)/nth;
+    const int64_t e0 = n_entry * ith / nth;
+    const int64_t e1 = n_entry * (ith + 1) / nth;
 
     int64_t e = 0;
 
@@ -244,7 +243,7 @@ void lil_attn(ggml_tensor * dst, int ith, int nth, void * userdata) {
         for (int64_t i_chunk = 0; i_chunk < n_chunk; ++i_chunk) {
             for (int64_t i_head = 0, n_take = 1; i_head < n_head_kv; i_head += n_take) {
                 const int32_t * cells = lil_sel_list(list, i_head, i_step);
-                const int64_t   j0    = i_chunk*LIL_ATTN_CHUNK;
+                const int64_t   j0    = i_chunk * LIL_ATTN_CHUNK;
                 const int64_t   n     = std::min<int64_t>(LIL_ATTN_CHUNK, cells[0] - j0);
 
                 n_take = 1;
@@ -272,14 +271,14 @@ void lil_attn(ggml_tensor * dst, int ith, int nth, void * userdata) {
                 job.v         = lil_sel_get_cells(v, n_head_kv, strm, i_head);
                 job.cells     = cells + 1 + j0;
                 job.n         = n;
-                job.q         = lil_sel_f32(q, i_head*n_group, i_step);
+                job.q         = lil_sel_f32(q, i_head * n_group, i_step);
                 job.q_stride  = q->nb[1];
                 job.n_group   = n_group;
                 job.n_head_kv = n_take;
                 job.scale     = layer->scale;
                 job.softcap   = layer->softcap;
-                job.part      = work + ((i_step*n_chunk + i_chunk)*n_head + i_head*n_group)*(n_embd_v + 2);
-                job.kq        = kq ? kq + (i_step*n_head + i_head*n_group)*n_max + j0 : nullptr;
+                job.part      = work + ((i_step * n_chunk + i_chunk) * n_head + i_head * n_group) * (n_embd_v + 2);
+                job.kq        = kq ? kq + (i_step * n_head + i_head * n_group) * n_max + j0 : nullptr;
                 job.kq_stride = n_max;
 
                 attn_chunk(job);
@@ -296,35 +295,35 @@ void lil_attn_join(ggml_tensor * dst, int ith, int nth, void * userdata) {
 
     const int64_t n_embd  = dst->ne[0];
     const int64_t n_head  = dst->ne[1];
-    const int64_t n_group = n_head/layer->n_head_kv;
+    const int64_t n_group = n_head / layer->n_head_kv;
     const int64_t n_chunk = lil_attn_n_chunk(list->ne[0] - 1);
-    const int64_t stride  = (n_embd + 2)*n_head; // of chunks
+    const int64_t stride  = (n_embd + 2) * n_head; // of chunks
 
-    for (int64_t u = ith; u < n_head*dst->ne[2]; u += nth) {
-        const int64_t i_step = u/n_head;
-        const int64_t i_head = u%n_head;
+    for (int64_t u = ith; u < n_head * dst->ne[2]; u += nth) {
+        const int64_t i_step = u / n_head;
+        const int64_t i_head = u % n_head;
 
-        const int64_t n = lil_attn_n_chunk(lil_sel_list(list, i_head/n_group, i_step)[0]);
+        const int64_t n = lil_attn_n_chunk(lil_sel_list(list, i_head / n_group, i_step)[0]);
 
-        const float * part = (const float *) work->data + i_step*n_chunk*stride + i_head*(n_embd + 2);
+        const float * part = (const float *) work->data + i_step * n_chunk * stride + i_head * (n_embd + 2);
 
         float max = -INFINITY;
         for (int64_t c = 0; c < n; ++c) {
-            max = std::max(max, part[c*stride + n_embd]);
+            max = std::max(max, part[c * stride + n_embd]);
         }
 
         float * y   = lil_sel_f32(dst, i_head, i_step);
         float   sum = 0.0f;
 
-        memset(y, 0, n_embd*sizeof(float));
+        memset(y, 0, n_embd * sizeof(float));
 
         for (int64_t c = 0; c < n; ++c) {
-            const float w = expf(part[c*stride + n_embd] - max);
+            const float w = expf(part[c * stride + n_embd] - max);
 
-            ggml_vec_mad_f32(n_embd, y, part + c*stride, w);
-            sum += w*part[c*stride + n_embd + 1];
+            ggml_vec_mad_f32(n_embd, y, part + c * stride, w);
+            sum += w * part[c * stride + n_embd + 1];
         }
 
-        ggml_vec_scale_f32(n_embd, y, 1.0f/sum);
+        ggml_vec_scale_f32(n_embd, y, 1.0f / sum);
     }
 }

@@ -7,7 +7,7 @@ void lil_block_repr(ggml_tensor * dst, int ith, int nth, void * userdata) {
     const ggml_tensor * score = dst->src[2];
     const ggml_tensor * dirty = dst->src[3];
 
-    for (int64_t u = ith; u < dirty->ne[1]*layer.n_head_kv; u += nth) {
-        lil_dirty_repr(layer, dst, k, score, lil_sel_row(dirty, u/layer.n_head_kv), u%layer.n_head_kv);
+    for (int64_t u = ith; u < dirty->ne[1] * layer.n_head_kv; u += nth) {
+        lil_dirty_repr(layer, dst, k, score, lil_sel_row(dirty, u / layer.n_head_kv), u % layer.n_head_kv);
     }
 }

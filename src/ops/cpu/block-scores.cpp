@@ -1,7 +1,7 @@
 #include "dirty.h"
 
 // blocks that a thread takes at once
-static constexpr int64_t N_RANGE = 4*LIL_TILE;
+static constexpr int64_t N_RANGE = 4 * LIL_TILE;
 
 // q.k summed over the query heads of a group is the sum of the queries times k
 void lil_block_scores(ggml_tensor * dst, int ith, int nth, void * userdata) {
@@ -17,20 +17,20 @@ void lil_block_scores(ggml_tensor * dst, int ith, int nth, void * userdata) {
     const ggml_tensor * dirty = k ? dst->src[5] : nullptr;
 
     const int64_t n_head_kv = layer->n_head_kv;
-    const int64_t n_group   = q->ne[1]/n_head_kv;
+    const int64_t n_group   = q->ne[1] / n_head_kv;
     const int64_t n_embd    = q->ne[0];
-    const int64_t n_pad     = lil_pad(n_embd*n_head_kv);
-    const int64_t n_range   = (dst->ne[0] + N_RANGE - 1)/N_RANGE;
+    const int64_t n_pad     = lil_pad(n_embd * n_head_kv);
+    const int64_t n_range   = (dst->ne[0] + N_RANGE - 1) / N_RANGE;
 
-    float * tile = scratch.get((LIL_TILE + 1)*n_pad);
-    float * qs   = tile + LIL_TILE*n_pad; // [n_embd*n_head_kv]
+    float * tile = scratch.get((LIL_TILE + 1) * n_pad);
+    float * qs   = tile + LIL_TILE * n_pad; // [n_embd*n_head_kv]
 
-    for (int64_t u = ith; u < steps->ne[1]*n_range; u += nth) {
-        const int64_t i_step = u/n_range;
+    for (int64_t u = ith; u < steps->ne[1] * n_range; u += nth) {
+        const int64_t i_step = u / n_range;
 
         const int32_t * step = lil_sel_row(steps, i_step);
 
-        const int64_t b0 = u%n_range*N_RANGE;
+        const int64_t b0 = u % n_range * N_RANGE;
         const int64_t b1 = std::min<int64_t>(b0 + N_RANGE, step[LIL_SEL_PAGES]);
 
         if (b0 >= b1) {
@@ -45,7 +45,7 @@ void lil_block_scores(ggml_tensor * dst, int ith, int nth, void * userdata) {
 
         std::fill(qs, qs + n_pad, 0.0f);
         for (int64_t h = 0; h < q->ne[1]; ++h) {
-            ggml_vec_acc_f32(n_embd, qs + h/n_group*n_embd, lil_sel_f32(q, h, i_step));
+            ggml_vec_acc_f32(n_embd, qs + h / n_group * n_embd, lil_sel_f32(q, h, i_step));
         }
 
         float * scores = lil_sel_f32(dst, i_step);
@@ -57,12 +57,12 @@ void lil_block_scores(ggml_tensor * dst, int ith, int nth, void * userdata) {
 
             rows.n = n;
             for (int r = 0; r < LIL_TILE; ++r) {
-                rows.row[r] = (const char *) (tile + r*n_pad);
+                rows.row[r] = (const char *) (tile + r * n_pad);
             }
             for (int r = 0; r < n; ++r) {
-                lil_load_row(repr->type, (const char *) lil_sel_f32(repr, b + r, step[LIL_SEL_TABLE]), tile + r*n_pad,
-                        n_embd*n_head_kv);
-                lil_pad_row(tile + r*n_pad, n_embd*n_head_kv);
+                lil_load_row(repr->type, (const char *) lil_sel_f32(repr, b + r, step[LIL_SEL_TABLE]), tile + r * n_pad,
+                        n_embd * n_head_kv);
+                lil_pad_row(tile + r * n_pad, n_embd * n_head_kv);
             }
 
             float x[LIL_TILE];

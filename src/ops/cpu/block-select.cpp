@@ -32,7 +32,7 @@ void lil_block_select(ggml_tensor * dst, int ith, int nth, void * userdata) {
 
         list.add(0, first);
         lil_topk_each(key, n_blocks, layer->n_pages,
-                [&](int64_t i) { list.add(first + i*block, first + (i + 1)*block); });
-        list.add(first + n_blocks*block, all[0]);
+                [&](int64_t i) { list.add(first + i * block, first + (i + 1) * block); });
+        list.add(first + n_blocks * block, all[0]);
     }
 }

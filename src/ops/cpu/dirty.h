@@ -26,9 +26,9 @@ static inline void lil_dirty_bounds(const lil_select_layer & layer, const ggml_t
 
     GGML_ASSERT(bounds->type == GGML_TYPE_F16 || bounds->type == GGML_TYPE_F32);
 
-    const int64_t n_embd = k->ne[0]/layer.n_head_kv;
+    const int64_t n_embd = k->ne[0] / layer.n_head_kv;
 
-    float * max = scratch.get(3*n_embd);
+    float * max = scratch.get(3 * n_embd);
     float * min = max + n_embd;
     float * row = min + n_embd;
 
@@ -47,13 +47,13 @@ static inline void lil_dirty_bounds(const lil_select_layer & layer, const ggml_t
         }
     }
 
-    char * dst = (char *) bounds->data + entry[LIL_DIRTY_TABLE]*bounds->nb[3] +
-            entry[LIL_DIRTY_PAGE]*bounds->nb[2] + i_head*bounds->nb[1];
+    char * dst = (char *) bounds->data + entry[LIL_DIRTY_TABLE] * bounds->nb[3] +
+            entry[LIL_DIRTY_PAGE] * bounds->nb[2] + i_head * bounds->nb[1];
 
     if (bounds->type == GGML_TYPE_F16) {
-        ggml_cpu_fp32_to_fp16(max, (ggml_fp16_t *) dst, 2*n_embd);
+        ggml_cpu_fp32_to_fp16(max, (ggml_fp16_t *) dst, 2 * n_embd);
     } else {
-        ggml_cpu_fp32_to_fp32(max, (float *) dst, 2*n_embd);
+        ggml_cpu_fp32_to_fp32(max, (float *) dst, 2 * n_embd);
     }
 }
 
@@ -68,8 +68,8 @@ static inline void lil_dirty_repr(const lil_select_layer & layer, const ggml_ten
     const auto    keys = lil_sel_get_cells(k, layer.n_head_kv, entry[LIL_DIRTY_STREAM], i_head);
     const float * s    = lil_sel_f32(score, i_head, entry[LIL_DIRTY_STREAM]);
 
-    float   * sum = lil_sel_f32(repr, entry[LIL_DIRTY_PAGE], entry[LIL_DIRTY_TABLE]) + i_head*keys.n_embd;
-    float   * row = lil_grow(scratch_row, keys.n_embd);
+    float *   sum = lil_sel_f32(repr, entry[LIL_DIRTY_PAGE], entry[LIL_DIRTY_TABLE]) + i_head * keys.n_embd;
+    float *   row = lil_grow(scratch_row, keys.n_embd);
     int32_t * key = lil_grow(scratch_key, n);
 
     for (int64_t i = 0; i < n; ++i) {

@@ -11,11 +11,11 @@ void move_slot(const lil_evict_head * heads, int n_head, uint32_t src, uint32_t 
     for (int h = 0; h < n_head; ++h) {
         const auto & t = heads[h];
 
-        memcpy(t.k + dst*t.k_stride, t.k + src*t.k_stride, t.k_size);
-        memcpy(t.v + dst*t.v_stride, t.v + src*t.v_stride, t.v_size);
+        memcpy(t.k + dst * t.k_stride, t.k + src * t.k_stride, t.k_size);
+        memcpy(t.v + dst * t.v_stride, t.v + src * t.v_stride, t.v_size);
 
         t.score[dst] = t.score[src];
-        t.pos  [dst] = t.pos  [src];
+        t.pos[dst]   = t.pos[src];
     }
 }
 
@@ -86,24 +86,24 @@ void evict_many(
 
 void lil_evict_slots(ggml_tensor * dst, int ith, int nth, void * userdata) {
     static thread_local std::vector<lil_evict_head> heads;
-    static thread_local std::vector<float>        sum;
+    static thread_local std::vector<float>          sum;
 
     const auto * layer = (const lil_evict_layer *) userdata;
 
-    ggml_tensor       * pos   = dst;
-    ggml_tensor       * k     = dst->src[1];
-    ggml_tensor       * v     = dst->src[2];
-    ggml_tensor       * score = dst->src[3];
+    ggml_tensor *       pos   = dst;
+    ggml_tensor *       k     = dst->src[1];
+    ggml_tensor *       v     = dst->src[2];
+    ggml_tensor *       score = dst->src[3];
     const ggml_tensor * steps = dst->src[4];
 
     const int n_head_kv = layer->n_head_kv;
     const int n_head    = layer->shared ? n_head_kv : 1; // heads of a unit of work
-    const int n_unit    = n_head_kv/n_head;
+    const int n_unit    = n_head_kv / n_head;
 
     heads.resize(n_head);
 
-    for (int64_t u = ith; u < steps->ne[1]*n_unit; u += nth) {
-        const int32_t * step = lil_get_step(steps, u/n_unit);
+    for (int64_t u = ith; u < steps->ne[1] * n_unit; u += nth) {
+        const int32_t * step = lil_get_step(steps, u / n_unit);
 
         const uint32_t n_before = step[LIL_STEP_BEFORE];
         const uint32_t n_evict  = step[LIL_STEP_EVICT];
@@ -112,7 +112,7 @@ void lil_evict_slots(ggml_tensor * dst, int ith, int nth, void * userdata) {
         }
 
         for (int h = 0; h < n_head; ++h) {
-            heads[h] = lil_get_evict_head(*layer, k, v, score, pos, step[LIL_STEP_STREAM], u%n_unit*n_head + h);
+            heads[h] = lil_get_evict_head(*layer, k, v, score, pos, step[LIL_STEP_STREAM], u % n_unit * n_head + h);
         }
 
         ranking r = { heads[0].score, heads[0].pos };

@@ -6,7 +6,7 @@
 #ifdef __cplusplus
 extern "C"
 #endif
-const struct lil_ops * lil_ops_cpu(void);
+        const struct lil_ops * lil_ops_cpu(void);
 
 #ifdef __cplusplus
 // every op's function, lil_<op>(): each in a file of its own or of its kind

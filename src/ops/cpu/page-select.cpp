@@ -14,9 +14,9 @@ void lil_page_select(ggml_tensor * dst, int ith, int nth, void * userdata) {
 
     const int64_t n_head_kv = layer->n_head_kv;
 
-    for (int64_t u = ith; u < steps->ne[1]*n_head_kv; u += nth) {
-        const int64_t i_step = u/n_head_kv;
-        const int64_t i_head = u%n_head_kv;
+    for (int64_t u = ith; u < steps->ne[1] * n_head_kv; u += nth) {
+        const int64_t i_step = u / n_head_kv;
+        const int64_t i_head = u % n_head_kv;
 
         const int32_t * step  = lil_sel_row(steps, i_step);
         const int32_t * first = lil_sel_row(pages, i_step);

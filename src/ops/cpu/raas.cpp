@@ -21,13 +21,11 @@ struct raas_scratch {
 };
 
 // the pages that are alive, ascending; returns how many
-int64_t get_alive(
-        const lil_select_layer & layer,
-                 const int32_t * step,
-                 const int32_t * first, // rank of each page's first token
-                 const int32_t * all,
-                   const float * stamp, // by cell
-                       int32_t * alive) {
+int64_t get_alive(const lil_select_layer & layer, const int32_t * step,
+        const int32_t * first, // rank of each page's first token
+        const int32_t * all,
+        const float *   stamp, // by cell
+        int32_t *       alive) {
     const int64_t n_pages = step[LIL_SEL_PAGES];
 
     int64_t n = 0;
@@ -70,25 +68,25 @@ void lil_raas_stamp(ggml_tensor * dst, int ith, int nth, void * userdata) {
 
     const int64_t n_head_kv = layer->n_head_kv;
 
-    for (int64_t u = 0; u < steps->ne[1]*n_head_kv; ++u) {
-        const int64_t i_step = u/n_head_kv;
-        const int64_t i_head = u%n_head_kv;
+    for (int64_t u = 0; u < steps->ne[1] * n_head_kv; ++u) {
+        const int64_t i_step = u / n_head_kv;
+        const int64_t i_head = u % n_head_kv;
 
         const int32_t * step  = lil_sel_row(steps, i_step);
         const int32_t * first = lil_sel_row(pages, i_step);
         const int32_t * all   = lil_sel_list(cells, 0, i_step);
 
         // sequences of one stream can share cells: these steps go one after the other
-        if ((step[LIL_SEL_STREAM]*n_head_kv + i_head)%nth != ith) {
+        if ((step[LIL_SEL_STREAM] * n_head_kv + i_head) % nth != ith) {
             continue;
         }
 
-        float     * stamp = lil_sel_f32(dst, i_head, step[LIL_SEL_STREAM]);
+        float *     stamp = lil_sel_f32(dst, i_head, step[LIL_SEL_STREAM]);
         const float now   = (float) step[LIL_SEL_NOW];
 
         stamp[all[all[0]]] = now;
 
-        int32_t     * alive   = lil_grow(scratch.alive, step[LIL_SEL_PAGES]);
+        int32_t *     alive   = lil_grow(scratch.alive, step[LIL_SEL_PAGES]);
         const int64_t n_alive = get_alive(*layer, step, first, all, stamp, alive);
 
         const float * score = lil_sel_f32(scores, i_head, i_step);
@@ -98,7 +96,7 @@ void lil_raas_stamp(ggml_tensor * dst, int ith, int nth, void * userdata) {
             key[i] = lil_topk_key(score[alive[i]]);
         }
 
-        lil_topk_each(key, n_alive, (int64_t) ceilf(layer->ratio*(float) n_alive), [&](int64_t i) {
+        lil_topk_each(key, n_alive, (int64_t) ceilf(layer->ratio * (float) n_alive), [&](int64_t i) {
             const int32_t r0 = first[alive[i]];
             const int32_t r1 = first[alive[i] + 1];
 
@@ -126,9 +124,9 @@ void lil_raas_select(ggml_tensor * dst, int ith, int nth, void * userdata) {
 
     const int64_t n_head_kv = layer->n_head_kv;
 
-    for (int64_t u = ith; u < steps->ne[1]*n_head_kv; u += nth) {
-        const int64_t i_step = u/n_head_kv;
-        const int64_t i_head = u%n_head_kv;
+    for (int64_t u = ith; u < steps->ne[1] * n_head_kv; u += nth) {
+        const int64_t i_step = u / n_head_kv;
+        const int64_t i_head = u % n_head_kv;
 
         const int32_t * step  = lil_sel_row(steps, i_step);
         const int32_t * first = lil_sel_row(pages, i_step);
@@ -141,7 +139,7 @@ void lil_raas_select(ggml_tensor * dst, int ith, int nth, void * userdata) {
             continue;
         }
 
-        int32_t     * alive   = lil_grow(scratch.alive, step[LIL_SEL_PAGES]);
+        int32_t *     alive = lil_grow(scratch.alive, step[LIL_SEL_PAGES]);
         const int64_t n_alive =
                 get_alive(*layer, step, first, all, lil_sel_f32(stamp, i_head, step[LIL_SEL_STREAM]), alive);
 

@@ -20,18 +20,18 @@ struct rkv_keys {
     std::vector<float>    pos;  // [n]
     std::vector<float>    k;    // [n_embd, n]
 
-    rkv_keys(const lil_evict_head & head, ggml_type type, int64_t n, int64_t n_embd)
-        : n(n), n_embd(n_embd), slot(n), pos(n), k(n*n_embd) {
+    rkv_keys(const lil_evict_head & head, ggml_type type, int64_t n, int64_t n_embd) :
+        n(n), n_embd(n_embd), slot(n), pos(n), k(n * n_embd) {
         std::iota(slot.begin(), slot.end(), 0);
         std::sort(slot.begin(), slot.end(), [&](uint32_t a, uint32_t b) { return head.pos[a] < head.pos[b]; });
 
         for (int64_t j = 0; j < n; ++j) {
             pos[j] = head.pos[slot[j]];
-            lil_widen_row(type, head.k + slot[j]*head.k_stride, k.data() + j*n_embd, n_embd);
+            lil_widen_row(type, head.k + slot[j] * head.k_stride, k.data() + j * n_embd, n_embd);
         }
     }
 
-    float * key(int64_t j) { return k.data() + j*n_embd; }
+    float * key(int64_t j) { return k.data() + j * n_embd; }
 };
 
 float dot(const float * a, const float * b, int64_t n) {
@@ -57,7 +57,7 @@ void soft_max(float * x, int64_t n) {
 float get_logit(const lil_evict_layer & layer, float kq) {
     kq *= layer.scale;
 
-    return layer.softcap != 0.0f ? layer.softcap*tanhf(kq/layer.softcap) : kq;
+    return layer.softcap != 0.0f ? layer.softcap * tanhf(kq / layer.softcap) : kq;
 }
 
 // ring: a head's first query in row 0, n_ring rows; the last n_win queries before position p1
@@ -67,7 +67,7 @@ std::vector<float> get_importance(const lil_evict_layer & layer, rkv_keys & keys
     std::vector<float> prob(keys.n);
 
     for (int64_t p = p1 - n_win; p < p1; ++p) {
-        const float * q = (const float *) (ring + p%n_ring*stride);
+        const float * q = (const float *) (ring + p % n_ring * stride);
 
         // keys of up to the query's position
         const int64_t n = std::upper_bound(keys.pos.begin(), keys.pos.end(), (float) p) - keys.pos.begin();
@@ -78,7 +78,7 @@ std::vector<float> get_importance(const lil_evict_layer & layer, rkv_keys & keys
         for (int64_t j = 0; j < n; ++j) {
             float max = -INFINITY;
             for (int64_t g = 0; g < n_group; ++g) {
-                max = std::max(max, dot(keys.key(j), q + g*keys.n_embd, keys.n_embd));
+                max = std::max(max, dot(keys.key(j), q + g * keys.n_embd, keys.n_embd));
             }
             prob[j] = get_logit(layer, max);
         }
@@ -86,7 +86,7 @@ std::vector<float> get_importance(const lil_evict_layer & layer, rkv_keys & keys
         soft_max(prob.data(), n);
 
         for (int64_t j = 0; j < n; ++j) {
-            mean[j] += prob[j]/n_win;
+            mean[j] += prob[j] / n_win;
         }
     }
 
@@ -106,8 +106,8 @@ std::vector<float> get_redundancy(rkv_keys & keys, float threshold) {
     for (int64_t j = 0; j < keys.n; ++j) {
         const float norm = std::sqrt(dot(keys.key(j), keys.key(j), keys.n_embd));
 
-        ggml_vec_scale_f32(keys.n_embd, keys.key(j), 1.0f/std::max(norm, 1e-12f));
-        ggml_vec_acc_f32  (keys.n_embd, sum.data(), keys.key(j));
+        ggml_vec_scale_f32(keys.n_embd, keys.key(j), 1.0f / std::max(norm, 1e-12f));
+        ggml_vec_acc_f32(keys.n_embd, sum.data(), keys.key(j));
     }
 
     std::vector<float> res(keys.n);
@@ -126,7 +126,7 @@ std::vector<float> get_redundancy(rkv_keys & keys, float threshold) {
         }
     }
 
-    ggml_vec_scale_f32(keys.n, res.data(), 1.0f/keys.n);
+    ggml_vec_scale_f32(keys.n, res.data(), 1.0f / keys.n);
     soft_max(res.data(), keys.n);
 
     return res;
@@ -143,13 +143,13 @@ void lil_rkv_score(ggml_tensor * dst, int ith, int nth, void * userdata) {
     const ggml_tensor * steps = dst->src[4];
 
     const int64_t n_head_kv = layer->n_head_kv;
-    const int64_t n_embd    = k->ne[0]/n_head_kv;
-    const int64_t n_group   = ring->ne[0]/n_embd/n_head_kv;
+    const int64_t n_embd    = k->ne[0] / n_head_kv;
+    const int64_t n_group   = ring->ne[0] / n_embd / n_head_kv;
 
-    for (int64_t u = ith; u < steps->ne[1]*n_head_kv; u += nth) {
-        const int64_t i_head = u%n_head_kv;
+    for (int64_t u = ith; u < steps->ne[1] * n_head_kv; u += nth) {
+        const int64_t i_head = u % n_head_kv;
 
-        const int32_t * step = lil_get_step(steps, u/n_head_kv);
+        const int32_t * step = lil_get_step(steps, u / n_head_kv);
 
         if (step[LIL_STEP_EVICT] == 0) {
             continue;
@@ -159,15 +159,15 @@ void lil_rkv_score(ggml_tensor * dst, int ith, int nth, void * userdata) {
 
         rkv_keys keys(head, k->type, step[LIL_STEP_BEFORE], n_embd);
 
-        const char * queries = (const char *) ring->data + step[LIL_STEP_STREAM]*ring->nb[2] +
-                i_head*n_group*n_embd*sizeof(float);
+        const char * queries = (const char *) ring->data + step[LIL_STEP_STREAM] * ring->nb[2] +
+                i_head * n_group * n_embd * sizeof(float);
 
         const auto importance = get_importance(
                 *layer, keys, queries, ring->nb[1], ring->ne[1], n_group, step[LIL_STEP_WIN], step[LIL_STEP_POS]);
         const auto redundancy = get_redundancy(keys, layer->threshold);
 
         for (int64_t j = 0; j < keys.n; ++j) {
-            head.score[keys.slot[j]] = layer->lambda*importance[j] - (1.0f - layer->lambda)*redundancy[j];
+            head.score[keys.slot[j]] = layer->lambda * importance[j] - (1.0f - layer->lambda) * redundancy[j];
         }
     }
 }

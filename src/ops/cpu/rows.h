@@ -28,13 +28,13 @@
 
 // how many of n_head they take next: even shares
 static inline int64_t lil_rows_n_heads(int64_t n_head) {
-    const int64_t n_block = (n_head + LIL_ROWS_HEADS - 1)/LIL_ROWS_HEADS;
+    const int64_t n_block = (n_head + LIL_ROWS_HEADS - 1) / LIL_ROWS_HEADS;
 
-    return (n_head + n_block - 1)/n_block;
+    return (n_head + n_block - 1) / n_block;
 }
 
 static inline int64_t lil_pad(int64_t n) {
-    return (n + LIL_VF_N - 1)/LIL_VF_N*LIL_VF_N;
+    return (n + LIL_VF_N - 1) / LIL_VF_N * LIL_VF_N;
 }
 
 // a thread's scratch, aligned and grown on first use; its content is lost when it grows
@@ -44,11 +44,11 @@ struct lil_scratch {
     float * get(int64_t n) {
         constexpr size_t ALIGN = 64;
 
-        if (buf.size() < n + ALIGN/sizeof(float)) {
-            buf.resize(n + ALIGN/sizeof(float));
+        if (buf.size() < n + ALIGN / sizeof(float)) {
+            buf.resize(n + ALIGN / sizeof(float));
         }
 
-        return (float *) (((uintptr_t) buf.data() + ALIGN - 1)/ALIGN*ALIGN);
+        return (float *) (((uintptr_t) buf.data() + ALIGN - 1) / ALIGN * ALIGN);
     }
 };
 
@@ -57,55 +57,50 @@ static inline void lil_load_row(ggml_type type, const char * src, float * dst, i
     int64_t i = 0;
 
     switch (type) {
-        case GGML_TYPE_F32:
-            {
-                memcpy(dst, src, n*sizeof(float));
-            } break;
-        case GGML_TYPE_F16:
-            {
-                const ggml_fp16_t * x = (const ggml_fp16_t *) src;
-                for (; i + LIL_VF_N <= n; i += LIL_VF_N) {
-                    lil_vf_store(dst + i, lil_vf_load_f16(x + i));
-                }
-                for (; i < n; ++i) {
-                    dst[i] = GGML_CPU_FP16_TO_FP32(x[i]);
-                }
-            } break;
-        case GGML_TYPE_BF16:
-            {
-                const ggml_bf16_t * x = (const ggml_bf16_t *) src;
-                for (; i + LIL_VF_N <= n; i += LIL_VF_N) {
-                    lil_vf_store(dst + i, lil_vf_load_bf16(x + i));
-                }
-                for (; i < n; ++i) {
-                    dst[i] = GGML_BF16_TO_FP32(x[i]);
-                }
-            } break;
+        case GGML_TYPE_F32: {
+            memcpy(dst, src, n * sizeof(float));
+        } break;
+        case GGML_TYPE_F16: {
+            const ggml_fp16_t * x = (const ggml_fp16_t *) src;
+            for (; i + LIL_VF_N <= n; i += LIL_VF_N) {
+                lil_vf_store(dst + i, lil_vf_load_f16(x + i));
+            }
+            for (; i < n; ++i) {
+                dst[i] = GGML_CPU_FP16_TO_FP32(x[i]);
+            }
+        } break;
+        case GGML_TYPE_BF16: {
+            const ggml_bf16_t * x = (const ggml_bf16_t *) src;
+            for (; i + LIL_VF_N <= n; i += LIL_VF_N) {
+                lil_vf_store(dst + i, lil_vf_load_bf16(x + i));
+            }
+            for (; i < n; ++i) {
+                dst[i] = GGML_BF16_TO_FP32(x[i]);
+            }
+        } break;
         case GGML_TYPE_Q8_0: // here rather than in to_float, which is compiled without the CPU's instruction set
-            {
-                const block_q8_0 * x = (const block_q8_0 *) src;
-                for (; i < n; i += QK8_0, ++x) {
-                    const float d = GGML_CPU_FP16_TO_FP32(x->d);
-                    for (int j = 0; j < QK8_0; ++j) {
-                        dst[i + j] = x->qs[j]*d;
-                    }
+        {
+            const block_q8_0 * x = (const block_q8_0 *) src;
+            for (; i < n; i += QK8_0, ++x) {
+                const float d = GGML_CPU_FP16_TO_FP32(x->d);
+                for (int j = 0; j < QK8_0; ++j) {
+                    dst[i + j] = x->qs[j] * d;
                 }
-            } break;
-        case GGML_TYPE_Q4_0:
-            {
-                const block_q4_0 * x = (const block_q4_0 *) src;
-                for (; i < n; i += QK4_0, ++x) {
-                    const float d = GGML_CPU_FP16_TO_FP32(x->d);
-                    for (int j = 0; j < QK4_0/2; ++j) {
-                        dst[i + j]           = ((x->qs[j] & 0x0F) - 8)*d;
-                        dst[i + j + QK4_0/2] = ((x->qs[j] >>   4) - 8)*d;
-                    }
+            }
+        } break;
+        case GGML_TYPE_Q4_0: {
+            const block_q4_0 * x = (const block_q4_0 *) src;
+            for (; i < n; i += QK4_0, ++x) {
+                const float d = GGML_CPU_FP16_TO_FP32(x->d);
+                for (int j = 0; j < QK4_0 / 2; ++j) {
+                    dst[i + j]             = ((x->qs[j] & 0x0F) - 8) * d;
+                    dst[i + j + QK4_0 / 2] = ((x->qs[j] >> 4) - 8) * d;
                 }
-            } break;
-        default:
-            {
-                ggml_get_type_traits(type)->to_float(src, dst, n);
-            } break;
+            }
+        } break;
+        default: {
+            ggml_get_type_traits(type)->to_float(src, dst, n);
+        } break;
     }
 }
 
@@ -147,7 +142,7 @@ struct lil_read_f16 {
 // fetches under way
 struct lil_rows {
     int          n;
-    const char * row [LIL_TILE];
+    const char * row[LIL_TILE];
     const char * next[LIL_TILE];
     size_t       next_size; // bytes, 0: none
 };
@@ -156,7 +151,7 @@ struct lil_rows {
 template <typename READ, int C>
 static inline void lil_rows_dot_block(
         const char * const * rows, const float * q, int64_t n_pad, float * x, int64_t x_stride) {
-    constexpr int R = 4*C + 5 <= LIL_VF_REGS ? 4 : 2; // rows at once: accumulators, R vectors of rows, one of a query
+    constexpr int R = 4 * C + 5 <= LIL_VF_REGS ? 4 : 2; // rows at once: accumulators, R vectors of rows, one of a query
 
     lil_vf2 sum[C][2];
 
@@ -179,7 +174,7 @@ static inline void lil_rows_dot_block(
                 k[r] = READ::load(row[r], i);
             }
             for (int c = 0; c < C; ++c) {
-                const lil_vf qc = lil_vf_load(q + c*n_pad + i);
+                const lil_vf qc = lil_vf_load(q + c * n_pad + i);
                 for (int r = 0; r < R; ++r) {
                     acc[c][r] = lil_vf_fma(acc[c][r], k[r], qc);
                 }
@@ -188,13 +183,13 @@ static inline void lil_rows_dot_block(
 
         for (int c = 0; c < C; ++c) {
             for (int r = 0; r < R; r += 2) {
-                sum[c][(r0 + r)/2] = lil_vf_sum2(acc[c][r], acc[c][r + 1]);
+                sum[c][(r0 + r) / 2] = lil_vf_sum2(acc[c][r], acc[c][r + 1]);
             }
         }
     }
 
     for (int c = 0; c < C; ++c) {
-        lil_vf2_store_sum(x + c*x_stride, sum[c][0], sum[c][1]);
+        lil_vf2_store_sum(x + c * x_stride, sum[c][0], sum[c][1]);
     }
 }
 
@@ -205,7 +200,7 @@ static inline void lil_rows_add_block(
     lil_vf acc[C][V];
     for (int c = 0; c < C; ++c) {
         for (int v = 0; v < V; ++v) {
-            acc[c][v] = lil_vf_load(y + c*n_pad + i0 + v*LIL_VF_N);
+            acc[c][v] = lil_vf_load(y + c * n_pad + i0 + v * LIL_VF_N);
         }
     }
 
@@ -216,10 +211,10 @@ static inline void lil_rows_add_block(
 
         lil_vf x[V];
         for (int v = 0; v < V; ++v) {
-            x[v] = READ::load(rows.row[r], i0 + v*LIL_VF_N);
+            x[v] = READ::load(rows.row[r], i0 + v * LIL_VF_N);
         }
         for (int c = 0; c < C; ++c) {
-            const lil_vf pc = lil_vf_set1(p[c*p_stride + r]);
+            const lil_vf pc = lil_vf_set1(p[c * p_stride + r]);
             for (int v = 0; v < V; ++v) {
                 acc[c][v] = lil_vf_fma(acc[c][v], pc, x[v]);
             }
@@ -228,7 +223,7 @@ static inline void lil_rows_add_block(
 
     for (int c = 0; c < C; ++c) {
         for (int v = 0; v < V; ++v) {
-            lil_vf_store(y + c*n_pad + i0 + v*LIL_VF_N, acc[c][v]);
+            lil_vf_store(y + c * n_pad + i0 + v * LIL_VF_N, acc[c][v]);
         }
     }
 }
@@ -249,16 +244,16 @@ static inline void lil_rows_dot_heads(
 template <typename READ, int C>
 static inline void lil_rows_add_heads(
         const lil_rows & rows, const float * p, int64_t p_stride, int64_t n_pad, float * y, bool fetch) {
-    constexpr int V = 4*C + 5 <= LIL_VF_REGS ? 4 : 2; // vectors at once: accumulators, V vectors of a row, one of p
+    constexpr int V = 4 * C + 5 <= LIL_VF_REGS ? 4 : 2; // vectors at once: accumulators, V vectors of a row, one of p
 
     int64_t i = 0;
-    for (; i + V*LIL_VF_N <= n_pad; i += V*LIL_VF_N) {
+    for (; i + V * LIL_VF_N <= n_pad; i += V * LIL_VF_N) {
         lil_rows_add_block<READ, C, V>(rows, p, p_stride, n_pad, i, y, fetch && i == 0);
     }
-    for (; i + 2*LIL_VF_N <= n_pad; i += 2*LIL_VF_N) {
+    for (; i + 2 * LIL_VF_N <= n_pad; i += 2 * LIL_VF_N) {
         lil_rows_add_block<READ, C, 2>(rows, p, p_stride, n_pad, i, y, fetch && i == 0);
     }
-    for (; i < n_pad;               i +=   LIL_VF_N) {
+    for (; i < n_pad; i += LIL_VF_N) {
         lil_rows_add_block<READ, C, 1>(rows, p, p_stride, n_pad, i, y, fetch && i == 0);
     }
 }
@@ -285,9 +280,9 @@ static inline void lil_rows_dot(
 #endif
         }
 
-        fetch   = false;
-        q      += n*n_pad;
-        x      += n*x_stride;
+        fetch = false;
+        q += n * n_pad;
+        x += n * x_stride;
         n_head -= n;
     }
 }
@@ -314,9 +309,9 @@ static inline void lil_rows_add(
 #endif
         }
 
-        fetch   = false;
-        y      += n*n_pad;
-        p      += n*p_stride;
+        fetch = false;
+        y += n * n_pad;
+        p += n * p_stride;
         n_head -= n;
     }
 }

@@ -20,9 +20,9 @@ struct lil_score_job {
     float     scale;
     float     softcap;
 
-    const char    * k_head;   // keys of the head, slot i at k_head + i*k_stride
+    const char *    k_head; // keys of the head, slot i at k_head + i*k_stride
     size_t          k_stride;
-    const int32_t * slots;    // the slot of each key; null: key i is in slot i
+    const int32_t * slots; // the slot of each key; null: key i is in slot i
     int64_t         n_embd;
     int64_t         n_keys;
 
@@ -30,8 +30,8 @@ struct lil_score_job {
     const char * q;
     size_t       q_stride_head;
     size_t       q_stride_token;
-    int64_t      n_group;     // G
-    int64_t      ring_pos;    // >= 0: the queries are a ring, query i in row (ring_pos + i) % LIL_PROMPT_WINDOW
+    int64_t      n_group;  // G
+    int64_t      ring_pos; // >= 0: the queries are a ring, query i in row (ring_pos + i) % LIL_PROMPT_WINDOW
 
     // which keys a query sees. pos: those with pos[key] <= pos0 + query; otherwise keys [0, base + query]
     const float * pos;
@@ -41,14 +41,13 @@ struct lil_score_job {
     // which of them it gives to. > 0: keys (base + query - n_window, base + query]; otherwise all
     int64_t n_window;
 
-    const char * key(int64_t j) const {
-        return k_head + (slots ? slots[j] : j)*k_stride;
-    }
+    const char * key(int64_t j) const { return k_head + (slots ? slots[j] : j) * k_stride; }
 
     const char * query(int64_t r) const {
-        const int64_t i = r/n_group;
+        const int64_t i = r / n_group;
 
-        return q + (r%n_group)*q_stride_head + (ring_pos >= 0 ? (ring_pos + i)%LIL_PROMPT_WINDOW : i)*q_stride_token;
+        return q + (r % n_group) * q_stride_head +
+                (ring_pos >= 0 ? (ring_pos + i) % LIL_PROMPT_WINDOW : i) * q_stride_token;
     }
 };
 
@@ -68,18 +67,24 @@ struct lil_score_scratch {
 template <int NV, int NK>
 static inline void lil_score_block(
         const lil_score_job & job, int64_t r0, int64_t n_rows, float * sum, int64_t j_sum = 0) {
-    constexpr int N_ROWS = NV*LIL_VF_N;
+    constexpr int N_ROWS = NV * LIL_VF_N;
 
     auto & scratch = lil_score_scratch::get();
 
     const int64_t n_embd = job.n_embd;
 
     // the last key that any row of the block sees
-    const int64_t n_keys = job.pos ? job.n_keys : std::min(job.n_keys, job.base + (r0 + n_rows - 1)/job.n_group + 1);
+    const int64_t n_keys = job.pos ? job.n_keys : std::min(job.n_keys, job.base + (r0 + n_rows - 1) / job.n_group + 1);
 
-    if ((int64_t) scratch.qt.size()     < n_embd*N_ROWS) { scratch.qt.resize(n_embd*N_ROWS); }
-    if ((int64_t) scratch.kf.size()     < NK*n_embd)     { scratch.kf.resize(NK*n_embd); }
-    if ((int64_t) scratch.logits.size() < n_keys*N_ROWS) { scratch.logits.resize(n_keys*N_ROWS); }
+    if ((int64_t) scratch.qt.size() < n_embd * N_ROWS) {
+        scratch.qt.resize(n_embd * N_ROWS);
+    }
+    if ((int64_t) scratch.kf.size() < NK * n_embd) {
+        scratch.kf.resize(NK * n_embd);
+    }
+    if ((int64_t) scratch.logits.size() < n_keys * N_ROWS) {
+        scratch.logits.resize(n_keys * N_ROWS);
+    }
 
     float * qt     = scratch.qt.data();
     float * kf     = scratch.kf.data();
@@ -89,7 +94,7 @@ static inline void lil_score_block(
         const float * q = r < n_rows ? (const float *) job.query(r0 + r) : nullptr;
 
         for (int64_t d = 0; d < n_embd; ++d) {
-            qt[d*N_ROWS + r] = q ? q[d]*job.scale : 0.0f;
+            qt[d * N_ROWS + r] = q ? q[d] * job.scale : 0.0f;
         }
     }
 
@@ -99,11 +104,11 @@ static inline void lil_score_block(
     }
 
     // keys that every row of the block sees need no mask
-    const int64_t n_free = job.pos ? 0 : std::min(n_keys, job.base + r0/job.n_group + 1);
+    const int64_t n_free = job.pos ? 0 : std::min(n_keys, job.base + r0 / job.n_group + 1);
 
     for (int64_t j0 = 0; j0 < n_keys; j0 += NK) {
         for (int kk = 0; kk < NK; ++kk) { // a tile past the end repeats the last key
-            lil_widen_row(job.type, job.key(std::min(j0 + kk, n_keys - 1)), kf + kk*n_embd, n_embd);
+            lil_widen_row(job.type, job.key(std::min(j0 + kk, n_keys - 1)), kf + kk * n_embd, n_embd);
         }
 
         lil_vf acc[NK][NV];
@@ -116,10 +121,10 @@ static inline void lil_score_block(
         for (int64_t d = 0; d < n_embd; ++d) {
             lil_vf q[NV];
             for (int v = 0; v < NV; ++v) {
-                q[v] = lil_vf_load(qt + d*N_ROWS + v*LIL_VF_N);
+                q[v] = lil_vf_load(qt + d * N_ROWS + v * LIL_VF_N);
             }
             for (int kk = 0; kk < NK; ++kk) {
-                const lil_vf x = lil_vf_set1(kf[kk*n_embd + d]);
+                const lil_vf x = lil_vf_set1(kf[kk * n_embd + d]);
                 for (int v = 0; v < NV; ++v) {
                     acc[kk][v] = lil_vf_fma(acc[kk][v], x, q[v]);
                 }
@@ -129,21 +134,21 @@ static inline void lil_score_block(
         for (int kk = 0; kk < NK && j0 + kk < n_keys; ++kk) {
             const int64_t j = j0 + kk;
 
-            float * l = logits + j*N_ROWS;
+            float * l = logits + j * N_ROWS;
 
             for (int v = 0; v < NV; ++v) {
-                lil_vf_store(l + v*LIL_VF_N, acc[kk][v]);
+                lil_vf_store(l + v * LIL_VF_N, acc[kk][v]);
             }
 
             if (job.softcap != 0.0f) {
                 for (int r = 0; r < N_ROWS; ++r) {
-                    l[r] = job.softcap*tanhf(l[r]/job.softcap);
+                    l[r] = job.softcap * tanhf(l[r] / job.softcap);
                 }
             }
 
             if (j >= n_free) {
                 for (int r = 0; r < N_ROWS; ++r) {
-                    const int64_t i = (r0 + r)/job.n_group;
+                    const int64_t i = (r0 + r) / job.n_group;
 
                     if (job.pos ? job.pos[j] > job.pos0 + (float) i : j > job.base + i) {
                         l[r] = -INFINITY;
@@ -152,7 +157,7 @@ static inline void lil_score_block(
             }
 
             for (int v = 0; v < NV; ++v) {
-                row_max[v] = lil_vf_max(row_max[v], lil_vf_load(l + v*LIL_VF_N));
+                row_max[v] = lil_vf_max(row_max[v], lil_vf_load(l + v * LIL_VF_N));
             }
         }
     }
@@ -164,7 +169,7 @@ static inline void lil_score_block(
 
     for (int64_t j = 0; j < n_keys; ++j) {
         for (int v = 0; v < NV; ++v) {
-            float * l = logits + j*N_ROWS + v*LIL_VF_N;
+            float * l = logits + j * N_ROWS + v * LIL_VF_N;
 
             const lil_vf p = lil_vf_exp(lil_vf_sub(lil_vf_load(l), row_max[v]));
 
@@ -176,27 +181,27 @@ static inline void lil_score_block(
     // 1/sum, and 0 for the rows that fill up the block
     float inv[N_ROWS];
     for (int v = 0; v < NV; ++v) {
-        lil_vf_store(inv + v*LIL_VF_N, row_sum[v]);
+        lil_vf_store(inv + v * LIL_VF_N, row_sum[v]);
     }
     for (int r = 0; r < N_ROWS; ++r) {
-        inv[r] = r < n_rows ? 1.0f/inv[r] : 0.0f;
+        inv[r] = r < n_rows ? 1.0f / inv[r] : 0.0f;
     }
 
     lil_vf inv_v[NV];
     for (int v = 0; v < NV; ++v) {
-        inv_v[v] = lil_vf_load(inv + v*LIL_VF_N);
+        inv_v[v] = lil_vf_load(inv + v * LIL_VF_N);
     }
 
     // the first key that any row gives to, and the first that every row gives to
-    const int64_t j_any = job.n_window > 0 ? std::max<int64_t>(0, job.base + r0/job.n_group - job.n_window + 1) : 0;
-    const int64_t j_all = job.n_window > 0 ? job.base + (r0 + n_rows - 1)/job.n_group - job.n_window + 1 : 0;
+    const int64_t j_any = job.n_window > 0 ? std::max<int64_t>(0, job.base + r0 / job.n_group - job.n_window + 1) : 0;
+    const int64_t j_all = job.n_window > 0 ? job.base + (r0 + n_rows - 1) / job.n_group - job.n_window + 1 : 0;
 
     for (int64_t j = j_any; j < n_keys; ++j) {
-        float * l = logits + j*N_ROWS;
+        float * l = logits + j * N_ROWS;
 
         if (j < j_all) {
             for (int r = 0; r < N_ROWS; ++r) {
-                if (j <= job.base + (r0 + r)/job.n_group - job.n_window) {
+                if (j <= job.base + (r0 + r) / job.n_group - job.n_window) {
                     l[r] = 0.0f;
                 }
             }
@@ -204,13 +209,13 @@ static inline void lil_score_block(
 
         lil_vf s = lil_vf_set1(0.0f);
         for (int v = 0; v < NV; ++v) {
-            s = lil_vf_fma(s, lil_vf_load(l + v*LIL_VF_N), inv_v[v]);
+            s = lil_vf_fma(s, lil_vf_load(l + v * LIL_VF_N), inv_v[v]);
         }
         sum[j - j_sum] += lil_vf_sum(s);
     }
 }
 
 // rows of a block of prompts: wide enough to hide the widening of the keys, few enough for the logits to stay in cache
-static constexpr int LIL_SCORE_NV   = LIL_VF_N >= 16 ? 2 : LIL_VF_N == 1 ? 8 : 32/LIL_VF_N;
+static constexpr int LIL_SCORE_NV   = LIL_VF_N >= 16 ? 2 : LIL_VF_N == 1 ? 8 : 32 / LIL_VF_N;
 static constexpr int LIL_SCORE_NK   = LIL_VF_N >= 16 ? 8 : 2;
-static constexpr int LIL_SCORE_ROWS = LIL_SCORE_NV*LIL_VF_N;
+static constexpr int LIL_SCORE_ROWS = LIL_SCORE_NV * LIL_VF_N;

@@ -16,29 +16,27 @@ int64_t get_token(uint64_t item) {
 
 // The tokens as a query head ranks them, found as far as they are asked for.
 struct ranking {
-    const float * x;     // [n]
+    const float * x; // [n]
     int64_t       n;
     int64_t       k;     // no more will be asked for
     int64_t       first; // so many may do
 
-    uint64_t * item;     // [n_item()], a heap of those found and not taken
+    uint64_t * item; // [n_item()], a heap of those found and not taken
     int64_t    n_left;
     int64_t    n_found;
-    int64_t    above;    // keys from this one on are found
+    int64_t    above; // keys from this one on are found
 
-    int64_t n_item() const {
-        return 2*k + 256;
-    }
+    int64_t n_item() const { return 2 * k + 256; }
 
     void find_more(int32_t * key) {
         lil_topk_keys(x, n, key);
 
-        const int64_t n_want = std::min(k, n_found > 0 ? 3*n_found : first);
+        const int64_t n_want = std::min(k, n_found > 0 ? 3 * n_found : first);
 
-        int64_t n_ge;
+        int64_t       n_ge;
         const int32_t lo = lil_topk_guess(key, n, n_want, n_ge);
 
-        int64_t m = 0;
+        int64_t    m   = 0;
         const auto add = [&](int64_t i) {
             if (key[i] < above) {
                 item[m++] = make_item(key[i], i);
@@ -95,11 +93,11 @@ void lil_tidal_select(ggml_tensor * dst, int ith, int nth, void * userdata) {
     const auto logits = lil_sel_get_logits(work, layer->n_head_kv);
 
     const int64_t n_head_kv = layer->n_head_kv;
-    const int64_t n_group   = logits.n_head/n_head_kv;
+    const int64_t n_group   = logits.n_head / n_head_kv;
 
-    for (int64_t u = ith; u < steps->ne[1]*n_head_kv; u += nth) {
-        const int64_t i_step = u/n_head_kv;
-        const int64_t i_head = u%n_head_kv;
+    for (int64_t u = ith; u < steps->ne[1] * n_head_kv; u += nth) {
+        const int64_t i_step = u / n_head_kv;
+        const int64_t i_head = u % n_head_kv;
 
         const int32_t * step = lil_sel_row(steps, i_step);
         const int32_t * all  = lil_sel_list(cells, 0, i_step);
@@ -113,7 +111,7 @@ void lil_tidal_select(ggml_tensor * dst, int ith, int nth, void * userdata) {
 
         const int64_t n = all[0] - 1; // besides the current one
 
-        const float * x = logits.row(i_head*n_group, i_step);
+        const float * x = logits.row(i_head * n_group, i_step);
 
         if (n_group > 1) {
             float * best = lil_grow(scratch.best, n);
@@ -122,14 +120,14 @@ void lil_tidal_select(ggml_tensor * dst, int ith, int nth, void * userdata) {
             for (; i + LIL_VF_N <= n; i += LIL_VF_N) {
                 lil_vf m = lil_vf_load(x + i);
                 for (int64_t g = 1; g < n_group; ++g) {
-                    m = lil_vf_max(m, lil_vf_load(x + g*logits.n_max + i));
+                    m = lil_vf_max(m, lil_vf_load(x + g * logits.n_max + i));
                 }
                 lil_vf_store(best + i, m);
             }
             for (; i < n; ++i) {
                 best[i] = x[i];
                 for (int64_t g = 1; g < n_group; ++g) {
-                    best[i] = std::max(best[i], x[g*logits.n_max + i]);
+                    best[i] = std::max(best[i], x[g * logits.n_max + i]);
                 }
             }
 
@@ -175,9 +173,9 @@ void lil_lessismore_select(ggml_tensor * dst, int ith, int nth, void * userdata)
         const int64_t n  = r1 - r0;
         const int64_t k  = layer->budget - layer->n_sink - layer->n_recent;
 
-        int32_t * key  = lil_grow(scratch.key,  n);
+        int32_t * key  = lil_grow(scratch.key, n);
         ranking * rank = lil_grow(scratch.rank, n_head);
-        uint8_t * in   = lil_grow(scratch.in,   n);
+        uint8_t * in   = lil_grow(scratch.in, n);
 
         for (int64_t h = 0; h < n_head; ++h) {
             rank[h] = {};
@@ -185,15 +183,15 @@ void lil_lessismore_select(ggml_tensor * dst, int ith, int nth, void * userdata)
             rank[h].x     = logits.row(h, i_step) + r0;
             rank[h].n     = n;
             rank[h].k     = k;
-            rank[h].first = 2*k/n_head + 16;
+            rank[h].first = 2 * k / n_head + 16;
             rank[h].above = (int64_t) INT32_MAX + 1;
-            rank[h].item  = lil_grow(scratch.item, n_head*rank[h].n_item()) + h*rank[h].n_item();
+            rank[h].item  = lil_grow(scratch.item, n_head * rank[h].n_item()) + h * rank[h].n_item();
         }
 
         // rank by rank; how many ranks that takes depends on what the heads have in common
         memset(in, 0, n);
 
-        for (int64_t n_in = 0; n_in < k; ) {
+        for (int64_t n_in = 0; n_in < k;) {
             for (int64_t h = 0; h < n_head && n_in < k; ++h) {
                 uint8_t & is_in = in[rank[h].take(key)];
 

@@ -49,21 +49,21 @@ template <typename F>
 static inline void lil_topk_scan_few(const int32_t * key, int64_t i0, int64_t i1, int32_t lo, F && f) {
     constexpr int N = 16;
 
-    for (; i0 + 4*N <= i1; i0 += 4*N) {
+    for (; i0 + 4 * N <= i1; i0 += 4 * N) {
         const int32_t * x = key + i0;
 
         int32_t best[N];
         for (int j = 0; j < N; ++j) {
-            best[j] = std::max(std::max(x[j], x[j + N]), std::max(x[j + 2*N], x[j + 3*N]));
+            best[j] = std::max(std::max(x[j], x[j + N]), std::max(x[j + 2 * N], x[j + 3 * N]));
         }
 
-        int found[4*N];
+        int found[4 * N];
         int n = 0;
         for (int j = 0; j < N; ++j) {
             if (best[j] < lo) {
                 continue;
             }
-            for (int i = j; i < 4*N; i += N) {
+            for (int i = j; i < 4 * N; i += N) {
                 if (x[i] >= lo) {
                     int at = n++;
                     for (; at > 0 && found[at - 1] > i; --at) {
@@ -102,8 +102,8 @@ static inline lil_topk_bound lil_topk_search(const int32_t * key, int64_t n, int
     int64_t n_gt  = 0; // keys > hi, fewer than k
     int64_t n_out = 0; // those of them that were not copied
 
-    for (bool copied = false; lo < hi; ) {
-        if (!copied && n_ge - n_gt <= n/8) {
+    for (bool copied = false; lo < hi;) {
+        if (!copied && n_ge - n_gt <= n / 8) {
             int32_t * in = lil_grow(scratch, n_ge - n_gt);
 
             int64_t m = 0;
@@ -119,7 +119,7 @@ static inline lil_topk_bound lil_topk_search(const int32_t * key, int64_t n, int
             copied = true;
         }
 
-        const int32_t mid = (int32_t) (lo + ((int64_t) hi - lo)/2);
+        const int32_t mid = (int32_t) (lo + ((int64_t) hi - lo) / 2);
 
         int32_t n_above = 0;
         for (int64_t i = 0; i < n; ++i) {
@@ -143,16 +143,16 @@ static inline int32_t lil_topk_guess(const int32_t * key, int64_t n, int64_t k, 
     static thread_local std::vector<int32_t> scratch;
 
     if (n >= 4096) {
-        const int64_t stride = n/1024;
-        const int64_t n_some = n/stride;
+        const int64_t stride = n / 1024;
+        const int64_t n_some = n / stride;
 
         int32_t * some = lil_grow(scratch, n_some);
         for (int64_t i = 0; i < n_some; ++i) {
-            some[i] = key[i*stride];
+            some[i] = key[i * stride];
         }
 
-        const double  mean   = (double) k*n_some/n; // how many of those wanted are in the sample
-        const int64_t k_some = (int64_t) (mean + 3.0*std::sqrt(mean)) + 2;
+        const double  mean   = (double) k * n_some / n; // how many of those wanted are in the sample
+        const int64_t k_some = (int64_t) (mean + 3.0 * std::sqrt(mean)) + 2;
 
         if (k_some <= n_some) {
             const int32_t lo =
@@ -187,7 +187,7 @@ static inline void lil_topk_each(const int32_t * key, int64_t n, int64_t k, F &&
         return;
     }
 
-    int64_t n_ge;
+    int64_t       n_ge;
     const int32_t lo = lil_topk_guess(key, n, k, n_ge);
 
     const lil_topk_bound bound = lil_topk_search(key, n, k, lo, n_ge);
@@ -201,30 +201,28 @@ static inline void lil_topk_each(const int32_t * key, int64_t n, int64_t k, F &&
     const int32_t above = bound.key == INT32_MAX ? bound.key : bound.key + 1;
 
     if (bound.n_gt > 0) {
-        if (k <= n/8) {
+        if (k <= n / 8) {
             lil_topk_scan_few(key, 0, i_equal, above, f);
         } else {
-            lil_topk_scan    (key, 0, i_equal, above, f);
+            lil_topk_scan(key, 0, i_equal, above, f);
         }
     }
-    if (k <= n/8) {
+    if (k <= n / 8) {
         lil_topk_scan_few(key, i_equal, n, bound.key, f);
     } else {
-        lil_topk_scan    (key, i_equal, n, bound.key, f);
+        lil_topk_scan(key, i_equal, n, bound.key, f);
     }
 }
 
 // a list in the making: ranges of ranks, ascending
 struct lil_list {
-    int32_t       * list;
+    int32_t *       list;
     const int32_t * cells;
 
-    lil_list(int32_t * list, const int32_t * cells) : list(list), cells(cells) {
-        list[0] = 0;
-    }
+    lil_list(int32_t * list, const int32_t * cells) : list(list), cells(cells) { list[0] = 0; }
 
     void add(int64_t r0, int64_t r1) {
-        memcpy(list + 1 + list[0], cells + 1 + r0, (r1 - r0)*sizeof(int32_t));
+        memcpy(list + 1 + list[0], cells + 1 + r0, (r1 - r0) * sizeof(int32_t));
         list[0] += (int32_t) (r1 - r0);
     }
 };
@@ -235,9 +233,7 @@ struct lil_sel_logits {
     int64_t       n_max;
     int64_t       n_head;
 
-    const float * row(int64_t i_head, int64_t i_step) const {
-        return data + (i_step*n_head + i_head)*n_max;
-    }
+    const float * row(int64_t i_head, int64_t i_step) const { return data + (i_step * n_head + i_head) * n_max; }
 };
 
 static inline lil_sel_logits lil_sel_get_logits(const ggml_tensor * work, int64_t n_head_kv) {
@@ -253,7 +249,7 @@ static inline lil_sel_logits lil_sel_get_logits(const ggml_tensor * work, int64_
 
     res.n_max  = list->ne[0] - 1;
     res.n_head = q->ne[1];
-    res.data   = (const float *) work->data + lil_attn_kq_offset(v->ne[0]/n_head_kv, res.n_head, res.n_max, q->ne[2]);
+    res.data   = (const float *) work->data + lil_attn_kq_offset(v->ne[0] / n_head_kv, res.n_head, res.n_max, q->ne[2]);
 
     return res;
 }

@@ -15,13 +15,13 @@
 #include <math.h>
 
 struct lil_attn_params {
-    const char * q;     // [n_embd_k, n_head, n_steps]
-    const char * k;     // cell c of stream s and KV head h: k + s*k_nb2 + c*k_nb1 + h*k_head
+    const char * q; // [n_embd_k, n_head, n_steps]
+    const char * k; // cell c of stream s and KV head h: k + s*k_nb2 + c*k_nb1 + h*k_head
     const char * v;
-    const char * list;  // may be null: the cells [0, BEFORE - EVICT + NEW) of a lil_step_field row
+    const char * list; // may be null: the cells [0, BEFORE - EVICT + NEW) of a lil_step_field row
     const char * steps;
-    float      * part;  // [n_embd_v + 2, n_head, n_split, n_steps]; without V n_embd_v is 0
-    float      * kq;    // [n_max, n_head, n_steps], may be null
+    float *      part; // [n_embd_v + 2, n_head, n_split, n_steps]; without V n_embd_v is 0
+    float *      kq;   // [n_max, n_head, n_steps], may be null
 
     int64_t q_nb1, q_nb2;
     int64_t k_nb1, k_nb2, k_head;
@@ -53,37 +53,37 @@ static constexpr int lil_attn_min_blocks(int group) {
 // rows between parts of each head's
 static __host__ __device__ __forceinline__ int64_t lil_attn_part_offset(
         const lil_attn_params & p, int i_step, int split, int i_head) {
-    return ((int64_t) (i_step*p.n_split + split)*p.n_head_kv*p.n_group + i_head)*(p.n_embd_v + 2);
+    return ((int64_t) (i_step * p.n_split + split) * p.n_head_kv * p.n_group + i_head) * (p.n_embd_v + 2);
 }
 
 // GROUP, a power of 2; TYPE_V GGML_TYPE_COUNT + 1: none
 template <int TYPE_K, int TYPE_V, int LANES, int GROUP, int N_SET>
-static __global__ void __launch_bounds__(LIL_WARP*LIL_ATTN_N_WARP*N_SET, N_SET == 1 ? lil_attn_min_blocks(GROUP) : 1)
-lil_attn_kernel(const lil_attn_params p) {
+static __global__ void __launch_bounds__(LIL_WARP * LIL_ATTN_N_WARP * N_SET,
+        N_SET == 1 ? lil_attn_min_blocks(GROUP) : 1) lil_attn_kernel(const lil_attn_params p) {
     constexpr int  N_WARP  = LIL_ATTN_N_WARP;
     constexpr int  N_BATCH = LIL_ATTN_N_BATCH;
-    constexpr int  N_ROW   = LIL_WARP/LANES;  // that a warp reads at once
-    constexpr int  N_STEP  = N_ROW*N_BATCH;   // rows of a batch, at most 32 and a power of 2
+    constexpr int  N_ROW   = LIL_WARP / LANES; // that a warp reads at once
+    constexpr int  N_STEP  = N_ROW * N_BATCH;  // rows of a batch, at most 32 and a power of 2
     constexpr bool HAS_V   = TYPE_V != LIL_TYPE_ANY + 1;
 
     const int split  = blockIdx.x;
     const int i_kv   = blockIdx.y;
     const int i_step = blockIdx.z;
 
-    const int lane = threadIdx.x%LIL_WARP;
-    const int warp = threadIdx.x/LIL_WARP;
-    const int set  = warp/N_WARP;
-    const int w    = warp%N_WARP;
+    const int lane = threadIdx.x % LIL_WARP;
+    const int warp = threadIdx.x / LIL_WARP;
+    const int set  = warp / N_WARP;
+    const int w    = warp % N_WARP;
 
-    const int i_row = lane/LANES;   // which of the rows
-    const int c0    = lane%LANES*8; // first of the lane's channels
+    const int i_row = lane / LANES;     // which of the rows
+    const int c0    = lane % LANES * 8; // first of the lane's channels
 
-    const int32_t * step  = (const int32_t *) (p.steps + i_step*p.steps_nb1);
-    const int32_t * cells = p.list ? (const int32_t *) (p.list + i_step*p.list_nb2 + i_kv*p.list_nb1) : nullptr;
+    const int32_t * step  = (const int32_t *) (p.steps + i_step * p.steps_nb1);
+    const int32_t * cells = p.list ? (const int32_t *) (p.list + i_step * p.list_nb2 + i_kv * p.list_nb1) : nullptr;
 
     const int n       = cells ? *cells++ : step[LIL_STEP_BEFORE] - step[LIL_STEP_EVICT] + step[LIL_STEP_NEW];
     const int n_part  = lil_split_size(n, p.n_split);
-    const int j_begin = split*n_part;
+    const int j_begin = split * n_part;
     const int j_end   = min(n, j_begin + n_part);
 
     if (j_begin >= j_end) {
@@ -95,27 +95,27 @@ lil_attn_kernel(const lil_attn_params p) {
 
     const int64_t strm = step[LIL_STEP_STREAM];
 
-    const char * k = p.k + strm*p.k_nb2 + i_kv*p.k_head;
-    const char * v = HAS_V ? p.v + strm*p.v_nb2 + i_kv*p.v_head : nullptr;
+    const char * k = p.k + strm * p.k_nb2 + i_kv * p.k_head;
+    const char * v = HAS_V ? p.v + strm * p.v_nb2 + i_kv * p.v_head : nullptr;
 
     LIL_SHARED(float, shared);
-    float * x = shared + warp*LIL_WARP*GROUP; // [GROUP, 32] logits, then probabilities; free behind the last unit
+    float * x = shared + warp * LIL_WARP * GROUP; // [GROUP, 32] logits, then probabilities; free behind the last unit
 
     // q [GROUP][8], times scale; heads that there are not read the last one's
     float q[GROUP][8];
     LIL_UNROLL
     for (int g = 0; g < GROUP; ++g) {
-        const int     i_head = i_kv*p.n_group + min(set*GROUP + g, p.n_group - 1);
-        const float * src    = (const float *) (p.q + i_step*p.q_nb2 + i_head*p.q_nb1);
+        const int     i_head = i_kv * p.n_group + min(set * GROUP + g, p.n_group - 1);
+        const float * src    = (const float *) (p.q + i_step * p.q_nb2 + i_head * p.q_nb1);
         LIL_UNROLL
         for (int i = 0; i < 8; ++i) {
-            q[g][i] = has_k ? src[c0 + i]*p.scale : 0.0f;
+            q[g][i] = has_k ? src[c0 + i] * p.scale : 0.0f;
         }
     }
 
-    float y  [GROUP][8] = {}; // sum of exp(x - max)*v, of the lane's rows
-    float sum[GROUP]    = {}; // of exp(x - max), of the lane's entries
-    float max[GROUP];         // the same in all lanes
+    float y[GROUP][8] = {}; // sum of exp(x - max)*v, of the lane's rows
+    float sum[GROUP]  = {}; // of exp(x - max), of the lane's entries
+    float max[GROUP];       // the same in all lanes
     LIL_UNROLL
     for (int g = 0; g < GROUP; ++g) {
         max[g] = -INFINITY;
@@ -123,10 +123,10 @@ lil_attn_kernel(const lil_attn_params p) {
 
     const uint4 zero = { 0, 0, 0, 0 };
 
-    for (int j0 = j_begin; j0 < j_end; j0 += LIL_WARP*N_WARP) {
+    for (int j0 = j_begin; j0 < j_end; j0 += LIL_WARP * N_WARP) {
         // the unit: entries [jw, jw + m)
-        const int u  = (min(LIL_WARP*N_WARP, j_end - j0) + N_WARP - 1)/N_WARP;
-        const int jw = j0 + w*u;
+        const int u  = (min(LIL_WARP * N_WARP, j_end - j0) + N_WARP - 1) / N_WARP;
+        const int jw = j0 + w * u;
         const int m  = min(u, j_end - jw);
 
         if (m <= 0) {
@@ -136,27 +136,25 @@ lil_attn_kernel(const lil_attn_params p) {
         const int cell = cells ? cells[jw + min(lane, m - 1)] : jw + min(lane, m - 1);
 
         // rows r of the unit behind its end are the last one again
-        const auto get_cell = [&](int r) {
-            return (int64_t) __shfl_sync(LIL_FULL, cell, min(r, m - 1));
-        };
-        const auto load_k = [&](uint4 * raw, int r0) {
+        const auto get_cell = [&](int r) { return (int64_t) __shfl_sync(LIL_FULL, cell, min(r, m - 1)); };
+        const auto load_k   = [&](uint4 * raw, int r0) {
             LIL_UNROLL
             for (int b = 0; b < N_BATCH; ++b) {
-                const char * row = k + get_cell(r0 + b*N_ROW + i_row)*p.k_nb1;
-                raw[b] = has_k ? lil_load8<TYPE_K>(p.type_k, row, c0) : zero;
+                const char * row = k + get_cell(r0 + b * N_ROW + i_row) * p.k_nb1;
+                raw[b]           = has_k ? lil_load8<TYPE_K>(p.type_k, row, c0) : zero;
             }
         };
         const auto load_v = [&](uint4 * raw, int r0) {
             if (HAS_V) {
                 LIL_UNROLL
                 for (int b = 0; b < N_BATCH; ++b) {
-                    const char * row = v + get_cell(r0 + b*N_ROW + i_row)*p.v_nb1;
-                    raw[b] = has_v ? lil_load8<TYPE_V>(p.type_v, row, c0) : zero;
+                    const char * row = v + get_cell(r0 + b * N_ROW + i_row) * p.v_nb1;
+                    raw[b]           = has_v ? lil_load8<TYPE_V>(p.type_v, row, c0) : zero;
                 }
             }
         };
 
-        uint4 raw [N_BATCH];
+        uint4 raw[N_BATCH];
         uint4 next[N_BATCH];
 
         load_k(raw, 0);
@@ -179,14 +177,14 @@ lil_attn_kernel(const lil_attn_params p) {
                     s[g] = 0.0f;
                     LIL_UNROLL
                     for (int i = 0; i < 8; ++i) {
-                        s[g] += q[g][i]*kx[i];
+                        s[g] += q[g][i] * kx[i];
                     }
                 }
 
                 const float res = lil_group_sum<GROUP, LANES>(s, lane);
 
-                if (lane%(LANES/GROUP) == 0) {
-                    x[(r0 + b*N_ROW + i_row)*GROUP + lane%LANES/(LANES/GROUP)] = res;
+                if (lane % (LANES / GROUP) == 0) {
+                    x[(r0 + b * N_ROW + i_row) * GROUP + lane % LANES / (LANES / GROUP)] = res;
                 }
             }
 
@@ -202,13 +200,14 @@ lil_attn_kernel(const lil_attn_params p) {
 
         LIL_UNROLL
         for (int g = 0; g < GROUP; ++g) {
-            float l = lane < m ? x[lane*GROUP + g] : -INFINITY;
+            float l = lane < m ? x[lane * GROUP + g] : -INFINITY;
 
             if (p.softcap != 0.0f && lane < m) {
-                l = p.softcap*tanhf(l/p.softcap);
+                l = p.softcap * tanhf(l / p.softcap);
             }
-            if (p.kq && lane < m && set*GROUP + g < p.n_group) {
-                p.kq[((int64_t) i_step*p.n_head_kv*p.n_group + i_kv*p.n_group + set*GROUP + g)*p.n_max + jw + lane] = l;
+            if (p.kq && lane < m && set * GROUP + g < p.n_group) {
+                p.kq[((int64_t) i_step * p.n_head_kv * p.n_group + i_kv * p.n_group + set * GROUP + g) * p.n_max + jw +
+                        lane] = l;
             }
 
             const float max_new = fmaxf(max[g], lil_warp_max(l));
@@ -228,7 +227,7 @@ lil_attn_kernel(const lil_attn_params p) {
             }
 
             sum[g] += prob;
-            x[lane*GROUP + g] = prob;
+            x[lane * GROUP + g] = prob;
         }
 
         __syncwarp();
@@ -244,12 +243,12 @@ lil_attn_kernel(const lil_attn_params p) {
                     float vx[8];
                     lil_widen8<TYPE_V>(p.type_v, raw[b], vx);
 
-                    const float * prob = x + (r0 + b*N_ROW + i_row)*GROUP; // 0 behind the end
+                    const float * prob = x + (r0 + b * N_ROW + i_row) * GROUP; // 0 behind the end
                     LIL_UNROLL
                     for (int g = 0; g < GROUP; ++g) {
                         LIL_UNROLL
                         for (int i = 0; i < 8; ++i) {
-                            y[g][i] += prob[g]*vx[i];
+                            y[g][i] += prob[g] * vx[i];
                         }
                     }
                 }
@@ -286,15 +285,15 @@ lil_attn_kernel(const lil_attn_params p) {
 
     __syncthreads(); // x is free
 
-    float * s_max = shared;                     // [GROUP, N_WARP, N_SET]
-    float * s_sum = s_max + GROUP*N_WARP*N_SET; // [GROUP, N_WARP, N_SET]
-    float * s_y   = s_sum + GROUP*N_WARP*N_SET; // [n_embd_v, GROUP, 2, N_SET]
+    float * s_max = shared;                         // [GROUP, N_WARP, N_SET]
+    float * s_sum = s_max + GROUP * N_WARP * N_SET; // [GROUP, N_WARP, N_SET]
+    float * s_y   = s_sum + GROUP * N_WARP * N_SET; // [n_embd_v, GROUP, 2, N_SET]
 
     if (lane == 0) {
         LIL_UNROLL
         for (int g = 0; g < GROUP; ++g) {
-            s_max[warp*GROUP + g] = max[g];
-            s_sum[warp*GROUP + g] = sum[g];
+            s_max[warp * GROUP + g] = max[g];
+            s_sum[warp * GROUP + g] = sum[g];
         }
     }
 
@@ -306,7 +305,7 @@ lil_attn_kernel(const lil_attn_params p) {
             float m = -INFINITY;
             LIL_UNROLL
             for (int i = 0; i < N_WARP; ++i) {
-                m = fmaxf(m, s_max[(set*N_WARP + i)*GROUP + g]);
+                m = fmaxf(m, s_max[(set * N_WARP + i) * GROUP + g]);
             }
             const float f = expf(max[g] - m); // 0 for a warp without entries; the first has some
             LIL_UNROLL
@@ -315,17 +314,17 @@ lil_attn_kernel(const lil_attn_params p) {
             }
         }
 
-        float * dst = s_y + (set*2 + w%2)*GROUP*p.n_embd_v + c0;
+        float * dst = s_y + (set * 2 + w % 2) * GROUP * p.n_embd_v + c0;
 
         // warps 2 and 3, then 0 and 1
         LIL_UNROLL
         for (int half = 1; half >= 0; --half) {
-            if (w/2 == half && i_row == 0 && has_v) {
+            if (w / 2 == half && i_row == 0 && has_v) {
                 LIL_UNROLL
                 for (int g = 0; g < GROUP; ++g) {
                     LIL_UNROLL
                     for (int i = 0; i < 8; ++i) {
-                        dst[g*p.n_embd_v + i] = half ? y[g][i] : y[g][i] + dst[g*p.n_embd_v + i];
+                        dst[g * p.n_embd_v + i] = half ? y[g][i] : y[g][i] + dst[g * p.n_embd_v + i];
                     }
                 }
             }
@@ -333,14 +332,14 @@ lil_attn_kernel(const lil_attn_params p) {
         }
     }
 
-    for (int g = w; g < GROUP && set*GROUP + g < p.n_group; g += N_WARP) {
-        float * part = p.part + lil_attn_part_offset(p, i_step, split, i_kv*p.n_group + set*GROUP + g);
+    for (int g = w; g < GROUP && set * GROUP + g < p.n_group; g += N_WARP) {
+        float * part = p.part + lil_attn_part_offset(p, i_step, split, i_kv * p.n_group + set * GROUP + g);
 
         if (HAS_V) {
-            const float * src = s_y + (set*2*GROUP + g)*p.n_embd_v;
+            const float * src = s_y + (set * 2 * GROUP + g) * p.n_embd_v;
 
             for (int i = lane; i < p.n_embd_v; i += LIL_WARP) {
-                part[i] = src[i] + src[GROUP*p.n_embd_v + i];
+                part[i] = src[i] + src[GROUP * p.n_embd_v + i];
             }
         }
 
@@ -348,12 +347,12 @@ lil_attn_kernel(const lil_attn_params p) {
             float m = -INFINITY;
             LIL_UNROLL
             for (int i = 0; i < N_WARP; ++i) {
-                m = fmaxf(m, s_max[(set*N_WARP + i)*GROUP + g]);
+                m = fmaxf(m, s_max[(set * N_WARP + i) * GROUP + g]);
             }
             float total = 0.0f;
             LIL_UNROLL
             for (int i = 0; i < N_WARP; ++i) {
-                total += s_sum[(set*N_WARP + i)*GROUP + g]*expf(s_max[(set*N_WARP + i)*GROUP + g] - m);
+                total += s_sum[(set * N_WARP + i) * GROUP + g] * expf(s_max[(set * N_WARP + i) * GROUP + g] - m);
             }
             part[p.n_embd_v]     = m;
             part[p.n_embd_v + 1] = total;
@@ -363,15 +362,15 @@ lil_attn_kernel(const lil_attn_params p) {
 
 template <int TYPE_K, int TYPE_V, int LANES, int GROUP, int N_SET>
 static void lil_attn_launch(const lil_attn_params & p, int n_steps, cudaStream_t stream) {
-    const int n_warp = LIL_ATTN_N_WARP*N_SET;
+    const int n_warp = LIL_ATTN_N_WARP * N_SET;
 
-    const int n_units = n_warp*LIL_WARP*GROUP;
-    const int n_join  = n_warp*GROUP*2 + N_SET*2*GROUP*p.n_embd_v;
+    const int n_units = n_warp * LIL_WARP * GROUP;
+    const int n_join  = n_warp * GROUP * 2 + N_SET * 2 * GROUP * p.n_embd_v;
 
     const auto kernel = lil_attn_kernel<TYPE_K, TYPE_V, LANES, GROUP, N_SET>;
 
-    LIL_LAUNCH(dim3(p.n_split, p.n_head_kv, n_steps), LIL_WARP*n_warp,
-            sizeof(float)*(n_units > n_join ? n_units : n_join), stream, kernel, p);
+    LIL_LAUNCH(dim3(p.n_split, p.n_head_kv, n_steps), LIL_WARP * n_warp,
+            sizeof(float) * (n_units > n_join ? n_units : n_join), stream, kernel, p);
 }
 
 template <int TYPE_K, int TYPE_V, int LANES>
@@ -392,7 +391,7 @@ static void lil_attn_launch_group(const lil_attn_params & p, int n_steps, cudaSt
 template <int TYPE_K, int TYPE_V>
 static void lil_attn_launch_lanes(const lil_attn_params & p, int n_steps, cudaStream_t stream) {
     switch (lil_cuda_n_lanes(p.n_embd_k > p.n_embd_v ? p.n_embd_k : p.n_embd_v)) {
-        case 8:  lil_attn_launch_group<TYPE_K, TYPE_V,  8>(p, n_steps, stream); break;
+        case 8:  lil_attn_launch_group<TYPE_K, TYPE_V, 8>(p, n_steps, stream); break;
         case 16: lil_attn_launch_group<TYPE_K, TYPE_V, 16>(p, n_steps, stream); break;
         case 32: lil_attn_launch_group<TYPE_K, TYPE_V, 32>(p, n_steps, stream); break;
     }

@@ -21,9 +21,9 @@ bool lil_cuda_attn_supports(const lil_select_layer & layer, const lil_cuda_tenso
     const int64_t n_head_kv = layer.n_head_kv;
 
     return work.type == GGML_TYPE_F32 && q.type == GGML_TYPE_F32 && list.type == GGML_TYPE_I32 &&
-            steps.type == GGML_TYPE_I32 && q.ne[1]%n_head_kv == 0 && q.ne[1]/n_head_kv <= LIL_CUDA_MAX_GROUP &&
-            k.ne[0]%n_head_kv == 0 && v.ne[0]%n_head_kv == 0 && k.ne[0]/n_head_kv == q.ne[0] &&
-            lil_cuda_can_read(k, k.ne[0]/n_head_kv) && lil_cuda_can_read(v, v.ne[0]/n_head_kv) &&
+            steps.type == GGML_TYPE_I32 && q.ne[1] % n_head_kv == 0 && q.ne[1] / n_head_kv <= LIL_CUDA_MAX_GROUP &&
+            k.ne[0] % n_head_kv == 0 && v.ne[0] % n_head_kv == 0 && k.ne[0] / n_head_kv == q.ne[0] &&
+            lil_cuda_can_read(k, k.ne[0] / n_head_kv) && lil_cuda_can_read(v, v.ne[0] / n_head_kv) &&
             (list.ne[1] == 1 || list.ne[1] == n_head_kv) && n_head_kv <= 65535 && steps.ne[1] <= 65535;
 }
 
@@ -39,9 +39,9 @@ void lil_cuda_attn(const lil_select_layer & layer, const lil_cuda_tensor & work,
     lil_attn_params p = {};
 
     p.n_head_kv = layer.n_head_kv;
-    p.n_group   = (int) (n_head/p.n_head_kv);
-    p.n_embd_k  = (int) (k.ne[0]/p.n_head_kv);
-    p.n_embd_v  = (int) (v.ne[0]/p.n_head_kv);
+    p.n_group   = (int) (n_head / p.n_head_kv);
+    p.n_embd_k  = (int) (k.ne[0] / p.n_head_kv);
+    p.n_embd_v  = (int) (v.ne[0] / p.n_head_kv);
     p.n_split   = lil_cuda_attn_n_split(n_max, p.n_head_kv, n_steps, n_sm);
     p.n_max     = n_max;
     p.type_k    = k.type;
@@ -71,8 +71,9 @@ void lil_cuda_attn(const lil_select_layer & layer, const lil_cuda_tensor & work,
     p.steps_nb1 = steps.nb[1];
 
     p.part = (float *) work.data;
-    p.kq   = work.ne[0] == lil_cuda_attn_n_work(p.n_embd_v, n_head, n_max, n_steps, true) ?
-        p.part + lil_cuda_attn_kq_offset(p.n_embd_v, n_head, n_max, n_steps) : nullptr;
+    p.kq   = work.ne[0] == lil_cuda_attn_n_work(p.n_embd_v, n_head, n_max, n_steps, true)
+            ? p.part + lil_cuda_attn_kq_offset(p.n_embd_v, n_head, n_max, n_steps)
+            : nullptr;
 
     lil_attn_launch_types(p, (int) n_steps, stream);
 }

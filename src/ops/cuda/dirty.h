@@ -10,7 +10,7 @@
 
 struct lil_dirty_params {
     // bounds [2*n_embd, n_head_kv, n_pages_max, n_tables], or repr [n_embd*n_head_kv, n_blocks_max, n_tables]
-    char       * meta;
+    char *       meta;
     const char * k;
     const char * score; // [n_cells, n_head_kv, n_stream]; repr
     const char * dirty;
@@ -21,18 +21,18 @@ struct lil_dirty_params {
     int64_t dirty_nb1;
 
     int type_k;
-    int is_f16;    // bounds
+    int is_f16; // bounds
     int n_embd;
     int n_head_kv;
     int n_dirty;
-    int n_max;     // tokens of a page, at most
+    int n_max; // tokens of a page, at most
     int n_repr;
 };
 
 static constexpr int LIL_DIRTY_N_BATCH = 4; // rows of a lane that are under way
 
 static __device__ __forceinline__ const int32_t * lil_dirty_entry(const lil_dirty_params & p, int i) {
-    return (const int32_t *) (p.dirty + i*p.dirty_nb1);
+    return (const int32_t *) (p.dirty + i * p.dirty_nb1);
 }
 
 // whether an entry is one of the pages [p0, p1) of a table
@@ -43,31 +43,31 @@ static __device__ __forceinline__ bool lil_dirty_is_in(const int32_t * entry, in
 static __device__ __forceinline__ void lil_store_bounds8(char * row, int i, int is_f16, const float * x) {
     if (is_f16) {
         uint4 h;
-        h.x = lil_float_to_half(x[0]) | lil_float_to_half(x[1]) << 16;
-        h.y = lil_float_to_half(x[2]) | lil_float_to_half(x[3]) << 16;
-        h.z = lil_float_to_half(x[4]) | lil_float_to_half(x[5]) << 16;
-        h.w = lil_float_to_half(x[6]) | lil_float_to_half(x[7]) << 16;
-        *(uint4 *) (row + 2*i) = h;
+        h.x                      = lil_float_to_half(x[0]) | lil_float_to_half(x[1]) << 16;
+        h.y                      = lil_float_to_half(x[2]) | lil_float_to_half(x[3]) << 16;
+        h.z                      = lil_float_to_half(x[4]) | lil_float_to_half(x[5]) << 16;
+        h.w                      = lil_float_to_half(x[6]) | lil_float_to_half(x[7]) << 16;
+        *(uint4 *) (row + 2 * i) = h;
     } else {
-        *(float4 *) (row + 4*i)      = { x[0], x[1], x[2], x[3] };
-        *(float4 *) (row + 4*i + 16) = { x[4], x[5], x[6], x[7] };
+        *(float4 *) (row + 4 * i)      = { x[0], x[1], x[2], x[3] };
+        *(float4 *) (row + 4 * i + 16) = { x[4], x[5], x[6], x[7] };
     }
 }
 
 // page_bounds
 template <int TYPE_K, int LANES>
 static __device__ __forceinline__ void lil_dirty_bounds(const lil_dirty_params & p, const int32_t * entry, int i_kv) {
-    constexpr int N_ROW   = LIL_WARP/LANES; // that the warp reads at once
+    constexpr int N_ROW   = LIL_WARP / LANES; // that the warp reads at once
     constexpr int N_BATCH = LIL_DIRTY_N_BATCH;
 
-    const int lane  = threadIdx.x%LIL_WARP;
-    const int i_row = lane/LANES;
-    const int c0    = lane%LANES*8;
+    const int lane  = threadIdx.x % LIL_WARP;
+    const int i_row = lane / LANES;
+    const int c0    = lane % LANES * 8;
 
     const int32_t * cells = entry + LIL_DIRTY_HEAD;
     const int       n     = entry[LIL_DIRTY_N];
 
-    const char * k = p.k + entry[LIL_DIRTY_STREAM]*p.k_nb2 + i_kv*p.k_head;
+    const char * k = p.k + entry[LIL_DIRTY_STREAM] * p.k_nb2 + i_kv * p.k_head;
 
     const bool has = c0 < p.n_embd;
 
@@ -75,17 +75,17 @@ static __device__ __forceinline__ void lil_dirty_bounds(const lil_dirty_params &
     float min_[8];
     LIL_UNROLL
     for (int i = 0; i < 8; ++i) {
-        max [i] = -INFINITY;
-        min_[i] =  INFINITY;
+        max[i]  = -INFINITY;
+        min_[i] = INFINITY;
     }
 
-    for (int j0 = 0; j0 < n; j0 += N_ROW*N_BATCH) {
+    for (int j0 = 0; j0 < n; j0 += N_ROW * N_BATCH) {
         uint4 raw[N_BATCH];
         LIL_UNROLL
         for (int b = 0; b < N_BATCH; ++b) { // behind the end: the last row again
             raw[b] = { 0, 0, 0, 0 };
             if (has) {
-                raw[b] = lil_load8<TYPE_K>(p.type_k, k + cells[min(j0 + b*N_ROW + i_row, n - 1)]*p.k_nb1, c0);
+                raw[b] = lil_load8<TYPE_K>(p.type_k, k + cells[min(j0 + b * N_ROW + i_row, n - 1)] * p.k_nb1, c0);
             }
         }
         LIL_UNROLL
@@ -94,7 +94,7 @@ static __device__ __forceinline__ void lil_dirty_bounds(const lil_dirty_params &
             lil_widen8<TYPE_K>(p.type_k, raw[b], x);
             LIL_UNROLL
             for (int i = 0; i < 8; ++i) {
-                max [i] = fmaxf(max [i], x[i]);
+                max[i]  = fmaxf(max[i], x[i]);
                 min_[i] = fminf(min_[i], x[i]);
             }
         }
@@ -104,15 +104,16 @@ static __device__ __forceinline__ void lil_dirty_bounds(const lil_dirty_params &
     for (int offset = LANES; offset < LIL_WARP; offset *= 2) {
         LIL_UNROLL
         for (int i = 0; i < 8; ++i) {
-            max [i] = fmaxf(max [i], __shfl_xor_sync(LIL_FULL, max [i], offset));
+            max[i]  = fmaxf(max[i], __shfl_xor_sync(LIL_FULL, max[i], offset));
             min_[i] = fminf(min_[i], __shfl_xor_sync(LIL_FULL, min_[i], offset));
         }
     }
 
     if (has && i_row == 0) {
-        char * row = p.meta + entry[LIL_DIRTY_TABLE]*p.meta_nb3 + entry[LIL_DIRTY_PAGE]*p.meta_nb2 + i_kv*p.meta_nb1;
+        char * row =
+                p.meta + entry[LIL_DIRTY_TABLE] * p.meta_nb3 + entry[LIL_DIRTY_PAGE] * p.meta_nb2 + i_kv * p.meta_nb1;
 
-        lil_store_bounds8(row, c0,            p.is_f16, max);
+        lil_store_bounds8(row, c0, p.is_f16, max);
         lil_store_bounds8(row, c0 + p.n_embd, p.is_f16, min_);
     }
 }
@@ -121,10 +122,10 @@ static __device__ __forceinline__ void lil_dirty_bounds(const lil_dirty_params &
 template <int TYPE_K, int LANES>
 static __device__ __forceinline__ void lil_dirty_repr(
         const lil_dirty_params & p, const int32_t * entry, int i_kv, int * shared) {
-    constexpr int N_ROW   = LIL_WARP/LANES; // that the warp reads at once
+    constexpr int N_ROW   = LIL_WARP / LANES; // that the warp reads at once
     constexpr int N_BATCH = LIL_DIRTY_N_BATCH;
 
-    const int lane = threadIdx.x%LIL_WARP;
+    const int lane = threadIdx.x % LIL_WARP;
 
     int * key  = shared;        // [n_max]
     int * pick = key + p.n_max; // [n_max] cells
@@ -132,8 +133,8 @@ static __device__ __forceinline__ void lil_dirty_repr(
     const int32_t * cells = entry + LIL_DIRTY_HEAD;
     const int       n     = entry[LIL_DIRTY_N];
 
-    const float * score = (const float *) (p.score + entry[LIL_DIRTY_STREAM]*p.score_nb2 + i_kv*p.score_nb1);
-    const char  * k     = p.k + entry[LIL_DIRTY_STREAM]*p.k_nb2 + i_kv*p.k_head;
+    const float * score = (const float *) (p.score + entry[LIL_DIRTY_STREAM] * p.score_nb2 + i_kv * p.score_nb1);
+    const char *  k     = p.k + entry[LIL_DIRTY_STREAM] * p.k_nb2 + i_kv * p.k_head;
 
     for (int i = lane; i < n; i += LIL_WARP) {
         key[i] = lil_topk_key(score[cells[i]]);
@@ -159,19 +160,19 @@ static __device__ __forceinline__ void lil_dirty_repr(
     }
     __syncwarp();
 
-    const int  i_row = lane/LANES;
-    const int  c0    = lane%LANES*8;
+    const int  i_row = lane / LANES;
+    const int  c0    = lane % LANES * 8;
     const bool has   = c0 < p.n_embd;
 
     float sum[8] = {};
 
-    for (int r0 = 0; r0 < n_pick; r0 += N_ROW*N_BATCH) {
+    for (int r0 = 0; r0 < n_pick; r0 += N_ROW * N_BATCH) {
         uint4 raw[N_BATCH];
         LIL_UNROLL
         for (int b = 0; b < N_BATCH; ++b) {
             raw[b] = { 0, 0, 0, 0 };
             if (has) { // behind the end: the last row again
-                raw[b] = lil_load8<TYPE_K>(p.type_k, k + pick[min(r0 + b*N_ROW + i_row, n_pick - 1)]*p.k_nb1, c0);
+                raw[b] = lil_load8<TYPE_K>(p.type_k, k + pick[min(r0 + b * N_ROW + i_row, n_pick - 1)] * p.k_nb1, c0);
             }
         }
         LIL_UNROLL
@@ -180,7 +181,7 @@ static __device__ __forceinline__ void lil_dirty_repr(
             lil_widen8<TYPE_K>(p.type_k, raw[b], x);
             LIL_UNROLL
             for (int i = 0; i < 8; ++i) {
-                sum[i] += r0 + b*N_ROW + i_row < n_pick ? x[i] : 0.0f;
+                sum[i] += r0 + b * N_ROW + i_row < n_pick ? x[i] : 0.0f;
             }
         }
     }
@@ -194,8 +195,8 @@ static __device__ __forceinline__ void lil_dirty_repr(
     }
 
     if (has && i_row == 0) {
-        float * row = (float *) (p.meta + entry[LIL_DIRTY_TABLE]*p.meta_nb2 + entry[LIL_DIRTY_PAGE]*p.meta_nb1) +
-                i_kv*p.n_embd + c0;
+        float * row = (float *) (p.meta + entry[LIL_DIRTY_TABLE] * p.meta_nb2 + entry[LIL_DIRTY_PAGE] * p.meta_nb1) +
+                i_kv * p.n_embd + c0;
 
         *(float4 *) row       = { sum[0], sum[1], sum[2], sum[3] };
         *(float4 *) (row + 4) = { sum[4], sum[5], sum[6], sum[7] };
@@ -211,7 +212,7 @@ static inline lil_dirty_params lil_dirty_get_params(
     lil_dirty_params p = {};
 
     p.n_head_kv = layer.n_head_kv;
-    p.n_embd    = (int) (k.ne[0]/p.n_head_kv);
+    p.n_embd    = (int) (k.ne[0] / p.n_head_kv);
     p.n_dirty   = (int) dirty.ne[1];
     p.n_max     = (int) (dirty.ne[0] - LIL_DIRTY_HEAD);
     p.n_repr    = layer.n_repr;

@@ -6,12 +6,12 @@
 // the last tokens into the holes: the first hole gets the last token that stays, and so on.
 
 struct lil_evict_slots_params {
-    char       * k;
-    char       * v;
-    char       * score;
-    char       * pos;
+    char *       k;
+    char *       v;
+    char *       score;
+    char *       pos;
     const char * steps;
-    int32_t    * moves; // [2*capacity, blocks] from, to
+    int32_t *    moves; // [2*capacity, blocks] from, to
 
     int64_t k_nb1, k_nb2, k_head;
     int64_t v_nb1, v_nb2, v_head;
@@ -26,26 +26,26 @@ struct lil_evict_slots_params {
 
 // a row, by one warp
 static __device__ __forceinline__ void lil_copy_row(char * dst, const char * src, int n, int is_16) {
-    const int lane = threadIdx.x%LIL_WARP;
+    const int lane = threadIdx.x % LIL_WARP;
 
     if (is_16) {
-        for (int i = lane; i < n/16; i += LIL_WARP) {
+        for (int i = lane; i < n / 16; i += LIL_WARP) {
             ((uint4 *) dst)[i] = ((const uint4 *) src)[i];
         }
     } else {
-        for (int i = lane; i < n/2; i += LIL_WARP) {
+        for (int i = lane; i < n / 2; i += LIL_WARP) {
             ((uint16_t *) dst)[i] = ((const uint16_t *) src)[i];
         }
     }
 }
 
 static __global__ void __launch_bounds__(LIL_TOPK_THREADS, 1) lil_evict_slots_kernel(const lil_evict_slots_params p) {
-    const int h0     = blockIdx.x*p.n_head; // first KV head
+    const int h0     = blockIdx.x * p.n_head; // first KV head
     const int i_step = blockIdx.y;
-    const int lane   = threadIdx.x%LIL_WARP;
-    const int warp   = threadIdx.x/LIL_WARP;
+    const int lane   = threadIdx.x % LIL_WARP;
+    const int warp   = threadIdx.x / LIL_WARP;
 
-    const int32_t * step = (const int32_t *) (p.steps + i_step*p.steps_nb1);
+    const int32_t * step = (const int32_t *) (p.steps + i_step * p.steps_nb1);
 
     const int64_t strm    = step[LIL_STEP_STREAM];
     const int     n       = step[LIL_STEP_BEFORE];
@@ -58,8 +58,8 @@ static __global__ void __launch_bounds__(LIL_TOPK_THREADS, 1) lil_evict_slots_ke
 
     LIL_SHARED(int, shared);
 
-    char * scores = p.score + strm*p.score_nb2 + h0*p.score_nb1;
-    char * poss   = p.pos   + strm*p.pos_nb2   + h0*p.pos_nb1;
+    char * scores = p.score + strm * p.score_nb2 + h0 * p.score_nb1;
+    char * poss   = p.pos + strm * p.pos_nb2 + h0 * p.pos_nb1;
 
     const float * pos = (const float *) poss; // of the first head: shared heads have the same
 
@@ -71,16 +71,14 @@ static __global__ void __launch_bounds__(LIL_TOPK_THREADS, 1) lil_evict_slots_ke
         float sum = p.n_head == 1 ? ((const float *) scores)[i] : 0.0f;
         if (p.n_head > 1) {
             for (int h = 0; h < p.n_head; ++h) {
-                sum += ((const float *) (scores + h*p.score_nb1))[i];
+                sum += ((const float *) (scores + h * p.score_nb1))[i];
             }
         }
         return ~lil_topk_key(sum);
     };
-    const auto get_age = [&](int i) {
-        return ~lil_topk_key(pos[i]);
-    };
+    const auto get_age = [&](int i) { return ~lil_topk_key(pos[i]); };
 
-    int32_t * from = p.moves + ((int64_t) i_step*gridDim.x + blockIdx.x)*2*p.n_max;
+    int32_t * from = p.moves + ((int64_t) i_step * gridDim.x + blockIdx.x) * 2 * p.n_max;
     int32_t * to   = from + p.n_max;
 
     int n_move = 0;
@@ -99,10 +97,10 @@ static __global__ void __launch_bounds__(LIL_TOPK_THREADS, 1) lil_evict_slots_ke
         };
         const auto take_warp = [&]() {
             LIL_UNROLL
-            for (int offset = LIL_WARP/2; offset > 0; offset /= 2) {
+            for (int offset = LIL_WARP / 2; offset > 0; offset /= 2) {
                 const int32_t key2 = __shfl_xor_sync(LIL_FULL, key, offset);
                 const int32_t age2 = __shfl_xor_sync(LIL_FULL, age, offset);
-                const int32_t at2  = __shfl_xor_sync(LIL_FULL, at,  offset);
+                const int32_t at2  = __shfl_xor_sync(LIL_FULL, at, offset);
                 take(key2, age2, at2);
             }
         };
@@ -116,24 +114,24 @@ static __global__ void __launch_bounds__(LIL_TOPK_THREADS, 1) lil_evict_slots_ke
         take_warp();
 
         if (lane == 0) {
-            shared[3*warp]     = key;
-            shared[3*warp + 1] = age;
-            shared[3*warp + 2] = at;
+            shared[3 * warp]     = key;
+            shared[3 * warp + 1] = age;
+            shared[3 * warp + 2] = at;
         }
         __syncthreads();
 
         key = age = INT_MIN;
         if (lane < LIL_TOPK_WARPS) {
-            key = shared[3*lane];
-            age = shared[3*lane + 1];
-            at  = shared[3*lane + 2];
+            key = shared[3 * lane];
+            age = shared[3 * lane + 1];
+            at  = shared[3 * lane + 2];
         }
         take_warp();
 
         n_move = at != n - 1;
         if (threadIdx.x == 0) {
             from[0] = n - 1;
-            to  [0] = at;
+            to[0]   = at;
         }
     } else {
         const lil_topk_bound bound = lil_topk_search(n, n_evict, shared, get_key);
@@ -158,7 +156,7 @@ static __global__ void __launch_bounds__(LIL_TOPK_THREADS, 1) lil_evict_slots_ke
             const int  i  = i0 + (int) threadIdx.x;
             const bool is = i < n_left && is_gone(i);
 
-            int total;
+            int       total;
             const int j = n_hole + lil_block_scan(is, shared, &total);
             if (is) {
                 to[j] = i;
@@ -170,7 +168,7 @@ static __global__ void __launch_bounds__(LIL_TOPK_THREADS, 1) lil_evict_slots_ke
             const int  i  = n - 1 - i0 - (int) threadIdx.x;
             const bool is = i >= n_left && !is_gone(i);
 
-            int total;
+            int       total;
             const int j = n_move + lil_block_scan(is, shared, &total);
             if (is) {
                 from[j] = i;
@@ -181,20 +179,20 @@ static __global__ void __launch_bounds__(LIL_TOPK_THREADS, 1) lil_evict_slots_ke
 
     __syncthreads(); // nothing moves before all is known
 
-    for (int u = warp; u < n_move*p.n_head; u += LIL_TOPK_WARPS) {
-        const int64_t src = from[u/p.n_head];
-        const int64_t dst = to  [u/p.n_head];
-        const int     h   = u%p.n_head;
+    for (int u = warp; u < n_move * p.n_head; u += LIL_TOPK_WARPS) {
+        const int64_t src = from[u / p.n_head];
+        const int64_t dst = to[u / p.n_head];
+        const int     h   = u % p.n_head;
 
-        char * k = p.k + strm*p.k_nb2 + (h0 + h)*p.k_head;
-        char * v = p.v + strm*p.v_nb2 + (h0 + h)*p.v_head;
+        char * k = p.k + strm * p.k_nb2 + (h0 + h) * p.k_head;
+        char * v = p.v + strm * p.v_nb2 + (h0 + h) * p.v_head;
 
-        lil_copy_row(k + dst*p.k_nb1, k + src*p.k_nb1, (int) p.k_head, p.is_16);
-        lil_copy_row(v + dst*p.v_nb1, v + src*p.v_nb1, (int) p.v_head, p.is_16);
+        lil_copy_row(k + dst * p.k_nb1, k + src * p.k_nb1, (int) p.k_head, p.is_16);
+        lil_copy_row(v + dst * p.v_nb1, v + src * p.v_nb1, (int) p.v_head, p.is_16);
 
         if (lane == 0) {
-            float * s = (float *) (scores + h*p.score_nb1);
-            float * t = (float *) (poss   + h*p.pos_nb1);
+            float * s = (float *) (scores + h * p.score_nb1);
+            float * t = (float *) (poss + h * p.pos_nb1);
 
             s[dst] = s[src];
             t[dst] = t[src];
@@ -204,7 +202,7 @@ static __global__ void __launch_bounds__(LIL_TOPK_THREADS, 1) lil_evict_slots_ke
 
 size_t lil_cuda_evict_slots_n_scratch(
         const lil_evict_layer & layer, const lil_cuda_tensor & pos, const lil_cuda_tensor & steps) {
-    return (layer.shared ? 1 : layer.n_head_kv)*steps.ne[1]*2*pos.ne[0];
+    return (layer.shared ? 1 : layer.n_head_kv) * steps.ne[1] * 2 * pos.ne[0];
 }
 
 void lil_cuda_evict_slots(const lil_evict_layer & layer, const lil_cuda_tensor & pos, const lil_cuda_tensor & k,
@@ -219,14 +217,14 @@ void lil_cuda_evict_slots(const lil_evict_layer & layer, const lil_cuda_tensor &
     p.k      = (char *) k.data;
     p.k_nb1  = k.nb[1];
     p.k_nb2  = k.nb[2];
-    p.k_head = ggml_row_size(k.type, k.ne[0]/layer.n_head_kv);
+    p.k_head = ggml_row_size(k.type, k.ne[0] / layer.n_head_kv);
 
     p.v      = (char *) v.data;
     p.v_nb1  = v.nb[1];
     p.v_nb2  = v.nb[2];
-    p.v_head = ggml_row_size(v.type, v.ne[0]/layer.n_head_kv);
+    p.v_head = ggml_row_size(v.type, v.ne[0] / layer.n_head_kv);
 
-    p.is_16 = (p.k_head | p.k_nb1 | p.k_nb2 | p.v_head | p.v_nb1 | p.v_nb2)%16 == 0;
+    p.is_16 = (p.k_head | p.k_nb1 | p.k_nb2 | p.v_head | p.v_nb1 | p.v_nb2) % 16 == 0;
 
     p.score     = (char *) score.data;
     p.score_nb1 = score.nb[1];
@@ -239,6 +237,6 @@ void lil_cuda_evict_slots(const lil_evict_layer & layer, const lil_cuda_tensor &
     p.steps     = (const char *) steps.data;
     p.steps_nb1 = steps.nb[1];
 
-    LIL_LAUNCH(dim3((unsigned) (layer.n_head_kv/p.n_head), (unsigned) steps.ne[1]), LIL_TOPK_THREADS,
-            sizeof(int)*LIL_TOPK_SHARED, stream, lil_evict_slots_kernel, p);
+    LIL_LAUNCH(dim3((unsigned) (layer.n_head_kv / p.n_head), (unsigned) steps.ne[1]), LIL_TOPK_THREADS,
+            sizeof(int) * LIL_TOPK_SHARED, stream, lil_evict_slots_kernel, p);
 }

@@ -9,7 +9,7 @@ bool lil_cuda_infllm_score_prompt_supports(const lil_select_layer & layer, const
 
 size_t lil_cuda_infllm_score_prompt_n_scratch(const lil_select_layer & layer, const lil_cuda_tensor & q,
         const lil_cuda_tensor & cells, const lil_cuda_tensor & steps, int n_sm) {
-    return lil_score_n_scratch(q.ne[2]/steps.ne[1]*(q.ne[1]/layer.n_head_kv), q.ne[0], cells.ne[0] - 1,
+    return lil_score_n_scratch(q.ne[2] / steps.ne[1] * (q.ne[1] / layer.n_head_kv), q.ne[0], cells.ne[0] - 1,
             layer.n_head_kv, steps.ne[1], n_sm);
 }
 
@@ -22,17 +22,17 @@ void lil_cuda_infllm_score_prompt(const lil_select_layer & layer, const lil_cuda
 
     lil_score_params p = lil_score_get_params(LIL_SCORE_INFLLM, q.ne[0], layer.n_head_kv, k, steps);
 
-    p.n_group  = (int) (q.ne[1]/layer.n_head_kv);
-    p.n_query  = (int) (q.ne[2]/n_steps);
+    p.n_group  = (int) (q.ne[1] / layer.n_head_kv);
+    p.n_query  = (int) (q.ne[2] / n_steps);
     p.n_sum    = (int) part.ne[0];
-    p.n_split  = lil_score_n_split(p.n_query*p.n_group, p.n_embd, cells.ne[0] - 1, p.n_head_kv, n_steps, n_sm);
+    p.n_split  = lil_score_n_split(p.n_query * p.n_group, p.n_embd, cells.ne[0] - 1, p.n_head_kv, n_steps, n_sm);
     p.n_window = layer.n_recent;
     p.scale    = layer.scale;
     p.softcap  = layer.softcap;
     p.stat     = scratch;
 
     p.q          = (const char *) q.data;
-    p.q_nb_step  = p.n_query*q.nb[2];
+    p.q_nb_step  = p.n_query * q.nb[2];
     p.q_nb_query = q.nb[2];
     p.q_nb_head  = q.nb[1];
 

@@ -15,7 +15,7 @@
 // the block's shared memory, all of it dynamic
 #define LIL_SHARED(type, name) \
     extern __shared__ __align__(16) unsigned char lil_shared[]; \
-    type * name = (type *) lil_shared
+    type *                                        name = (type *) lil_shared
 
 #define LIL_PRAGMA(x)    _Pragma(#x)
 #define LIL_UNROLL       _Pragma("unroll")
@@ -39,8 +39,8 @@ static inline bool lil_cuda_can_read(const lil_cuda_tensor & t, int64_t n_embd) 
     const bool is_quant = t.type == GGML_TYPE_Q8_0 || t.type == GGML_TYPE_Q4_0;
 
     return lil_cuda_is_kv_type(t.type) && n_embd > 0 && n_embd <= LIL_CUDA_MAX_EMBD &&
-            n_embd%(is_quant ? 32 : 8) == 0 && t.nb[1]%(is_quant ? 2 : 16) == 0 &&
-            t.nb[2]%(is_quant ? 2 : 16) == 0 && t.nb[3]%(is_quant ? 2 : 16) == 0;
+            n_embd % (is_quant ? 32 : 8) == 0 && t.nb[1] % (is_quant ? 2 : 16) == 0 &&
+            t.nb[2] % (is_quant ? 2 : 16) == 0 && t.nb[3] % (is_quant ? 2 : 16) == 0;
 }
 
 static inline int lil_cuda_n_lanes(int64_t n_embd) {
@@ -50,10 +50,10 @@ static inline int lil_cuda_n_lanes(int64_t n_embd) {
 // bytes of n_embd channels
 static inline int64_t lil_cuda_row_size(ggml_type type, int64_t n_embd) {
     switch (type) {
-        case GGML_TYPE_F32:  return 4*n_embd;
-        case GGML_TYPE_Q8_0: return n_embd/32*34;
-        case GGML_TYPE_Q4_0: return n_embd/32*18;
-        default:             return 2*n_embd;
+        case GGML_TYPE_F32:  return 4 * n_embd;
+        case GGML_TYPE_Q8_0: return n_embd / 32 * 34;
+        case GGML_TYPE_Q4_0: return n_embd / 32 * 18;
+        default:             return 2 * n_embd;
     }
 }
 
@@ -78,8 +78,8 @@ static __device__ __forceinline__ uint4 lil_load8(int type, const char * row, in
     if (type == GGML_TYPE_Q8_0 || type == GGML_TYPE_Q4_0) {
         const bool is_q8 = type == GGML_TYPE_Q8_0;
 
-        const uint16_t * block = (const uint16_t *) (row + i/32*(is_q8 ? 34 : 18));
-        const uint16_t * qs    = block + 1 + (is_q8 ? i%32 : i%16)/2;
+        const uint16_t * block = (const uint16_t *) (row + i / 32 * (is_q8 ? 34 : 18));
+        const uint16_t * qs    = block + 1 + (is_q8 ? i % 32 : i % 16) / 2;
 
         res.x = qs[0] | (uint32_t) qs[1] << 16;
         res.y = qs[2] | (uint32_t) qs[3] << 16;
@@ -87,21 +87,21 @@ static __device__ __forceinline__ uint4 lil_load8(int type, const char * row, in
         res.w = 0;
 
         if (!is_q8) {
-            const int shift = i%32 < 16 ? 0 : 4;
+            const int shift = i % 32 < 16 ? 0 : 4;
 
             res.x = res.x >> shift & 0x0f0f0f0fu;
             res.y = res.y >> shift & 0x0f0f0f0fu;
         }
     } else if (type == GGML_TYPE_F32) { // read as F16
-        const float4 a = *(const float4 *) (row + 4*i);
-        const float4 b = *(const float4 *) (row + 4*i + 16);
+        const float4 a = *(const float4 *) (row + 4 * i);
+        const float4 b = *(const float4 *) (row + 4 * i + 16);
 
         res.x = lil_float_to_half(a.x) | lil_float_to_half(a.y) << 16;
         res.y = lil_float_to_half(a.z) | lil_float_to_half(a.w) << 16;
         res.z = lil_float_to_half(b.x) | lil_float_to_half(b.y) << 16;
         res.w = lil_float_to_half(b.z) | lil_float_to_half(b.w) << 16;
     } else {
-        res = *(const uint4 *) (row + 2*i);
+        res = *(const uint4 *) (row + 2 * i);
     }
 
     return res;
@@ -120,8 +120,8 @@ static __device__ __forceinline__ void lil_widen8(int type, const uint4 & raw, f
 
         LIL_UNROLL
         for (int i = 0; i < 4; ++i) {
-            x[i]     = d*(float) ((int) (int8_t) (raw.x >> 8*i) - o);
-            x[i + 4] = d*(float) ((int) (int8_t) (raw.y >> 8*i) - o);
+            x[i]     = d * (float) ((int) (int8_t) (raw.x >> 8 * i) - o);
+            x[i + 4] = d * (float) ((int) (int8_t) (raw.y >> 8 * i) - o);
         }
     } else {
         const uint32_t w[4] = { raw.x, raw.y, raw.z, raw.w };
@@ -129,11 +129,11 @@ static __device__ __forceinline__ void lil_widen8(int type, const uint4 & raw, f
         LIL_UNROLL
         for (int i = 0; i < 4; ++i) {
             if (type == GGML_TYPE_BF16) {
-                x[2*i]     = __uint_as_float(w[i] << 16);
-                x[2*i + 1] = __uint_as_float(w[i] & 0xffff0000u);
+                x[2 * i]     = __uint_as_float(w[i] << 16);
+                x[2 * i + 1] = __uint_as_float(w[i] & 0xffff0000u);
             } else {
-                x[2*i]     = lil_half_to_float(w[i] & 0xffffu);
-                x[2*i + 1] = lil_half_to_float(w[i] >> 16);
+                x[2 * i]     = lil_half_to_float(w[i] & 0xffffu);
+                x[2 * i + 1] = lil_half_to_float(w[i] >> 16);
             }
         }
     }
@@ -146,13 +146,13 @@ static __device__ __forceinline__ float lil_group_sum(float * v, int lane) {
     int n = N;
 
     LIL_UNROLL
-    for (int offset = LANES/2; offset > 0; offset /= 2) {
+    for (int offset = LANES / 2; offset > 0; offset /= 2) {
         if (n > 1) {
             n /= 2;
             const bool upper = (lane & offset) != 0;
 
             LIL_UNROLL
-            for (int i = 0; i < N/2; ++i) {
+            for (int i = 0; i < N / 2; ++i) {
                 if (i < n) {
                     const float keep = upper ? v[i + n] : v[i];
                     const float give = upper ? v[i] : v[i + n];
@@ -170,7 +170,7 @@ static __device__ __forceinline__ float lil_group_sum(float * v, int lane) {
 
 static __device__ __forceinline__ float lil_warp_max(float x) {
     LIL_UNROLL
-    for (int offset = LIL_WARP/2; offset > 0; offset /= 2) {
+    for (int offset = LIL_WARP / 2; offset > 0; offset /= 2) {
         x = fmaxf(x, __shfl_xor_sync(LIL_FULL, x, offset));
     }
     return x;
@@ -178,7 +178,7 @@ static __device__ __forceinline__ float lil_warp_max(float x) {
 
 static __device__ __forceinline__ float lil_warp_sum(float x) {
     LIL_UNROLL
-    for (int offset = LIL_WARP/2; offset > 0; offset /= 2) {
+    for (int offset = LIL_WARP / 2; offset > 0; offset /= 2) {
         x += __shfl_xor_sync(LIL_FULL, x, offset);
     }
     return x;
@@ -186,5 +186,5 @@ static __device__ __forceinline__ float lil_warp_sum(float x) {
 
 // entries of a list of n that one of n_split parts has
 static __host__ __device__ __forceinline__ int lil_split_size(int n, int n_split) {
-    return ((n + n_split - 1)/n_split + 31)/32*32;
+    return ((n + n_split - 1) / n_split + 31) / 32 * 32;
 }

@@ -29,7 +29,7 @@
 // of a ggml_tensor what a kernel needs
 struct lil_cuda_tensor {
     ggml_type type;
-    void    * data;  // on the device
+    void *    data; // on the device
     int64_t   ne[4];
     size_t    nb[4];
 };
@@ -51,21 +51,21 @@ struct lil_cuda_dirty {
 // short list and no more for a long one: room for [n_embd_head_v + 2, n_head, n_part, n_steps] partial results, then,
 // where kq is asked for, the logits.
 static inline int64_t lil_cuda_attn_n_part(int64_t n_max) {
-    const int64_t n = (n_max + 31)/32;
+    const int64_t n = (n_max + 31) / 32;
     return n < 256 ? n : 256;
 }
 
 static inline int64_t lil_cuda_attn_kq_offset(int64_t n_embd_v, int64_t n_head, int64_t n_max, int64_t n_steps) {
-    return (n_embd_v + 2)*n_head*lil_cuda_attn_n_part(n_max)*n_steps;
+    return (n_embd_v + 2) * n_head * lil_cuda_attn_n_part(n_max) * n_steps;
 }
 
 static inline int64_t lil_cuda_attn_n_work(int64_t n_embd_v, int64_t n_head, int64_t n_max, int64_t n_steps, bool kq) {
-    return lil_cuda_attn_kq_offset(n_embd_v, n_head, n_max, n_steps) + (kq ? n_max*n_head*n_steps : 0);
+    return lil_cuda_attn_kq_offset(n_embd_v, n_head, n_max, n_steps) + (kq ? n_max * n_head * n_steps : 0);
 }
 
 // parts that the lists are split into: two blocks for each of the device's multiprocessors, as far as there is room
 static inline int lil_cuda_attn_n_split(int64_t n_max, int64_t n_head_kv, int64_t n_steps, int n_sm) {
-    const int64_t n_want = (2*n_sm + n_head_kv*n_steps - 1)/(n_head_kv*n_steps);
+    const int64_t n_want = (2 * n_sm + n_head_kv * n_steps - 1) / (n_head_kv * n_steps);
     const int64_t n_room = lil_cuda_attn_n_part(n_max);
 
     return (int) (n_want < n_room ? n_want : n_room);
@@ -138,15 +138,15 @@ void lil_cuda_infllm_score(const lil_select_layer & layer, const lil_cuda_tensor
 // are read as F16, as FlashAttention on tensor cores reads them.
 //   Launches: 2 and 1. Time: computes q.k twice on tensor cores: n_query*n_head*n_kv*n_embd multiply-adds, and again
 //   for what lies in the windows.
-bool lil_cuda_infllm_score_prompt_supports(const lil_select_layer & layer, const lil_cuda_tensor & part,
+bool   lil_cuda_infllm_score_prompt_supports(const lil_select_layer & layer, const lil_cuda_tensor & part,
         const lil_cuda_tensor & q, const lil_cuda_tensor & k, const lil_cuda_tensor & cells,
         const lil_cuda_tensor & steps);
 size_t lil_cuda_infllm_score_prompt_n_scratch(const lil_select_layer & layer, const lil_cuda_tensor & q,
         const lil_cuda_tensor & cells, const lil_cuda_tensor & steps, int n_sm);
-void lil_cuda_infllm_score_prompt(const lil_select_layer & layer, const lil_cuda_tensor & part,
+void   lil_cuda_infllm_score_prompt(const lil_select_layer & layer, const lil_cuda_tensor & part,
         const lil_cuda_tensor & q, const lil_cuda_tensor & k, const lil_cuda_tensor & cells,
         const lil_cuda_tensor & steps, float * scratch, int n_sm, cudaStream_t stream);
-void lil_cuda_infllm_score_add(const lil_select_layer & layer, const lil_cuda_tensor & score,
+void   lil_cuda_infllm_score_add(const lil_select_layer & layer, const lil_cuda_tensor & score,
         const lil_cuda_tensor & part, const lil_cuda_tensor & cells, const lil_cuda_tensor & steps,
         cudaStream_t stream);
 
@@ -194,7 +194,7 @@ void lil_cuda_raas_select(const lil_select_layer & layer, const lil_cuda_tensor 
 
 // score_step
 //   Launches: 2. Time: reads each used K row once, n_used*n_head_kv*(row of K) bytes.
-bool lil_cuda_score_step_supports(const lil_evict_layer & layer, const lil_cuda_tensor & score,
+bool   lil_cuda_score_step_supports(const lil_evict_layer & layer, const lil_cuda_tensor & score,
         const lil_cuda_tensor & q, const lil_cuda_tensor & k, const lil_cuda_tensor & pos,
         const lil_cuda_tensor & steps);
 size_t lil_cuda_score_step_n_scratch(
@@ -219,23 +219,23 @@ void lil_cuda_evict_slots(const lil_evict_layer & layer, const lil_cuda_tensor &
 // score_prompt, score_add. part F32 [n_kv, n_head_kv, 1, n_steps]. Queries and keys are read as in
 // infllm_score_prompt.
 //   Launches: 2 and 1. Time: computes q.k twice on tensor cores, 2*n_query*n_head*n_kv*n_embd multiply-adds.
-bool lil_cuda_score_prompt_supports(const lil_evict_layer & layer, const lil_cuda_tensor & part,
+bool   lil_cuda_score_prompt_supports(const lil_evict_layer & layer, const lil_cuda_tensor & part,
         const lil_cuda_tensor & q, const lil_cuda_tensor & k, const lil_cuda_tensor & steps);
 size_t lil_cuda_score_prompt_n_scratch(const lil_evict_layer & layer, const lil_cuda_tensor & part,
         const lil_cuda_tensor & q, const lil_cuda_tensor & steps, int n_sm);
-void lil_cuda_score_prompt(const lil_evict_layer & layer, const lil_cuda_tensor & part, const lil_cuda_tensor & q,
+void   lil_cuda_score_prompt(const lil_evict_layer & layer, const lil_cuda_tensor & part, const lil_cuda_tensor & q,
         const lil_cuda_tensor & k, const lil_cuda_tensor & steps, float * scratch, int n_sm, cudaStream_t stream);
-void lil_cuda_score_add(const lil_evict_layer & layer, const lil_cuda_tensor & score, const lil_cuda_tensor & part,
+void   lil_cuda_score_add(const lil_evict_layer & layer, const lil_cuda_tensor & score, const lil_cuda_tensor & part,
         const lil_cuda_tensor & pos, const lil_cuda_tensor & steps, cudaStream_t stream);
 
 // score_window. As score_prompt, for the LIL_STEP_WIN queries in win.
 //   Launches: 2, which end at once for steps without such queries.
-bool lil_cuda_score_window_supports(const lil_evict_layer & layer, const lil_cuda_tensor & score,
+bool   lil_cuda_score_window_supports(const lil_evict_layer & layer, const lil_cuda_tensor & score,
         const lil_cuda_tensor & win, const lil_cuda_tensor & k, const lil_cuda_tensor & pos,
         const lil_cuda_tensor & steps);
 size_t lil_cuda_score_window_n_scratch(const lil_evict_layer & layer, const lil_cuda_tensor & win,
         const lil_cuda_tensor & k, const lil_cuda_tensor & steps, int n_sm);
-void lil_cuda_score_window(const lil_evict_layer & layer, const lil_cuda_tensor & score, const lil_cuda_tensor & win,
+void   lil_cuda_score_window(const lil_evict_layer & layer, const lil_cuda_tensor & score, const lil_cuda_tensor & win,
         const lil_cuda_tensor & k, const lil_cuda_tensor & pos, const lil_cuda_tensor & steps, float * scratch,
         int n_sm, cudaStream_t stream);
 
@@ -244,11 +244,11 @@ void lil_cuda_score_window(const lil_evict_layer & layer, const lil_cuda_tensor 
 //   Launches: 3, which end at once for steps that do not evict. Time: n_before^2*n_head_kv*n_embd multiply-adds on
 //   tensor cores at most (a key's search ends at its newest near-duplicate), and as many comparisons of positions as
 //   n_before^2*n_head_kv.
-bool lil_cuda_rkv_score_supports(const lil_evict_layer & layer, const lil_cuda_tensor & score,
+bool   lil_cuda_rkv_score_supports(const lil_evict_layer & layer, const lil_cuda_tensor & score,
         const lil_cuda_tensor & ring, const lil_cuda_tensor & k, const lil_cuda_tensor & pos,
         const lil_cuda_tensor & steps);
 size_t lil_cuda_rkv_score_n_scratch(const lil_evict_layer & layer, const lil_cuda_tensor & ring,
         const lil_cuda_tensor & k, const lil_cuda_tensor & steps);
-void lil_cuda_rkv_score(const lil_evict_layer & layer, const lil_cuda_tensor & score, const lil_cuda_tensor & ring,
+void   lil_cuda_rkv_score(const lil_evict_layer & layer, const lil_cuda_tensor & score, const lil_cuda_tensor & ring,
         const lil_cuda_tensor & k, const lil_cuda_tensor & pos, const lil_cuda_tensor & steps, float * scratch,
         cudaStream_t stream);

@@ -9,26 +9,26 @@
 #include "lil-cuda-device.h"
 
 static constexpr int LIL_MMA_WARPS   = 4;
-static constexpr int LIL_MMA_THREADS = LIL_WARP*LIL_MMA_WARPS;
+static constexpr int LIL_MMA_THREADS = LIL_WARP * LIL_MMA_WARPS;
 
 // N_K: steps of 16 channels, at most
 template <int N_K>
 struct lil_mma_shape {
-    static constexpr int M_TILE = N_K <= 8 ? 2 : 1;            // 16 rows of a warp
-    static constexpr int N_A    = 16*M_TILE*LIL_MMA_WARPS;     // rows of a block
-    static constexpr int N_B    = N_A/2;                       // of a tile: two tiles have room where a lay before
-    static constexpr int N_T    = 4;                           // 8 rows of b that are computed at once
-    static constexpr int N_LOAD = N_B*2*N_K/LIL_MMA_THREADS;   // loads of a thread for a tile
+    static constexpr int M_TILE = N_K <= 8 ? 2 : 1;                // 16 rows of a warp
+    static constexpr int N_A    = 16 * M_TILE * LIL_MMA_WARPS;     // rows of a block
+    static constexpr int N_B    = N_A / 2;                         // of a tile: two tiles have room where a lay before
+    static constexpr int N_T    = 4;                               // 8 rows of b that are computed at once
+    static constexpr int N_LOAD = N_B * 2 * N_K / LIL_MMA_THREADS; // loads of a thread for a tile
 };
 
 static __host__ __device__ __forceinline__ int lil_mma_n_pad(int n_embd) {
-    return (n_embd + 15)/16*16;
+    return (n_embd + 15) / 16 * 16;
 }
 
 // bytes of shared memory of N_A rows
 template <int N_K>
 static size_t lil_mma_smem(int n_embd) {
-    return sizeof(uint16_t)*lil_mma_shape<N_K>::N_A*(lil_mma_n_pad(n_embd) + 8);
+    return sizeof(uint16_t) * lil_mma_shape<N_K>::N_A * (lil_mma_n_pad(n_embd) + 8);
 }
 
 // d [16 rows, 8 columns] += a [16 rows, 16 channels]*b [8 columns, 16 channels], by a warp. With g = lane/4 and t =
@@ -38,14 +38,14 @@ static size_t lil_mma_smem(int n_embd) {
 //   d[0], d[1] row g, columns 2t and 2t + 1; d[2], d[3] row g + 8
 // This one without tensor cores: for devices before compute capability 7.5
 static __device__ __forceinline__ void lil_mma_shuffle(float * d, const uint32_t * a, const uint32_t * b) {
-    const int lane = threadIdx.x%LIL_WARP;
+    const int lane = threadIdx.x % LIL_WARP;
 
     LIL_UNROLL
     for (int i = 0; i < 8; ++i) { // channels 2i and 2i + 1
-        const uint32_t a0 = __shfl_sync(LIL_FULL, a[i/4*2],     lane/4*4 + i%4);
-        const uint32_t a1 = __shfl_sync(LIL_FULL, a[i/4*2 + 1], lane/4*4 + i%4);
-        const uint32_t b0 = __shfl_sync(LIL_FULL, b[i/4],       lane%4*8 + i%4);
-        const uint32_t b1 = __shfl_sync(LIL_FULL, b[i/4],       lane%4*8 + 4 + i%4);
+        const uint32_t a0 = __shfl_sync(LIL_FULL, a[i / 4 * 2], lane / 4 * 4 + i % 4);
+        const uint32_t a1 = __shfl_sync(LIL_FULL, a[i / 4 * 2 + 1], lane / 4 * 4 + i % 4);
+        const uint32_t b0 = __shfl_sync(LIL_FULL, b[i / 4], lane % 4 * 8 + i % 4);
+        const uint32_t b1 = __shfl_sync(LIL_FULL, b[i / 4], lane % 4 * 8 + 4 + i % 4);
 
         LIL_UNROLL
         for (int shift = 0; shift < 32; shift += 16) {
@@ -54,10 +54,10 @@ static __device__ __forceinline__ void lil_mma_shuffle(float * d, const uint32_t
             const float y0 = lil_half_to_float(b0 >> shift & 0xffffu);
             const float y1 = lil_half_to_float(b1 >> shift & 0xffffu);
 
-            d[0] += x0*y0;
-            d[1] += x0*y1;
-            d[2] += x1*y0;
-            d[3] += x1*y1;
+            d[0] += x0 * y0;
+            d[1] += x0 * y1;
+            d[2] += x1 * y0;
+            d[3] += x1 * y1;
         }
     }
 }
@@ -72,9 +72,11 @@ static __device__ __forceinline__ void lil_mma(float * d, const uint32_t * a, co
             : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 #elif __CUDA_ARCH__ >= 750
     asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
-        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]) : "r"(a[0]), "r"(a[1]), "r"(b[0]));
+            : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+            : "r"(a[0]), "r"(a[1]), "r"(b[0]));
     asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
-        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]) : "r"(a[2]), "r"(a[3]), "r"(b[1]));
+            : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+            : "r"(a[2]), "r"(a[3]), "r"(b[1]));
 #else
     lil_mma_shuffle(d, a, b);
 #endif
@@ -108,10 +110,11 @@ static __device__ __forceinline__ uint4 lil_load8_f16(int type, const char * row
 
 // of F32, times scale
 static __device__ __forceinline__ uint4 lil_load8_scaled(const char * row, int i, float scale) {
-    const float4 a = *(const float4 *) (row + 4*i);
-    const float4 b = *(const float4 *) (row + 4*i + 16);
+    const float4 a = *(const float4 *) (row + 4 * i);
+    const float4 b = *(const float4 *) (row + 4 * i + 16);
 
-    const float x[8] = { a.x*scale, a.y*scale, a.z*scale, a.w*scale, b.x*scale, b.y*scale, b.z*scale, b.w*scale };
+    const float x[8] = { a.x * scale, a.y * scale, a.z * scale, a.w * scale, b.x * scale, b.y * scale, b.z * scale,
+        b.w * scale };
     return lil_pack8(x);
 }
 
@@ -126,8 +129,8 @@ static __device__ __forceinline__ void lil_mma_load(uint16_t * tile, int n_embd,
     uint4 raw[N_LOAD];
     LIL_UNROLL
     for (int u = 0; u < N_LOAD; ++u) {
-        const int r = (u*LIL_MMA_THREADS + (int) threadIdx.x)/(2*N_K);
-        const int i = (u*LIL_MMA_THREADS + (int) threadIdx.x)%(2*N_K)*8;
+        const int r = (u * LIL_MMA_THREADS + (int) threadIdx.x) / (2 * N_K);
+        const int i = (u * LIL_MMA_THREADS + (int) threadIdx.x) % (2 * N_K) * 8;
 
         raw[u] = { 0, 0, 0, 0 };
         if (i < n_embd) {
@@ -139,11 +142,11 @@ static __device__ __forceinline__ void lil_mma_load(uint16_t * tile, int n_embd,
     }
     LIL_UNROLL
     for (int u = 0; u < N_LOAD; ++u) {
-        const int r = (u*LIL_MMA_THREADS + (int) threadIdx.x)/(2*N_K);
-        const int i = (u*LIL_MMA_THREADS + (int) threadIdx.x)%(2*N_K)*8;
+        const int r = (u * LIL_MMA_THREADS + (int) threadIdx.x) / (2 * N_K);
+        const int i = (u * LIL_MMA_THREADS + (int) threadIdx.x) % (2 * N_K) * 8;
 
         if (i < n_pad) {
-            *(uint4 *) (tile + r*(n_pad + 8) + i) = raw[u];
+            *(uint4 *) (tile + r * (n_pad + 8) + i) = raw[u];
         }
     }
 }
@@ -156,21 +159,21 @@ struct lil_mma_a {
     __device__ __forceinline__ void get(const uint16_t * tiles, int n_embd) {
         constexpr int M_TILE = lil_mma_shape<N_K>::M_TILE;
 
-        const int lane   = threadIdx.x%LIL_WARP;
+        const int lane   = threadIdx.x % LIL_WARP;
         const int n_pad  = lil_mma_n_pad(n_embd);
-        const int stride = (n_pad + 8)/2;
+        const int stride = (n_pad + 8) / 2;
 
         LIL_UNROLL
         for (int m = 0; m < M_TILE; ++m) {
             const uint32_t * row = (const uint32_t *) tiles +
-                    ((threadIdx.x/LIL_WARP*M_TILE + m)*16 + lane/4)*stride + lane%4;
+                    ((threadIdx.x / LIL_WARP * M_TILE + m) * 16 + lane / 4) * stride + lane % 4;
             LIL_UNROLL
             for (int i = 0; i < N_K; ++i) {
-                if (i*16 < n_pad) {
-                    x[m][i][0] = row[i*8];
-                    x[m][i][1] = row[i*8 + 8*stride];
-                    x[m][i][2] = row[i*8 + 4];
-                    x[m][i][3] = row[i*8 + 4 + 8*stride];
+                if (i * 16 < n_pad) {
+                    x[m][i][0] = row[i * 8];
+                    x[m][i][1] = row[i * 8 + 8 * stride];
+                    x[m][i][2] = row[i * 8 + 4];
+                    x[m][i][3] = row[i * 8 + 4 + 8 * stride];
                 }
             }
         }
@@ -181,11 +184,11 @@ struct lil_mma_a {
     __device__ __forceinline__ void mul(float (*d)[N_T][4], const uint16_t * tile, int n_embd, int r0) const {
         constexpr int M_TILE = lil_mma_shape<N_K>::M_TILE;
 
-        const int lane   = threadIdx.x%LIL_WARP;
+        const int lane   = threadIdx.x % LIL_WARP;
         const int n_pad  = lil_mma_n_pad(n_embd);
-        const int stride = (n_pad + 8)/2;
+        const int stride = (n_pad + 8) / 2;
 
-        const uint32_t * row = (const uint32_t *) tile + (r0 + lane/4)*stride + lane%4;
+        const uint32_t * row = (const uint32_t *) tile + (r0 + lane / 4) * stride + lane % 4;
 
         LIL_UNROLL
         for (int m = 0; m < M_TILE; ++m) {
@@ -199,10 +202,10 @@ struct lil_mma_a {
         }
         LIL_UNROLL
         for (int i = 0; i < N_K; ++i) {
-            if (i*16 < n_pad) {
+            if (i * 16 < n_pad) {
                 LIL_UNROLL
                 for (int n = 0; n < N_T; ++n) {
-                    const uint32_t b[2] = { row[n*8*stride + i*8], row[n*8*stride + i*8 + 4] };
+                    const uint32_t b[2] = { row[n * 8 * stride + i * 8], row[n * 8 * stride + i * 8 + 4] };
                     LIL_UNROLL
                     for (int m = 0; m < M_TILE; ++m) {
                         lil_mma(d[m][n], x[m][i], b);

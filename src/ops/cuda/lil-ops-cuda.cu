@@ -25,15 +25,15 @@ static const char * lil_cuda_check(const lil_ops_shape * s) {
             return "keys and values may be F16, BF16, F32, Q8_0 or Q4_0";
         }
     }
-    if (s->n_embd_k > LIL_CUDA_MAX_EMBD || s->n_embd_v > LIL_CUDA_MAX_EMBD || s->n_embd_k%8 != 0 ||
-            s->n_embd_v%8 != 0) {
+    if (s->n_embd_k > LIL_CUDA_MAX_EMBD || s->n_embd_v > LIL_CUDA_MAX_EMBD || s->n_embd_k % 8 != 0 ||
+            s->n_embd_v % 8 != 0) {
         return "heads may have up to 256 channels, a multiple of 8";
     }
-    if ((ggml_is_quantized(s->type_k) && s->n_embd_k%32 != 0) ||
-            (ggml_is_quantized(s->type_v) && s->n_embd_v%32 != 0)) {
+    if ((ggml_is_quantized(s->type_k) && s->n_embd_k % 32 != 0) ||
+            (ggml_is_quantized(s->type_v) && s->n_embd_v % 32 != 0)) {
         return "heads of quantised keys or values must have a multiple of 32 channels";
     }
-    if (s->n_head%s->n_head_kv != 0 || s->n_head/s->n_head_kv > LIL_CUDA_MAX_GROUP) {
+    if (s->n_head % s->n_head_kv != 0 || s->n_head / s->n_head_kv > LIL_CUDA_MAX_GROUP) {
         return "a KV head may have up to 16 query heads";
     }
 
@@ -74,7 +74,7 @@ struct lil_cuda_node {
 
     bool is(ggml_custom_op_t op) const { return op == params.fun; }
 
-    lil_cuda_tensor dst()      const { return lil_cuda_get(t); }
+    lil_cuda_tensor dst() const { return lil_cuda_get(t); }
     lil_cuda_tensor src(int i) const { return lil_cuda_get(t->src[i]); }
 
     // what page_scores and block_scores have behind their first three sources
@@ -84,7 +84,7 @@ struct lil_cuda_node {
     }
 
     const lil_select_layer & select() const { return *(const lil_select_layer *) params.userdata; }
-    const lil_evict_layer    & evict () const { return *(const lil_evict_layer    *) params.userdata; }
+    const lil_evict_layer &  evict() const { return *(const lil_evict_layer *) params.userdata; }
 
     // whether dst and the first sources are there, of such types
     bool has(std::initializer_list<ggml_type> types) const {
@@ -105,8 +105,8 @@ struct lil_cuda_node {
         return work && work->op == GGML_OP_CUSTOM && lil_get_node_params(work).fun == lil_cuda_node_attn &&
                 work->src[0] && work->src[2];
     }
-    int64_t work_n_head  (int i) const { return t->src[i]->src[0]->ne[1]; }
-    int64_t work_n_embd_v(int i) const { return t->src[i]->src[2]->ne[0]/select().n_head_kv; }
+    int64_t work_n_head(int i) const { return t->src[i]->src[0]->ne[1]; }
+    int64_t work_n_embd_v(int i) const { return t->src[i]->src[2]->ne[0] / select().n_head_kv; }
 };
 
 static const ggml_type F32 = GGML_TYPE_F32;
@@ -120,11 +120,11 @@ static bool lil_cuda_is_grid(int64_t n) {
 
 // what a node runs with
 struct lil_cuda_run {
-    void       * scratch;
+    void *       scratch;
     int          n_sm;
     cudaStream_t stream;
 
-    float   * f32() const { return (float   *) scratch; }
+    float *   f32() const { return (float *) scratch; }
     int32_t * i32() const { return (int32_t *) scratch; }
 };
 
@@ -134,9 +134,9 @@ using run  = lil_cuda_run;
 // An op: whether its kernels take a node, their launch, and the words of 4 bytes of scratch that they want. One of each
 // name of LIL_OPS follows
 struct lil_cuda_op {
-    bool   (*supports)(const node & n);
-    void   (*compute) (const node & n, const run & r);
-    size_t (*n_word)  (const node & n, int n_sm) = [](const node &, int) -> size_t { return 0; };
+    bool (*supports)(const node & n);
+    void (*compute)(const node & n, const run & r);
+    size_t (*n_word)(const node & n, int n_sm) = [](const node &, int) -> size_t { return 0; };
 };
 
 //
@@ -194,8 +194,8 @@ static bool lil_cuda_takes_work(const node & n) {
 static const lil_cuda_op lil_cuda_op_tidal_select = {
     lil_cuda_takes_work,
     [](const node & n, const run & r) {
-        lil_cuda_tidal_select(n.select(), n.dst(), n.src(0), n.work_n_embd_v(0), n.work_n_head(0), n.src(1), n.src(2),
-                r.stream);
+        lil_cuda_tidal_select(
+                n.select(), n.dst(), n.src(0), n.work_n_embd_v(0), n.work_n_head(0), n.src(1), n.src(2), r.stream);
     },
 };
 
@@ -363,7 +363,10 @@ static const lil_cuda_op lil_cuda_op_rkv_score = {
 
 // null: the node is none of ours
 static const lil_cuda_op * lil_cuda_find(const lil_cuda_node & n) {
-#define LIL_CUDA_FIND(op) if (n.is(lil_cuda_node_##op)) { return &lil_cuda_op_##op; }
+#define LIL_CUDA_FIND(op) \
+    if (n.is(lil_cuda_node_##op)) { \
+        return &lil_cuda_op_##op; \
+    }
     LIL_OPS(LIL_CUDA_FIND)
 #undef LIL_CUDA_FIND
 
@@ -387,7 +390,7 @@ size_t lil_cuda_n_scratch(const ggml_tensor * t, int n_sm) {
 
     const auto * op = lil_cuda_find(n);
 
-    return op ? 4*op->n_word(n, n_sm) : 0;
+    return op ? 4 * op->n_word(n, n_sm) : 0;
 }
 
 void lil_cuda_compute(const ggml_tensor * t, void * scratch, int n_sm, cudaStream_t stream) {

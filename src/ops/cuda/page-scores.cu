@@ -6,7 +6,7 @@
 // channels. With M the maximum and m the minimum, max(q*M, q*m) is (q*(M + m) + |q|*(M - m))/2: two multiply-adds.
 
 struct lil_page_scores_params {
-    float      * scores; // [n_pages_max, n_head_kv, n_steps]
+    float *      scores; // [n_pages_max, n_head_kv, n_steps]
     const char * q;      // [n_embd, n_head, n_steps]
     const char * bounds; // [2*n_embd, n_head_kv, n_pages_max, n_tables]
     const char * steps;
@@ -24,52 +24,57 @@ static constexpr int LIL_PAGE_SCORES_N_WARP = 4;
 static constexpr int LIL_PAGE_SCORES_N_PAGE = 16;
 
 // 8 channels of a row of bounds as they lie there. F32 ones are read in full
-template <bool IS_F16> struct lil_bounds8;
+template <bool IS_F16>
+struct lil_bounds8;
 
-template <> struct lil_bounds8<true> {
+template <>
+struct lil_bounds8<true> {
     uint4 raw;
 
-    __device__ void load(const char * row, int i) {
-        raw = *(const uint4 *) (row + 2*i);
-    }
+    __device__ void load(const char * row, int i) { raw = *(const uint4 *) (row + 2 * i); }
 
-    __device__ void widen(float * x) const {
-        lil_widen8<GGML_TYPE_F16>(GGML_TYPE_F16, raw, x);
-    }
+    __device__ void widen(float * x) const { lil_widen8<GGML_TYPE_F16>(GGML_TYPE_F16, raw, x); }
 };
 
-template <> struct lil_bounds8<false> {
+template <>
+struct lil_bounds8<false> {
     float4 a;
     float4 b;
 
     __device__ void load(const char * row, int i) {
-        a = *(const float4 *) (row + 4*i);
-        b = *(const float4 *) (row + 4*i + 16);
+        a = *(const float4 *) (row + 4 * i);
+        b = *(const float4 *) (row + 4 * i + 16);
     }
 
     __device__ void widen(float * x) const {
-        x[0] = a.x; x[1] = a.y; x[2] = a.z; x[3] = a.w;
-        x[4] = b.x; x[5] = b.y; x[6] = b.z; x[7] = b.w;
+        x[0] = a.x;
+        x[1] = a.y;
+        x[2] = a.z;
+        x[3] = a.w;
+        x[4] = b.x;
+        x[5] = b.y;
+        x[6] = b.z;
+        x[7] = b.w;
     }
 };
 
 // a group of more than GROUP heads takes turns; its pages come from the cache then
 template <bool IS_F16, int LANES, int GROUP>
-static __global__ void __launch_bounds__(LIL_WARP*LIL_PAGE_SCORES_N_WARP,
-        GROUP < 8 ? 5
+static __global__ void __launch_bounds__(LIL_WARP * LIL_PAGE_SCORES_N_WARP,
+        GROUP < 8            ? 5
                 : LANES == 8 ? 3
                              : 4) lil_page_scores_kernel(const lil_page_scores_params p, const lil_dirty_params d) {
-    constexpr int N_ROW   = LIL_WARP/LANES;   // pages that the warp reads at once
+    constexpr int N_ROW   = LIL_WARP / LANES; // pages that the warp reads at once
     constexpr int N_BATCH = IS_F16 ? 4 : 2;   // rows of a lane that are under way
-    constexpr int N_TURN  = LIL_PAGE_SCORES_N_PAGE/(N_ROW*N_BATCH);
+    constexpr int N_TURN  = LIL_PAGE_SCORES_N_PAGE / (N_ROW * N_BATCH);
 
     const int i_kv   = blockIdx.y;
     const int i_step = blockIdx.z;
 
-    const int32_t * step = (const int32_t *) (p.steps + i_step*p.steps_nb1);
+    const int32_t * step = (const int32_t *) (p.steps + i_step * p.steps_nb1);
 
     const int n_pages = step[LIL_SEL_PAGES];
-    const int p0      = (blockIdx.x*LIL_PAGE_SCORES_N_WARP + threadIdx.x/LIL_WARP)*LIL_PAGE_SCORES_N_PAGE;
+    const int p0      = (blockIdx.x * LIL_PAGE_SCORES_N_WARP + threadIdx.x / LIL_WARP) * LIL_PAGE_SCORES_N_PAGE;
 
     if (p0 >= n_pages) {
         return; // the whole warp
@@ -84,24 +89,24 @@ static __global__ void __launch_bounds__(LIL_WARP*LIL_PAGE_SCORES_N_WARP,
         }
     }
 
-    const int lane  = threadIdx.x%LIL_WARP;
-    const int i_row = lane/LANES;
-    const int c0    = lane%LANES*8;
+    const int lane  = threadIdx.x % LIL_WARP;
+    const int i_row = lane / LANES;
+    const int c0    = lane % LANES * 8;
 
     const bool has = c0 < p.n_embd;
 
-    const char * bounds = p.bounds + step[LIL_SEL_TABLE]*p.bounds_nb3 + i_kv*p.bounds_nb1;
-    float      * scores = (float *) ((char *) p.scores + i_step*p.scores_nb2 + i_kv*p.scores_nb1);
+    const char * bounds = p.bounds + step[LIL_SEL_TABLE] * p.bounds_nb3 + i_kv * p.bounds_nb1;
+    float *      scores = (float *) ((char *) p.scores + i_step * p.scores_nb2 + i_kv * p.scores_nb1);
 
     for (int g0 = 0; g0 < p.n_group; g0 += GROUP) {
         float q[GROUP][8];
         LIL_UNROLL
         for (int g = 0; g < GROUP; ++g) { // heads that there are not: the last one
-            const float * src = (const float *) (p.q + i_step*p.q_nb2 +
-                    (i_kv*p.n_group + min(g0 + g, p.n_group - 1))*p.q_nb1);
+            const float * src = (const float *) (p.q + i_step * p.q_nb2 +
+                    (i_kv * p.n_group + min(g0 + g, p.n_group - 1)) * p.q_nb1);
             LIL_UNROLL
             for (int i = 0; i < 8; ++i) {
-                q[g][i] = has ? 0.5f*src[c0 + i] : 0.0f;
+                q[g][i] = has ? 0.5f * src[c0 + i] : 0.0f;
             }
         }
 
@@ -112,7 +117,7 @@ static __global__ void __launch_bounds__(LIL_WARP*LIL_PAGE_SCORES_N_WARP,
             LIL_UNROLL
             for (int b = 0; b < N_BATCH; ++b) {
                 if (has) { // behind the end: the last page again
-                    const char * row = bounds + min(p0 + (t*N_BATCH + b)*N_ROW + i_row, n_pages - 1)*p.bounds_nb2;
+                    const char * row = bounds + min(p0 + (t * N_BATCH + b) * N_ROW + i_row, n_pages - 1) * p.bounds_nb2;
 
                     hi[b].load(row, c0);
                     lo[b].load(row, c0 + p.n_embd);
@@ -132,19 +137,19 @@ static __global__ void __launch_bounds__(LIL_WARP*LIL_PAGE_SCORES_N_WARP,
                     const float diff = x[i] - y[i];
                     LIL_UNROLL
                     for (int g = 0; g < GROUP; ++g) {
-                        s[g] += q[g][i]*sum;
-                        s[g] += fabsf(q[g][i])*diff;
+                        s[g] += q[g][i] * sum;
+                        s[g] += fabsf(q[g][i]) * diff;
                     }
                 }
 
                 float res = lil_group_sum<GROUP, LANES>(s, lane);
                 LIL_UNROLL
-                for (int offset = LANES/GROUP; offset < LANES; offset *= 2) { // the maximum over the heads
+                for (int offset = LANES / GROUP; offset < LANES; offset *= 2) { // the maximum over the heads
                     res = fmaxf(res, __shfl_xor_sync(LIL_FULL, res, offset));
                 }
 
-                const int page = p0 + (t*N_BATCH + b)*N_ROW + i_row;
-                if (lane%LANES == 0 && page < n_pages) {
+                const int page = p0 + (t * N_BATCH + b) * N_ROW + i_row;
+                if (lane % LANES == 0 && page < n_pages) {
                     scores[page] = g0 == 0 ? res : fmaxf(scores[page], res); // its own of the turn before
                 }
             }
@@ -155,21 +160,21 @@ static __global__ void __launch_bounds__(LIL_WARP*LIL_PAGE_SCORES_N_WARP,
 template <bool IS_F16, int LANES>
 static void lil_page_scores_launch(const lil_page_scores_params & p, const lil_dirty_params & d, int64_t n_pages_max,
         int64_t n_head_kv, int64_t n_steps, cudaStream_t stream) {
-    const int64_t n_page = LIL_PAGE_SCORES_N_WARP*LIL_PAGE_SCORES_N_PAGE; // of a block
+    const int64_t n_page = LIL_PAGE_SCORES_N_WARP * LIL_PAGE_SCORES_N_PAGE; // of a block
 
     const auto kernel = p.n_group == 1 ? lil_page_scores_kernel<IS_F16, LANES, 1>
-            : p.n_group <= 4 ? lil_page_scores_kernel<IS_F16, LANES, 4>
+            : p.n_group <= 4           ? lil_page_scores_kernel<IS_F16, LANES, 4>
                                        : lil_page_scores_kernel<IS_F16, LANES, 8>;
 
-    LIL_LAUNCH(dim3((unsigned) ((n_pages_max + n_page - 1)/n_page), (unsigned) n_head_kv, (unsigned) n_steps),
-            LIL_WARP*LIL_PAGE_SCORES_N_WARP, 0, stream, kernel, p, d);
+    LIL_LAUNCH(dim3((unsigned) ((n_pages_max + n_page - 1) / n_page), (unsigned) n_head_kv, (unsigned) n_steps),
+            LIL_WARP * LIL_PAGE_SCORES_N_WARP, 0, stream, kernel, p, d);
 }
 
 template <bool IS_F16>
 static void lil_page_scores_launch_lanes(const lil_page_scores_params & p, const lil_dirty_params & d,
         int64_t n_pages_max, int64_t n_head_kv, int64_t n_steps, cudaStream_t stream) {
     switch (lil_cuda_n_lanes(p.n_embd)) {
-        case 8:  lil_page_scores_launch<IS_F16,  8>(p, d, n_pages_max, n_head_kv, n_steps, stream); break;
+        case 8:  lil_page_scores_launch<IS_F16, 8>(p, d, n_pages_max, n_head_kv, n_steps, stream); break;
         case 16: lil_page_scores_launch<IS_F16, 16>(p, d, n_pages_max, n_head_kv, n_steps, stream); break;
         case 32: lil_page_scores_launch<IS_F16, 32>(p, d, n_pages_max, n_head_kv, n_steps, stream); break;
     }
@@ -179,8 +184,8 @@ bool lil_cuda_page_scores_supports(const lil_select_layer & layer, const lil_cud
         const lil_cuda_tensor & q, const lil_cuda_tensor & bounds, const lil_cuda_tensor & steps,
         const lil_cuda_dirty & with) {
     return scores.type == GGML_TYPE_F32 && q.type == GGML_TYPE_F32 && steps.type == GGML_TYPE_I32 &&
-            q.ne[1]%layer.n_head_kv == 0 && (bounds.type == GGML_TYPE_F16 || bounds.type == GGML_TYPE_F32) &&
-            lil_cuda_can_read(bounds, q.ne[0]) && bounds.ne[0] == 2*q.ne[0] && layer.n_head_kv <= 65535 &&
+            q.ne[1] % layer.n_head_kv == 0 && (bounds.type == GGML_TYPE_F16 || bounds.type == GGML_TYPE_F32) &&
+            lil_cuda_can_read(bounds, q.ne[0]) && bounds.ne[0] == 2 * q.ne[0] && layer.n_head_kv <= 65535 &&
             steps.ne[1] <= 65535 && (!with.any() || lil_cuda_page_bounds_supports(layer, bounds, with.k, with.dirty));
 }
 
@@ -192,7 +197,7 @@ void lil_cuda_page_scores(const lil_select_layer & layer, const lil_cuda_tensor 
     lil_page_scores_params p = {};
 
     p.n_embd  = (int) q.ne[0];
-    p.n_group = (int) (q.ne[1]/layer.n_head_kv);
+    p.n_group = (int) (q.ne[1] / layer.n_head_kv);
 
     p.scores     = (float *) scores.data;
     p.scores_nb1 = scores.nb[1];

@@ -3,11 +3,11 @@
 // A block for each KV head and step.
 
 struct lil_page_select_params {
-    char       * list;   // [1 + n_max, n_head_kv, n_steps]
+    char *       list;   // [1 + n_max, n_head_kv, n_steps]
     const char * scores; // [n_pages_max, n_head_kv, n_steps]
     const char * steps;
-    const char * cells;  // [1 + n_max, 1, n_steps]
-    const char * pages;  // [n_pages_max + 1, n_steps]
+    const char * cells; // [1 + n_max, 1, n_steps]
+    const char * pages; // [n_pages_max + 1, n_steps]
 
     int64_t list_nb1, list_nb2;
     int64_t scores_nb1, scores_nb2;
@@ -23,12 +23,12 @@ static __global__ void __launch_bounds__(LIL_TOPK_THREADS, 1) lil_page_select_ke
     const int i_kv   = blockIdx.x;
     const int i_step = blockIdx.y;
 
-    const int32_t * step  = (const int32_t *) (p.steps + i_step*p.steps_nb1);
-    const int32_t * first = (const int32_t *) (p.pages + i_step*p.pages_nb1);
-    const int32_t * cells = (const int32_t *) (p.cells + i_step*p.cells_nb2);
-    const float   * x     = (const float   *) (p.scores + i_step*p.scores_nb2 + i_kv*p.scores_nb1);
+    const int32_t * step  = (const int32_t *) (p.steps + i_step * p.steps_nb1);
+    const int32_t * first = (const int32_t *) (p.pages + i_step * p.pages_nb1);
+    const int32_t * cells = (const int32_t *) (p.cells + i_step * p.cells_nb2);
+    const float *   x     = (const float *) (p.scores + i_step * p.scores_nb2 + i_kv * p.scores_nb1);
 
-    int32_t * list = (int32_t *) (p.list + i_step*p.list_nb2 + i_kv*p.list_nb1);
+    int32_t * list = (int32_t *) (p.list + i_step * p.list_nb2 + i_kv * p.list_nb1);
 
     const int n_pages = step[LIL_SEL_PAGES];
 
@@ -39,8 +39,8 @@ static __global__ void __launch_bounds__(LIL_TOPK_THREADS, 1) lil_page_select_ke
 
     LIL_SHARED(int, shared);
 
-    const int p0 = p.first_page ? 1 : 0;   // pages [p0, n_pages - 1) compete
-    const int k  = p.n_pages - 1 - p0;     // for as many places
+    const int p0 = p.first_page ? 1 : 0; // pages [p0, n_pages - 1) compete
+    const int k  = p.n_pages - 1 - p0;   // for as many places
     const int n  = n_pages - 1 - p0;
 
     int n_list = 0;
@@ -94,5 +94,5 @@ void lil_cuda_page_select(const lil_select_layer & layer, const lil_cuda_tensor 
     p.first_page = layer.first_page;
 
     LIL_LAUNCH(dim3((unsigned) layer.n_head_kv, (unsigned) steps.ne[1]), LIL_TOPK_THREADS,
-            sizeof(int)*LIL_TOPK_PAGES_SHARED, stream, lil_page_select_kernel, p);
+            sizeof(int) * LIL_TOPK_PAGES_SHARED, stream, lil_page_select_kernel, p);
 }

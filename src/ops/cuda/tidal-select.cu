@@ -3,10 +3,10 @@
 // A block for each KV head and step.
 
 struct lil_tidal_select_params {
-    char        * list;  // [1 + n_max, n_head_kv, n_steps]
-    const float * kq;    // [n_max, n_head, n_steps]
-    const char  * steps;
-    const char  * cells; // [1 + n_max, 1, n_steps]
+    char *        list; // [1 + n_max, n_head_kv, n_steps]
+    const float * kq;   // [n_max, n_head, n_steps]
+    const char *  steps;
+    const char *  cells; // [1 + n_max, 1, n_steps]
 
     int64_t list_nb1, list_nb2;
     int64_t steps_nb1;
@@ -22,10 +22,10 @@ static __global__ void __launch_bounds__(LIL_TOPK_THREADS, 1) lil_tidal_select_k
     const int i_kv   = blockIdx.x;
     const int i_step = blockIdx.y;
 
-    const int32_t * step  = (const int32_t *) (p.steps + i_step*p.steps_nb1);
-    const int32_t * cells = (const int32_t *) (p.cells + i_step*p.cells_nb2);
+    const int32_t * step  = (const int32_t *) (p.steps + i_step * p.steps_nb1);
+    const int32_t * cells = (const int32_t *) (p.cells + i_step * p.cells_nb2);
 
-    int32_t * list = (int32_t *) (p.list + i_step*p.list_nb2 + i_kv*p.list_nb1);
+    int32_t * list = (int32_t *) (p.list + i_step * p.list_nb2 + i_kv * p.list_nb1);
 
     if (!step[LIL_SEL_SPARSE] || cells[0] <= p.budget) {
         lil_list_copy_all(list, cells);
@@ -37,12 +37,12 @@ static __global__ void __launch_bounds__(LIL_TOPK_THREADS, 1) lil_tidal_select_k
     const int n = cells[0] - 1; // besides the current one
     const int k = p.budget - 1;
 
-    const float * x = p.kq + ((int64_t) i_step*p.n_head + i_kv*p.n_group)*p.n_max;
+    const float * x = p.kq + ((int64_t) i_step * p.n_head + i_kv * p.n_group) * p.n_max;
 
     const auto get_key = [&](int i) {
         float best = x[i];
         for (int g = 1; g < p.n_group; ++g) {
-            best = fmaxf(best, x[g*p.n_max + i]);
+            best = fmaxf(best, x[g * p.n_max + i]);
         }
         return lil_topk_key(best);
     };
@@ -70,7 +70,7 @@ void lil_cuda_tidal_select(const lil_select_layer & layer, const lil_cuda_tensor
 
     p.n_max   = cells.ne[0] - 1;
     p.n_head  = (int) n_head;
-    p.n_group = (int) (n_head/layer.n_head_kv);
+    p.n_group = (int) (n_head / layer.n_head_kv);
     p.budget  = layer.budget;
     p.kq      = (const float *) work.data + lil_cuda_attn_kq_offset(n_embd_v, n_head, p.n_max, steps.ne[1]);
 
@@ -85,5 +85,5 @@ void lil_cuda_tidal_select(const lil_select_layer & layer, const lil_cuda_tensor
     p.cells_nb2 = cells.nb[2];
 
     LIL_LAUNCH(dim3((unsigned) layer.n_head_kv, (unsigned) steps.ne[1]), LIL_TOPK_THREADS,
-            sizeof(int)*LIL_TOPK_EACH_SHARED, stream, lil_tidal_select_kernel, p);
+            sizeof(int) * LIL_TOPK_EACH_SHARED, stream, lil_tidal_select_kernel, p);
 }

@@ -11,13 +11,13 @@
 #include "lil-cuda-device.h"
 
 static constexpr int LIL_TOPK_THREADS = 512;
-static constexpr int LIL_TOPK_WARPS   = LIL_TOPK_THREADS/LIL_WARP;
+static constexpr int LIL_TOPK_WARPS   = LIL_TOPK_THREADS / LIL_WARP;
 static constexpr int LIL_TOPK_ITEMS   = 8;
 
 // shared memory in ints: of lil_topk_search; of lil_topk_each too; of lil_list_add_pages too
-static constexpr int LIL_TOPK_SHARED       = 256 + 2*LIL_TOPK_WARPS + 4;
-static constexpr int LIL_TOPK_EACH_SHARED  = LIL_TOPK_SHARED + LIL_TOPK_THREADS*LIL_TOPK_ITEMS;
-static constexpr int LIL_TOPK_PAGES_SHARED = LIL_TOPK_EACH_SHARED + 2*LIL_TOPK_THREADS + 1;
+static constexpr int LIL_TOPK_SHARED       = 256 + 2 * LIL_TOPK_WARPS + 4;
+static constexpr int LIL_TOPK_EACH_SHARED  = LIL_TOPK_SHARED + LIL_TOPK_THREADS * LIL_TOPK_ITEMS;
+static constexpr int LIL_TOPK_PAGES_SHARED = LIL_TOPK_EACH_SHARED + 2 * LIL_TOPK_THREADS + 1;
 
 static __device__ __forceinline__ int32_t lil_topk_key(float x) {
     const int32_t i = __float_as_int(x + 0.0f);
@@ -26,8 +26,8 @@ static __device__ __forceinline__ int32_t lil_topk_key(float x) {
 
 // The sum of x over the threads before the caller's, and over all. shared [LIL_TOPK_WARPS]
 static __device__ __forceinline__ int lil_block_scan(int x, int * shared, int * total) {
-    const int lane = threadIdx.x%LIL_WARP;
-    const int warp = threadIdx.x/LIL_WARP;
+    const int lane = threadIdx.x % LIL_WARP;
+    const int warp = threadIdx.x / LIL_WARP;
 
     int sum = x;
     LIL_UNROLL
@@ -47,7 +47,7 @@ static __device__ __forceinline__ int lil_block_scan(int x, int * shared, int * 
     LIL_UNROLL
     for (int i = 0; i < LIL_TOPK_WARPS; ++i) {
         before += i < warp ? shared[i] : 0;
-        all    += shared[i];
+        all += shared[i];
     }
 
     *total = all;
@@ -65,9 +65,9 @@ struct lil_topk_bound {
 // All threads get the same. shared [LIL_TOPK_SHARED]
 template <typename F>
 static __device__ __forceinline__ lil_topk_bound lil_topk_search(int n, int k, int * shared, F get_key) {
-    int * count = shared;                          // [256]
-    int * scan  = shared + 256;                    // [LIL_TOPK_WARPS]
-    int * found = shared + 256 + 2*LIL_TOPK_WARPS; // the byte, keys above it, keys with it
+    int * count = shared;                            // [256]
+    int * scan  = shared + 256;                      // [LIL_TOPK_WARPS]
+    int * found = shared + 256 + 2 * LIL_TOPK_WARPS; // the byte, keys above it, keys with it
 
     uint32_t prefix = 0; // what is known of the bound, as an unsigned key
     int      n_gt   = 0; // keys above all that begin with it
@@ -82,25 +82,25 @@ static __device__ __forceinline__ lil_topk_bound lil_topk_search(int n, int k, i
 
         // lanes with the same byte count together: scores have few different first bytes, and adding to one place takes
         // turns
-        for (int i0 = 0; i0 < n; i0 += LIL_TOPK_THREADS*LIL_TOPK_ITEMS) {
+        for (int i0 = 0; i0 < n; i0 += LIL_TOPK_THREADS * LIL_TOPK_ITEMS) {
             uint32_t key[LIL_TOPK_ITEMS];
             LIL_UNROLL
             for (int u = 0; u < LIL_TOPK_ITEMS; ++u) {
-                const int i = i0 + u*LIL_TOPK_THREADS + (int) threadIdx.x;
-                key[u] = i < n ? (uint32_t) get_key(i) ^ 0x80000000u : 0;
+                const int i = i0 + u * LIL_TOPK_THREADS + (int) threadIdx.x;
+                key[u]      = i < n ? (uint32_t) get_key(i) ^ 0x80000000u : 0;
             }
             LIL_UNROLL
             for (int u = 0; u < LIL_TOPK_ITEMS; ++u) {
-                const int i = i0 + u*LIL_TOPK_THREADS + (int) threadIdx.x;
+                const int i = i0 + u * LIL_TOPK_THREADS + (int) threadIdx.x;
 
-                const bool is_in = i < n && (shift == 24 || key[u] >> ((shift + 8)%32) == prefix);
+                const bool is_in = i < n && (shift == 24 || key[u] >> ((shift + 8) % 32) == prefix);
 
                 if (__ballot_sync(LIL_FULL, is_in) != 0) { // the whole warp
                     const int at = is_in ? 255 - (int) (key[u] >> shift & 255) : -1;
 
                     const unsigned peers = __match_any_sync(LIL_FULL, at);
 
-                    if (is_in && __ffs((int) peers) - 1 == (int) (threadIdx.x%LIL_WARP)) {
+                    if (is_in && __ffs((int) peers) - 1 == (int) (threadIdx.x % LIL_WARP)) {
                         atomicAdd(&count[at], __popc(peers));
                     }
                 }
@@ -145,16 +145,16 @@ static __device__ __forceinline__ void lil_topk_each(
     int * scan = shared + 256;             // [2*LIL_TOPK_WARPS]
     int * pick = shared + LIL_TOPK_SHARED; // [LIL_TOPK_THREADS*ITEMS]
 
-    const int lane = threadIdx.x%LIL_WARP;
-    const int warp = threadIdx.x/LIL_WARP;
+    const int lane = threadIdx.x % LIL_WARP;
+    const int warp = threadIdx.x / LIL_WARP;
 
     const unsigned below = (1u << lane) - 1;
 
     int n_gt = 0; // so far
     int n_eq = 0;
 
-    for (int i0 = 0; i0 < n; i0 += LIL_TOPK_THREADS*ITEMS) {
-        const int iw = i0 + warp*LIL_WARP*ITEMS + lane; // a warp's indices are neighbours
+    for (int i0 = 0; i0 < n; i0 += LIL_TOPK_THREADS * ITEMS) {
+        const int iw = i0 + warp * LIL_WARP * ITEMS + lane; // a warp's indices are neighbours
 
         unsigned gt[ITEMS];
         unsigned eq[ITEMS];
@@ -162,15 +162,15 @@ static __device__ __forceinline__ void lil_topk_each(
         int32_t key[ITEMS];
         LIL_UNROLL
         for (int u = 0; u < ITEMS; ++u) {
-            key[u] = iw + u*LIL_WARP < n ? get_key(iw + u*LIL_WARP) : 0;
+            key[u] = iw + u * LIL_WARP < n ? get_key(iw + u * LIL_WARP) : 0;
         }
 
         int w_gt = 0;
         int w_eq = 0;
         LIL_UNROLL
         for (int u = 0; u < ITEMS; ++u) {
-            gt[u] = __ballot_sync(LIL_FULL, iw + u*LIL_WARP < n && key[u] >  bound.key);
-            eq[u] = __ballot_sync(LIL_FULL, iw + u*LIL_WARP < n && key[u] == bound.key);
+            gt[u] = __ballot_sync(LIL_FULL, iw + u * LIL_WARP < n && key[u] > bound.key);
+            eq[u] = __ballot_sync(LIL_FULL, iw + u * LIL_WARP < n && key[u] == bound.key);
 
             w_gt += __popc(gt[u]);
             w_eq += __popc(eq[u]);
@@ -207,7 +207,7 @@ static __device__ __forceinline__ void lil_topk_each(
             const int j = gt_before + __popc(gt[u] & below) + max(e - bound.n_skip, 0);
 
             if ((gt[u] >> lane & 1) != 0 || ((eq[u] >> lane & 1) != 0 && e >= bound.n_skip)) {
-                pick[j - n_done] = iw + u*LIL_WARP;
+                pick[j - n_done] = iw + u * LIL_WARP;
             }
             gt_before += __popc(gt[u]);
             eq_before += __popc(eq[u]);
@@ -242,14 +242,14 @@ static __device__ __forceinline__ int lil_list_add_pages(
     int * place = rank + LIL_TOPK_THREADS;       // [LIL_TOPK_THREADS + 1]
 
     for (int c0 = 0; c0 < n; c0 += LIL_TOPK_THREADS) {
-        const int  c  = c0 + (int) threadIdx.x;
-        const int  p  = c < n ? get_page(c) : 0;
-        const int  r0 = first[p];
+        const int c  = c0 + (int) threadIdx.x;
+        const int p  = c < n ? get_page(c) : 0;
+        const int r0 = first[p];
 
         int       total;
         const int at = j + lil_block_scan(c < n ? first[p + 1] - r0 : 0, shared + 256, &total);
 
-        rank [threadIdx.x] = r0;
+        rank[threadIdx.x]  = r0;
         place[threadIdx.x] = at;
         j += total;
         if (threadIdx.x == 0) {
@@ -259,9 +259,9 @@ static __device__ __forceinline__ int lil_list_add_pages(
 
         // 16 lanes copy a page
         const int m = min(n - c0, LIL_TOPK_THREADS);
-        for (int i = threadIdx.x/16; i < m; i += LIL_TOPK_THREADS/16) {
+        for (int i = threadIdx.x / 16; i < m; i += LIL_TOPK_THREADS / 16) {
             const int n_copy = place[i + 1] - place[i];
-            for (int t = threadIdx.x%16; t < n_copy; t += 16) {
+            for (int t = threadIdx.x % 16; t < n_copy; t += 16) {
                 list[1 + place[i] + t] = cells[1 + rank[i] + t];
             }
         }

@@ -15,24 +15,28 @@ const char * lil_metal_plan_attn(const ggml_tensor * dst, const void * userdata,
 
     const int64_t n_head_kv = layer.n_head_kv;
     const int64_t n_head    = q->ne[1];
-    const int64_t n_group   = n_head/n_head_kv;
+    const int64_t n_group   = n_head / n_head_kv;
     const int64_t n_steps   = steps->ne[1];
     const int64_t n_max     = list->ne[0] - 1;
-    const int64_t n_embd    = k->ne[0]/n_head_kv;
-    const int64_t n_embd_v  = v->ne[0]/n_head_kv;
+    const int64_t n_embd    = k->ne[0] / n_head_kv;
+    const int64_t n_embd_v  = v->ne[0] / n_head_kv;
 
     l.n_threads   = 128;
     l.all_threads = true;
 
-    if (const char * err = lil_metal_check_kv(k, n_head_kv)) { return err; }
-    if (const char * err = lil_metal_check_kv(v, n_head_kv)) { return err; }
+    if (const char * err = lil_metal_check_kv(k, n_head_kv)) {
+        return err;
+    }
+    if (const char * err = lil_metal_check_kv(v, n_head_kv)) {
+        return err;
+    }
 
-    if (q->nb[1]%16 != 0 || q->nb[2]%16 != 0) {
+    if (q->nb[1] % 16 != 0 || q->nb[2] % 16 != 0) {
         return "rows of q are not aligned";
     }
 
     const auto n_shmem = [&](int64_t n) {
-        return (n*(std::max(n_embd, n_embd_v) + LIL_ATTN_CHUNK + 2)*sizeof(float) + 15)/16*16;
+        return (n * (std::max(n_embd, n_embd_v) + LIL_ATTN_CHUNK + 2) * sizeof(float) + 15) / 16 * 16;
     };
 
     int64_t n_most = 0;
@@ -42,11 +46,11 @@ const char * lil_metal_plan_attn(const ggml_tensor * dst, const void * userdata,
         }
     }
 
-    const int64_t n_part = (n_group + n_most - 1)/n_most;
+    const int64_t n_part = (n_group + n_most - 1) / n_most;
 
     int64_t n_take = 0;
     for (int n : N) {
-        if (n*n_part >= n_group) {
+        if (n * n_part >= n_group) {
             n_take = n;
             break;
         }
@@ -82,7 +86,7 @@ const char * lil_metal_plan_attn(const ggml_tensor * dst, const void * userdata,
     l.type_v  = v->type;
     l.n_shmem = n_shmem(n_take);
     lil_metal_set_args(l, args);
-    lil_metal_set_grid(l, lil_attn_n_chunk(n_max), n_head_kv*n_part, n_steps);
+    lil_metal_set_grid(l, lil_attn_n_chunk(n_max), n_head_kv * n_part, n_steps);
 
     return nullptr;
 }
@@ -95,7 +99,7 @@ const char * lil_metal_plan_attn_join(const ggml_tensor * dst, const void * user
     lil_metal_kargs_attn_join args = {};
 
     args.n_embd_v = dst->ne[0];
-    args.n_group  = dst->ne[1]/layer.n_head_kv;
+    args.n_group  = dst->ne[1] / layer.n_head_kv;
     args.n_head   = dst->ne[1];
     args.n_chunk  = lil_attn_n_chunk(list->ne[0] - 1);
     args.nb_d1    = dst->nb[1];

@@ -19,7 +19,7 @@ const char * lil_metal_plan_block_select(const ggml_tensor * dst, const void * u
 
     snprintf(l.name, sizeof(l.name), "kernel_lil_block_select");
     l.n_threads = 256;
-    l.n_shmem   = LIL_METAL_TOPK_SHMEM*sizeof(uint32_t);
+    l.n_shmem   = LIL_METAL_TOPK_SHMEM * sizeof(uint32_t);
     lil_metal_set_args(l, args);
     lil_metal_set_grid(l, steps->ne[1], 1, 1);
 

@@ -7,7 +7,7 @@
 
 static inline device const int32_t * lil_dirty_entry(
         constant lil_metal_kargs_dirty & args, device const char * dirty, int i) {
-    return (device const int32_t *) (dirty + i*args.nb_d1);
+    return (device const int32_t *) (dirty + i * args.nb_d1);
 }
 
 // whether an entry is one of the pages [p0, p1) of a table
@@ -30,19 +30,19 @@ static inline void lil_dirty_bounds(constant lil_metal_kargs_dirty & args, devic
         device const int32_t * entry, int i_kv, int i, int n_thread) {
     device const int32_t * cells = entry + LIL_METAL_DIRTY_HEAD;
 
-    k      += (uint64_t) entry[LIL_METAL_DIRTY_STREAM]*args.nb_k2 + i_kv*args.size_k;
-    bounds += (uint64_t) entry[LIL_METAL_DIRTY_TABLE]*args.nb_m3 +
-            (uint64_t) entry[LIL_METAL_DIRTY_PAGE]*args.nb_m2 + i_kv*args.nb_m1;
+    k += (uint64_t) entry[LIL_METAL_DIRTY_STREAM] * args.nb_k2 + i_kv * args.size_k;
+    bounds += (uint64_t) entry[LIL_METAL_DIRTY_TABLE] * args.nb_m3 +
+            (uint64_t) entry[LIL_METAL_DIRTY_PAGE] * args.nb_m2 + i_kv * args.nb_m1;
 
     const int n  = entry[LIL_METAL_DIRTY_N];
-    const int nk = args.n_embd/4;
+    const int nk = args.n_embd / 4;
 
     for (; i < nk; i += n_thread) {
-        float4 hi = lil_load_quad(lil_type_k, k + cells[0]*args.nb_k1, i);
+        float4 hi = lil_load_quad(lil_type_k, k + cells[0] * args.nb_k1, i);
         float4 lo = hi;
 
         for (int j = 1; j < n; ++j) {
-            const float4 x = lil_load_quad(lil_type_k, k + cells[j]*args.nb_k1, i);
+            const float4 x = lil_load_quad(lil_type_k, k + cells[j] * args.nb_k1, i);
 
             hi = lil_greater(hi, x);
             lo = lil_smaller(lo, x);
@@ -67,10 +67,10 @@ static inline void lil_dirty_repr(constant lil_metal_kargs_dirty & args, device 
     const int      n    = entry[LIL_METAL_DIRTY_N];
     const uint64_t strm = entry[LIL_METAL_DIRTY_STREAM];
 
-    device const float * x = (device const float *) (score + strm*args.nb_x2 + i_kv*args.nb_x1);
+    device const float * x = (device const float *) (score + strm * args.nb_x2 + i_kv * args.nb_x1);
 
-    k    += strm*args.nb_k2 + i_kv*args.size_k;
-    repr += (uint64_t) entry[LIL_METAL_DIRTY_TABLE]*args.nb_m2 + (uint64_t) entry[LIL_METAL_DIRTY_PAGE]*args.nb_m1;
+    k += strm * args.nb_k2 + i_kv * args.size_k;
+    repr += (uint64_t) entry[LIL_METAL_DIRTY_TABLE] * args.nb_m2 + (uint64_t) entry[LIL_METAL_DIRTY_PAGE] * args.nb_m1;
 
     threadgroup uint * key  = shmem;            // [n]
     threadgroup uint * take = key + args.n_max; // [n]
@@ -91,13 +91,13 @@ static inline void lil_dirty_repr(constant lil_metal_kargs_dirty & args, device 
 
     simdgroup_barrier(mem_flags::mem_threadgroup);
 
-    device float4 * sum = (device float4 *) repr + i_kv*(args.n_embd/4);
+    device float4 * sum = (device float4 *) repr + i_kv * (args.n_embd / 4);
 
-    for (int c = lane; c < args.n_embd/4; c += 32) {
+    for (int c = lane; c < args.n_embd / 4; c += 32) {
         float4 s = float4(0.0f);
         for (int i = 0; i < n; ++i) {
             if (take[i]) {
-                s += lil_load_quad(lil_type_k, k + cells[i]*args.nb_k1, c);
+                s += lil_load_quad(lil_type_k, k + cells[i] * args.nb_k1, c);
             }
         }
         sum[c] = s;

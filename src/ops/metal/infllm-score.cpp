@@ -39,13 +39,13 @@ const char * lil_metal_plan_infllm_score(const ggml_tensor * dst, const void * u
     lil_metal_kargs_infllm args = get_args(layer, dst, nullptr, list, steps);
 
     args.n_head    = logits.n_head;
-    args.n_group   = logits.n_head/layer.n_head_kv;
+    args.n_group   = logits.n_head / layer.n_head_kv;
     args.n_max     = logits.n_max;
     args.kq_offset = logits.offset;
 
     snprintf(l.name, sizeof(l.name), "kernel_lil_infllm_score");
     l.n_threads = 512;
-    l.n_shmem   = (2*args.n_group*sizeof(float) + 15)/16*16;
+    l.n_shmem   = (2 * args.n_group * sizeof(float) + 15) / 16 * 16;
     lil_metal_set_args(l, args);
     lil_metal_set_grid(l, layer.n_head_kv, steps->ne[1], 1);
 
@@ -62,9 +62,9 @@ const char * lil_metal_plan_infllm_score_prompt(const ggml_tensor * dst, const v
 
     lil_metal_kargs_infllm args = get_args(layer, nullptr, dst, cells, steps);
 
-    args.n_embd  = k->ne[0]/layer.n_head_kv;
-    args.n_group = q->ne[1]/layer.n_head_kv;
-    args.n_query = q->ne[2]/steps->ne[1];
+    args.n_embd  = k->ne[0] / layer.n_head_kv;
+    args.n_group = q->ne[1] / layer.n_head_kv;
+    args.n_query = q->ne[2] / steps->ne[1];
     args.size_k  = ggml_row_size(k->type, args.n_embd);
     args.nb_q1   = q->nb[1];
     args.nb_q2   = q->nb[2];

@@ -11,7 +11,7 @@
 #define LIL_METAL_SCORES_PAGES 64
 
 // threadgroup memory of the ops that choose, in uints, see topk.h
-#define LIL_METAL_TOPK_SHMEM (260 + 2*32)
+#define LIL_METAL_TOPK_SHMEM (260 + 2 * 32)
 
 // moves that a threadgroup of evict_slots plans at once
 #define LIL_METAL_EVICT_MOVES 1024
@@ -22,13 +22,13 @@
 // keys of R-KV that are compared with all others at once, and its threadgroup memory in floats
 #define LIL_METAL_RKV_ROWS 8
 #define LIL_METAL_RKV_SHMEM(n_row, n_embd, n_slot) \
-    ((n_row)*(n_embd) + 3*LIL_METAL_RKV_ROWS*LIL_METAL_SCORE_SIMDS + (n_slot))
+    ((n_row) * (n_embd) + 3 * LIL_METAL_RKV_ROWS * LIL_METAL_SCORE_SIMDS + (n_slot))
 
 // query rows that are scored at once, the simd-groups of a threadgroup at most, and the threadgroup memory for them in
 // floats
-#define LIL_METAL_SCORE_ROWS  8
-#define LIL_METAL_SCORE_SIMDS 16
-#define LIL_METAL_SCORE_SHMEM(n_row, n_embd) ((n_row)*((n_embd) + 2*LIL_METAL_SCORE_SIMDS + 2))
+#define LIL_METAL_SCORE_ROWS                 8
+#define LIL_METAL_SCORE_SIMDS                16
+#define LIL_METAL_SCORE_SHMEM(n_row, n_embd) ((n_row) * ((n_embd) + 2 * LIL_METAL_SCORE_SIMDS + 2))
 
 // as in lil-ops.h, which Metal cannot read; lil-metal-plan.h compares them
 #define LIL_METAL_ATTN_CHUNK 256
@@ -67,12 +67,12 @@
 #define LIL_METAL_FC_TYPE_V 1 // of V; page_bounds, page_scores: of bounds
 
 struct lil_metal_kargs_attn {
-    int32_t  n_embd;    // of a K head
-    int32_t  n_embd_v;  // of a V head
-    int32_t  n_group;   // query heads of a KV head
-    int32_t  n_head;    // query heads
-    int32_t  n_part;    // parts that a group is cut into, each the work of a threadgroup
-    int32_t  n_max;     // entries that a list may have
+    int32_t  n_embd;   // of a K head
+    int32_t  n_embd_v; // of a V head
+    int32_t  n_group;  // query heads of a KV head
+    int32_t  n_head;   // query heads
+    int32_t  n_part;   // parts that a group is cut into, each the work of a threadgroup
+    int32_t  n_max;    // entries that a list may have
     float    scale;
     float    softcap;   // 0: none
     int64_t  kq_offset; // of the logits in dst, floats; -1: none wanted
@@ -84,7 +84,7 @@ struct lil_metal_kargs_attn {
     uint64_t nb_k2;
     uint64_t nb_v1;
     uint64_t nb_v2;
-    uint64_t nb_l1;     // 0: all heads share the list
+    uint64_t nb_l1; // 0: all heads share the list
     uint64_t nb_l2;
     uint64_t nb_s1;
 };
@@ -96,7 +96,7 @@ struct lil_metal_kargs_attn_join {
     int32_t  n_chunk;
     uint64_t nb_d1;
     uint64_t nb_d2;
-    uint64_t nb_l1;     // 0: all heads share the list
+    uint64_t nb_l1; // 0: all heads share the list
     uint64_t nb_l2;
 };
 
@@ -104,17 +104,17 @@ struct lil_metal_kargs_attn_join {
 struct lil_metal_kargs_dirty {
     int32_t  n_embd;
     int32_t  n_dirty;
-    int32_t  n_max;     // tokens of a page, at most
-    int32_t  n_repr;    // block_repr
-    uint64_t size_k;    // bytes of a head's row
-    uint64_t nb_m1;     // of the metadata, bounds or repr
+    int32_t  n_max;  // tokens of a page, at most
+    int32_t  n_repr; // block_repr
+    uint64_t size_k; // bytes of a head's row
+    uint64_t nb_m1;  // of the metadata, bounds or repr
     uint64_t nb_m2;
     uint64_t nb_m3;
     uint64_t nb_k1;
     uint64_t nb_k2;
-    uint64_t nb_x1;     // of score, block_repr
+    uint64_t nb_x1; // of score, block_repr
     uint64_t nb_x2;
-    uint64_t nb_d1;     // of dirty
+    uint64_t nb_d1; // of dirty
 };
 
 struct lil_metal_kargs_page_scores {
@@ -137,7 +137,7 @@ struct lil_metal_kargs_page_select {
     int32_t  first_page; // whether the first one always is
     uint64_t nb_d1;
     uint64_t nb_d2;
-    uint64_t nb_x1;      // of scores
+    uint64_t nb_x1; // of scores
     uint64_t nb_x2;
     uint64_t nb_s1;
     uint64_t nb_c2;
@@ -162,9 +162,9 @@ struct lil_metal_kargs_raas {
     int32_t  n_pages; // alive
     int32_t  n_steps;
     float    ratio;
-    uint64_t nb_t1;   // of stamp
+    uint64_t nb_t1; // of stamp
     uint64_t nb_t2;
-    uint64_t nb_x1;   // of scores
+    uint64_t nb_x1; // of scores
     uint64_t nb_x2;
     uint64_t nb_d1;
     uint64_t nb_d2;
@@ -179,10 +179,10 @@ struct lil_metal_kargs_infllm {
     int32_t  n_group;
     int32_t  n_head;
     int32_t  n_steps;
-    int32_t  n_query;   // queries of a step
+    int32_t  n_query; // queries of a step
     int32_t  n_recent;
     int32_t  n_part;
-    int32_t  n_max;     // entries of a row of logits
+    int32_t  n_max; // entries of a row of logits
     float    scale;
     float    softcap;   // 0: none
     int64_t  kq_offset; // of the logits in work, floats
@@ -191,12 +191,12 @@ struct lil_metal_kargs_infllm {
     uint64_t nb_q2;
     uint64_t nb_k1;
     uint64_t nb_k2;
-    uint64_t nb_x1;     // of score
+    uint64_t nb_x1; // of score
     uint64_t nb_x2;
-    uint64_t nb_a1;     // of the partial sums
+    uint64_t nb_a1; // of the partial sums
     uint64_t nb_a2;
     uint64_t nb_a3;
-    uint64_t nb_l1;     // of list or cells, 0: all heads share the list
+    uint64_t nb_l1; // of list or cells, 0: all heads share the list
     uint64_t nb_l2;
     uint64_t nb_s1;
 };
@@ -220,41 +220,41 @@ struct lil_metal_kargs_block_select {
     int32_t  block;    // tokens
     int32_t  n_init;   // tokens before block 0
     uint64_t nb_d2;
-    uint64_t nb_x1;    // of scores
+    uint64_t nb_x1; // of scores
     uint64_t nb_s1;
     uint64_t nb_c2;
 };
 
 // The evict ops share one struct; what an op does not use is 0.
 struct lil_metal_kargs_evict {
-    int32_t  n_embd;    // of a K head
+    int32_t  n_embd; // of a K head
     int32_t  n_head_kv;
     int32_t  n_group;
-    int32_t  n_query;   // queries of a step
+    int32_t  n_query; // queries of a step
     int32_t  n_part;
-    int32_t  n_kv;      // of a row of partial sums
-    int32_t  n_ring;    // rows of the ring that the last queries are kept in
+    int32_t  n_kv;   // of a row of partial sums
+    int32_t  n_ring; // rows of the ring that the last queries are kept in
     int32_t  last;
     int32_t  shared;
-    int32_t  by_quads;  // rows of K and V are copied 8 bytes at a time, otherwise 2
+    int32_t  by_quads; // rows of K and V are copied 8 bytes at a time, otherwise 2
     float    scale;
     float    softcap;   // 0: none
     float    lambda;    // R-KV
     float    threshold; // R-KV
     uint64_t size_k;    // bytes of a head's row
     uint64_t size_v;
-    uint64_t nb_q0;     // from head to head
-    uint64_t nb_q1;     // from query to query
-    uint64_t nb_q2;     // from sequence to sequence: a step's, or a stream's
+    uint64_t nb_q0; // from head to head
+    uint64_t nb_q1; // from query to query
+    uint64_t nb_q2; // from sequence to sequence: a step's, or a stream's
     uint64_t nb_k1;
     uint64_t nb_k2;
     uint64_t nb_v1;
     uint64_t nb_v2;
-    uint64_t nb_x1;     // of score
+    uint64_t nb_x1; // of score
     uint64_t nb_x2;
-    uint64_t nb_p1;     // of pos
+    uint64_t nb_p1; // of pos
     uint64_t nb_p2;
-    uint64_t nb_a1;     // of the partial sums
+    uint64_t nb_a1; // of the partial sums
     uint64_t nb_a2;
     uint64_t nb_a3;
     uint64_t nb_s1;

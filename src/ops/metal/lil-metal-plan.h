@@ -13,14 +13,14 @@
 #include <cstring>
 
 struct lil_metal_launch {
-    char     name[64];     // of the kernel
-    int32_t  type_k;       // LIL_METAL_FC_TYPE_K, -1: the kernel has none
-    int32_t  type_v;       // LIL_METAL_FC_TYPE_V, -1: the kernel has none
-    uint32_t grid[3];      // threadgroups
-    uint32_t n_threads;    // of a threadgroup, a multiple of 32
-    bool     all_threads;  // so many exactly; otherwise at most
-    uint32_t n_shmem;      // bytes of threadgroup memory, a multiple of 16
-    size_t   n_args;       // bytes
+    char     name[64];         // of the kernel
+    int32_t  type_k;           // LIL_METAL_FC_TYPE_K, -1: the kernel has none
+    int32_t  type_v;           // LIL_METAL_FC_TYPE_V, -1: the kernel has none
+    uint32_t grid[3];          // threadgroups
+    uint32_t n_threads;        // of a threadgroup, a multiple of 32
+    bool     all_threads;      // so many exactly; otherwise at most
+    uint32_t n_shmem;          // bytes of threadgroup memory, a multiple of 16
+    size_t   n_args;           // bytes
     alignas(8) char args[256]; // buffer 0
 
     int                 n_buf;
@@ -43,15 +43,15 @@ static_assert(LIL_METAL_SEL_STREAM == LIL_SEL_STREAM && LIL_METAL_SEL_TABLE == L
 static_assert(LIL_METAL_STEP_STREAM == LIL_STEP_STREAM && LIL_METAL_STEP_BEFORE == LIL_STEP_BEFORE &&
                 LIL_METAL_STEP_EVICT == LIL_STEP_EVICT && LIL_METAL_STEP_PROTECT == LIL_STEP_PROTECT &&
                 LIL_METAL_STEP_NEW == LIL_STEP_NEW && LIL_METAL_STEP_POS == LIL_STEP_POS &&
-                LIL_METAL_STEP_WIN  == LIL_STEP_WIN,
+                LIL_METAL_STEP_WIN == LIL_STEP_WIN,
         "");
 
 static_assert(LIL_METAL_DIRTY_STREAM == LIL_DIRTY_STREAM && LIL_METAL_DIRTY_TABLE == LIL_DIRTY_TABLE &&
-                LIL_METAL_DIRTY_PAGE == LIL_DIRTY_PAGE && LIL_METAL_DIRTY_N      == LIL_DIRTY_N      &&
-                LIL_METAL_DIRTY_HEAD  == LIL_DIRTY_HEAD,
+                LIL_METAL_DIRTY_PAGE == LIL_DIRTY_PAGE && LIL_METAL_DIRTY_N == LIL_DIRTY_N &&
+                LIL_METAL_DIRTY_HEAD == LIL_DIRTY_HEAD,
         "");
 
-static_assert(LIL_METAL_TYPE_F32  == GGML_TYPE_F32  && LIL_METAL_TYPE_F16  == GGML_TYPE_F16 &&
+static_assert(LIL_METAL_TYPE_F32 == GGML_TYPE_F32 && LIL_METAL_TYPE_F16 == GGML_TYPE_F16 &&
                 LIL_METAL_TYPE_Q4_0 == GGML_TYPE_Q4_0 && LIL_METAL_TYPE_Q8_0 == GGML_TYPE_Q8_0 &&
                 LIL_METAL_TYPE_BF16 == GGML_TYPE_BF16,
         "");
@@ -64,9 +64,9 @@ static inline const char * lil_metal_check_head(ggml_type type, int64_t n_embd) 
         case GGML_TYPE_BF16:
         case GGML_TYPE_Q8_0:
         case GGML_TYPE_Q4_0: break;
-        default: return "keys and values may be F16, BF16, F32, Q8_0 or Q4_0";
+        default:             return "keys and values may be F16, BF16, F32, Q8_0 or Q4_0";
     }
-    if (n_embd%4 != 0 || n_embd%ggml_blck_size(type) != 0) {
+    if (n_embd % 4 != 0 || n_embd % ggml_blck_size(type) != 0) {
         return "the head size is no multiple of 4, or of the type's blocks";
     }
     return n_embd <= 512 ? nullptr : "the head size is more than 512";
@@ -74,14 +74,14 @@ static inline const char * lil_metal_check_head(ggml_type type, int64_t n_embd) 
 
 // and rows of this K or V
 static inline const char * lil_metal_check_kv(const ggml_tensor * kv, int64_t n_head_kv) {
-    if (const char * err = lil_metal_check_head(kv->type, kv->ne[0]/n_head_kv)) {
+    if (const char * err = lil_metal_check_head(kv->type, kv->ne[0] / n_head_kv)) {
         return err;
     }
 
     // of 4 elements; blocks are read by halves
-    const size_t align = ggml_is_quantized(kv->type) ? 2 : 4*ggml_type_size(kv->type);
+    const size_t align = ggml_is_quantized(kv->type) ? 2 : 4 * ggml_type_size(kv->type);
 
-    return kv->nb[1]%align == 0 && kv->nb[2]%align == 0 ? nullptr : "rows of the cache are not aligned";
+    return kv->nb[1] % align == 0 && kv->nb[2] % align == 0 ? nullptr : "rows of the cache are not aligned";
 }
 
 template <typename T>
@@ -117,7 +117,7 @@ static inline lil_metal_logits lil_metal_get_logits(const ggml_tensor * work, in
 
     res.n_max  = list->ne[0] - 1;
     res.n_head = q->ne[1];
-    res.offset = lil_attn_kq_offset(v->ne[0]/n_head_kv, res.n_head, res.n_max, q->ne[2]);
+    res.offset = lil_attn_kq_offset(v->ne[0] / n_head_kv, res.n_head, res.n_max, q->ne[2]);
 
     return res;
 }
@@ -129,13 +129,13 @@ static inline const char * lil_metal_set_score(
     if (const char * err = lil_metal_check_kv(k, n_head_kv)) {
         return err;
     }
-    if (nb_q%16 != 0) {
+    if (nb_q % 16 != 0) {
         return "rows of q are not aligned";
     }
 
     l.type_k    = k->type;
-    l.n_threads = 32*LIL_METAL_SCORE_SIMDS;
-    l.n_shmem   = (LIL_METAL_SCORE_SHMEM(n_row, k->ne[0]/n_head_kv)*sizeof(float) + 15)/16*16;
+    l.n_threads = 32 * LIL_METAL_SCORE_SIMDS;
+    l.n_shmem   = (LIL_METAL_SCORE_SHMEM(n_row, k->ne[0] / n_head_kv) * sizeof(float) + 15) / 16 * 16;
 
     return nullptr;
 }
@@ -155,7 +155,7 @@ static inline lil_metal_kargs_evict lil_metal_evict_args(const lil_evict_layer &
     args.threshold = layer.threshold;
 
     if (k) {
-        args.n_embd = k->ne[0]/args.n_head_kv;
+        args.n_embd = k->ne[0] / args.n_head_kv;
         args.size_k = ggml_row_size(k->type, args.n_embd);
         args.nb_k1  = k->nb[1];
         args.nb_k2  = k->nb[2];
@@ -178,7 +178,7 @@ static inline lil_metal_kargs_dirty lil_metal_dirty_args(const lil_select_layer 
         const ggml_tensor * k, const ggml_tensor * score, const ggml_tensor * dirty) {
     lil_metal_kargs_dirty args = {};
 
-    args.n_embd  = k->ne[0]/layer.n_head_kv;
+    args.n_embd  = k->ne[0] / layer.n_head_kv;
     args.n_dirty = dirty->ne[1];
     args.n_max   = dirty->ne[0] - LIL_DIRTY_HEAD;
     args.n_repr  = layer.n_repr;

@@ -21,7 +21,7 @@ extern const char lil_metal_source[]; // see embed.cmake
 
 // a device's library, null: it does not compile. Kept until the process ends, as the device is
 static ggml_metal_library_t get_library(ggml_metal_device_t dev) {
-    static std::mutex mutex;
+    static std::mutex                                          mutex;
     static std::map<ggml_metal_device_t, ggml_metal_library_t> libs;
 
     std::lock_guard<std::mutex> lock(mutex);
@@ -40,7 +40,7 @@ static ggml_metal_library_t get_library(ggml_metal_device_t dev) {
 
 // without pipeline: it does not compile
 static ggml_metal_pipeline_with_params get_pipeline(ggml_metal_device_t dev, const lil_metal_launch & l) {
-    static std::mutex mutex;
+    static std::mutex                                             mutex;
     static std::set<std::pair<ggml_metal_library_t, std::string>> failed; // not tried again
 
     ggml_metal_library_t lib = get_library(dev);
@@ -80,7 +80,7 @@ static ggml_metal_pipeline_with_params get_pipeline(ggml_metal_device_t dev, con
 static uint32_t get_n_threads(ggml_metal_pipeline_with_params pipeline, const lil_metal_launch & l) {
     const uint32_t n_most = ggml_metal_pipeline_max_theads_per_threadgroup(pipeline);
 
-    return l.all_threads ? (n_most >= l.n_threads ? l.n_threads : 0) : std::min(l.n_threads, n_most/32*32);
+    return l.all_threads ? (n_most >= l.n_threads ? l.n_threads : 0) : std::min(l.n_threads, n_most / 32 * 32);
 }
 
 bool lil_metal_supports(ggml_metal_device_t dev, const ggml_tensor * node) {
@@ -124,7 +124,7 @@ void lil_metal_encode(ggml_metal_device_t dev, ggml_metal_encoder_t enc, const g
     }
 
     ggml_metal_encoder_set_pipeline(enc, pipeline);
-    ggml_metal_encoder_set_bytes   (enc, l.args, l.n_args, 0);
+    ggml_metal_encoder_set_bytes(enc, l.args, l.n_args, 0);
 
     for (int i = 0; i < l.n_buf; ++i) {
         const ggml_tensor * t = l.buf[i];

@@ -21,7 +21,7 @@ using namespace metal;
 
 #include "lil-metal-args.h"
 
-#define LIL_NEG (-FLT_MAX/2) // below every logit
+#define LIL_NEG (-FLT_MAX / 2) // below every logit
 
 constant int32_t lil_type_k [[function_constant(LIL_METAL_FC_TYPE_K)]];
 constant int32_t lil_type_v [[function_constant(LIL_METAL_FC_TYPE_V)]];
@@ -29,50 +29,46 @@ constant int32_t lil_type_v [[function_constant(LIL_METAL_FC_TYPE_V)]];
 // quad i of a row; an F32 cache is read as FlashAttention reads it, in F16
 static inline float4 lil_load_quad(int32_t type, device const char * row, int i) {
     switch (type) {
-        case LIL_METAL_TYPE_F16:
-            {
-                return float4(((device const half4 *) row)[i]);
-            }
-        case LIL_METAL_TYPE_F32:
-            {
-                return float4(half4(((device const float4 *) row)[i]));
-            }
-        case LIL_METAL_TYPE_BF16:
-            {
-                const ushort4 x = ((device const ushort4 *) row)[i];
+        case LIL_METAL_TYPE_F16: {
+            return float4(((device const half4 *) row)[i]);
+        }
+        case LIL_METAL_TYPE_F32: {
+            return float4(half4(((device const float4 *) row)[i]));
+        }
+        case LIL_METAL_TYPE_BF16: {
+            const ushort4 x = ((device const ushort4 *) row)[i];
 
-                return float4(
-                        as_type<float>((uint) x.x << 16), as_type<float>((uint) x.y << 16),
-                        as_type<float>((uint) x.z << 16), as_type<float>((uint) x.w << 16));
-            }
+            return float4(as_type<float>((uint) x.x << 16), as_type<float>((uint) x.y << 16),
+                    as_type<float>((uint) x.z << 16), as_type<float>((uint) x.w << 16));
+        }
         case LIL_METAL_TYPE_Q8_0: // blocks of half d, int8_t qs[32]
-            {
-                device const char * block = row + i/8*34;
-                device const char * qs    = block + 2 + i%8*4;
+        {
+            device const char * block = row + i / 8 * 34;
+            device const char * qs    = block + 2 + i % 8 * 4;
 
-                const float d = *(device const half *) block;
+            const float d = *(device const half *) block;
 
-                return float4(d*(float) (signed char) qs[0], d*(float) (signed char) qs[1],
-                        d*(float) (signed char) qs[2], d*(float) (signed char) qs[3]);
-            }
+            return float4(d * (float) (signed char) qs[0], d * (float) (signed char) qs[1],
+                    d * (float) (signed char) qs[2], d * (float) (signed char) qs[3]);
+        }
         default: // Q4_0: blocks of half d, uint8_t qs[16]; the low halves of qs are the first 16 channels
-            {
-                device const char  * block = row + i/8*18;
-                device const uchar * qs    = (device const uchar *) block + 2 + i%4*4;
+        {
+            device const char *  block = row + i / 8 * 18;
+            device const uchar * qs    = (device const uchar *) block + 2 + i % 4 * 4;
 
-                const float d     = *(device const half *) block;
-                const int   shift = i%8 < 4 ? 0 : 4;
+            const float d     = *(device const half *) block;
+            const int   shift = i % 8 < 4 ? 0 : 4;
 
-                return float4(
-                        d*(float) ((int) (qs[0] >> shift & 0xF) - 8), d*(float) ((int) (qs[1] >> shift & 0xF) - 8),
-                        d*(float) ((int) (qs[2] >> shift & 0xF) - 8), d*(float) ((int) (qs[3] >> shift & 0xF) - 8));
-            }
+            return float4(d * (float) ((int) (qs[0] >> shift & 0xF) - 8),
+                    d * (float) ((int) (qs[1] >> shift & 0xF) - 8), d * (float) ((int) (qs[2] >> shift & 0xF) - 8),
+                    d * (float) ((int) (qs[3] >> shift & 0xF) - 8));
+        }
     }
 }
 
 // x over the lanes whose index differs in the bits below n, a power of 2
 static inline float lil_sum_lanes(float x, int n) {
-    for (int mask = n/2; mask > 0; mask /= 2) {
+    for (int mask = n / 2; mask > 0; mask /= 2) {
         x += simd_shuffle_xor(x, (ushort) mask);
     }
     return x;
@@ -80,7 +76,7 @@ static inline float lil_sum_lanes(float x, int n) {
 
 // of a step of the select ops
 static inline int lil_get_stream(device const char * steps, uint64_t nb_s1, int i_step) {
-    return ((device const int32_t *) (steps + i_step*nb_s1))[LIL_METAL_SEL_STREAM];
+    return ((device const int32_t *) (steps + i_step * nb_s1))[LIL_METAL_SEL_STREAM];
 }
 
 // Sequences of one stream can share cells, so that their steps go one after the other: the threadgroup of a stream's

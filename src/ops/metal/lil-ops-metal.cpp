@@ -17,12 +17,16 @@ LIL_OPS(LIL_METAL_OP)
 
 // what no op can do
 static const char * lil_metal_check(const lil_ops_shape * shape) {
-    const int64_t n_group = shape->n_head/shape->n_head_kv;
+    const int64_t n_group = shape->n_head / shape->n_head_kv;
 
-    if (const char * err = lil_metal_check_head(shape->type_k, shape->n_embd_k)) { return err; }
-    if (const char * err = lil_metal_check_head(shape->type_v, shape->n_embd_v)) { return err; }
+    if (const char * err = lil_metal_check_head(shape->type_k, shape->n_embd_k)) {
+        return err;
+    }
+    if (const char * err = lil_metal_check_head(shape->type_v, shape->n_embd_v)) {
+        return err;
+    }
 
-    if (std::max(n_group, shape->n_head_kv)*shape->n_embd_k*(int64_t) sizeof(float) > LIL_METAL_MAX_SHMEM) {
+    if (std::max(n_group, shape->n_head_kv) * shape->n_embd_k * (int64_t) sizeof(float) > LIL_METAL_MAX_SHMEM) {
         return "the queries do not fit into the threadgroup memory";
     }
     return nullptr;

@@ -6,7 +6,7 @@ const char * lil_metal_plan_page_bounds(const ggml_tensor * dst, const void * us
     const ggml_tensor * k     = dst->src[1];
     const ggml_tensor * dirty = dst->src[2];
 
-    const int64_t n_embd = k->ne[0]/layer.n_head_kv;
+    const int64_t n_embd = k->ne[0] / layer.n_head_kv;
 
     if (const char * err = lil_metal_check_kv(k, layer.n_head_kv)) {
         return err;

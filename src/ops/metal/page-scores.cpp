@@ -10,16 +10,16 @@ const char * lil_metal_plan_page_scores(const ggml_tensor * dst, const void * us
     const ggml_tensor * dirty  = k ? dst->src[4] : nullptr;
 
     const int64_t n_embd  = q->ne[0];
-    const int64_t n_group = q->ne[1]/layer.n_head_kv;
-    const int64_t n_shmem = n_group*n_embd*sizeof(float);
+    const int64_t n_group = q->ne[1] / layer.n_head_kv;
+    const int64_t n_shmem = n_group * n_embd * sizeof(float);
 
     if (bounds->type != GGML_TYPE_F16 && bounds->type != GGML_TYPE_F32) {
         return "bounds are not of type F16 or F32";
     }
-    if (n_embd%4 != 0) {
+    if (n_embd % 4 != 0) {
         return "the head size is no multiple of 4";
     }
-    if (q->nb[1]%16 != 0 || q->nb[2]%16 != 0) {
+    if (q->nb[1] % 16 != 0 || q->nb[2] % 16 != 0) {
         return "rows of q are not aligned";
     }
     if (n_shmem > LIL_METAL_MAX_SHMEM) {
@@ -50,19 +50,19 @@ const char * lil_metal_plan_page_scores(const ggml_tensor * dst, const void * us
     }
 
     snprintf(l.name, sizeof(l.name), "kernel_lil_page_scores_%d",
-            n_group <= 1 ? 1
+            n_group <= 1           ? 1
                     : n_group <= 2 ? 2
                     : n_group <= 4 ? 4
                                    : 8);
-    l.type_k    = dirty ? k->type : -1;
-    l.type_v    = bounds->type;
-    l.n_threads = 128;
-    l.n_shmem   = n_shmem;
+    l.type_k     = dirty ? k->type : -1;
+    l.type_v     = bounds->type;
+    l.n_threads  = 128;
+    l.n_shmem    = n_shmem;
     l.writes_src = dirty;
     lil_metal_set_args(l, args);
     lil_metal_fill_buf(l, 6);
     lil_metal_set_grid(
-            l, (dst->ne[0] + LIL_METAL_SCORES_PAGES - 1)/LIL_METAL_SCORES_PAGES, layer.n_head_kv, steps->ne[1]);
+            l, (dst->ne[0] + LIL_METAL_SCORES_PAGES - 1) / LIL_METAL_SCORES_PAGES, layer.n_head_kv, steps->ne[1]);
 
     return nullptr;
 }

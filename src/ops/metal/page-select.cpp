@@ -22,7 +22,7 @@ const char * lil_metal_plan_page_select(const ggml_tensor * dst, const void * us
 
     snprintf(l.name, sizeof(l.name), "kernel_lil_page_select");
     l.n_threads = 256;
-    l.n_shmem   = LIL_METAL_TOPK_SHMEM*sizeof(uint32_t);
+    l.n_shmem   = LIL_METAL_TOPK_SHMEM * sizeof(uint32_t);
     lil_metal_set_args(l, args);
     lil_metal_set_grid(l, layer.n_head_kv, steps->ne[1], 1);
 

@@ -26,7 +26,7 @@ static const char * plan_raas(const ggml_tensor * dst, const void * userdata, bo
 
     snprintf(l.name, sizeof(l.name), select ? "kernel_lil_raas_select" : "kernel_lil_raas_stamp");
     l.n_threads = 256;
-    l.n_shmem   = LIL_METAL_TOPK_SHMEM*sizeof(uint32_t);
+    l.n_shmem   = LIL_METAL_TOPK_SHMEM * sizeof(uint32_t);
     lil_metal_set_args(l, args);
     lil_metal_set_grid(l, layer.n_head_kv, steps->ne[1], 1);
 

@@ -12,15 +12,15 @@ const char * lil_metal_plan_rkv_score(const ggml_tensor * dst, const void * user
 
     lil_metal_kargs_evict args = lil_metal_evict_args(layer, k, dst, pos, steps);
 
-    args.n_group = ring->ne[0]/k->ne[0];
+    args.n_group = ring->ne[0] / k->ne[0];
     args.n_ring  = ring->ne[1];
-    args.nb_q0   = args.n_embd*sizeof(float);
+    args.nb_q0   = args.n_embd * sizeof(float);
     args.nb_q1   = ring->nb[1];
     args.nb_q2   = ring->nb[2];
 
     const int     n_at_once = args.n_group <= 1 ? 1 : args.n_group <= 2 ? 2 : args.n_group <= 4 ? 4 : 8;
-    const int     n_row     = std::max(LIL_METAL_RKV_ROWS, (args.n_group + n_at_once - 1)/n_at_once*n_at_once);
-    const int64_t n_shmem   = LIL_METAL_RKV_SHMEM(n_row, args.n_embd, dst->ne[0])*sizeof(float);
+    const int     n_row     = std::max(LIL_METAL_RKV_ROWS, (args.n_group + n_at_once - 1) / n_at_once * n_at_once);
+    const int64_t n_shmem   = LIL_METAL_RKV_SHMEM(n_row, args.n_embd, dst->ne[0]) * sizeof(float);
 
     if (const char * err = lil_metal_set_score(l, k, args.n_head_kv, 1, args.nb_q0 | args.nb_q1 | args.nb_q2)) {
         return err;
@@ -30,7 +30,7 @@ const char * lil_metal_plan_rkv_score(const ggml_tensor * dst, const void * user
     }
 
     snprintf(l.name, sizeof(l.name), "kernel_lil_rkv_score_%d", n_at_once);
-    l.n_shmem = (n_shmem + 15)/16*16;
+    l.n_shmem = (n_shmem + 15) / 16 * 16;
     lil_metal_set_args(l, args);
     lil_metal_set_grid(l, args.n_head_kv, steps->ne[1], 1);
 

@@ -12,13 +12,13 @@
 #define LIL_SCORE_LANES 8
 
 struct lil_score_job {
-    device const char    * k;     // keys of the head, slot i at k + i*nb_k1
+    device const char *    k; // keys of the head, slot i at k + i*nb_k1
     uint64_t               nb_k1;
     device const int32_t * slots; // the slot of each key, null: key i is in slot i
-    int                 n_embd;
-    int                 n_keys;
+    int                    n_embd;
+    int                    n_keys;
 
-    device const char * q;       // row r's query: head r%n_group at nb_q0, query r/n_group at nb_q1
+    device const char * q; // row r's query: head r%n_group at nb_q0, query r/n_group at nb_q1
     uint64_t            nb_q0;
     uint64_t            nb_q1;
     int                 n_group;
@@ -69,19 +69,19 @@ static inline lil_score_job lil_score_job_init() {
 template <int N>
 static inline void lil_score_logits(
         thread const lil_score_job & job, threadgroup const float4 * sq, int j, int lane, thread float * x) {
-    const int nk = job.n_embd/4;
+    const int nk = job.n_embd / 4;
 
     for (int r = 0; r < N; ++r) {
         x[r] = 0.0f;
     }
 
     if (j < job.n_keys) {
-        device const char * row = job.k + (job.slots ? job.slots[j] : j)*job.nb_k1;
+        device const char * row = job.k + (job.slots ? job.slots[j] : j) * job.nb_k1;
 
         for (int i = lane; i < nk; i += LIL_SCORE_LANES) {
             const float4 ki = lil_load_quad(lil_type_k, row, i);
             for (int r = 0; r < N; ++r) {
-                x[r] += dot(ki, sq[r*nk + i]);
+                x[r] += dot(ki, sq[r * nk + i]);
             }
         }
     }
@@ -89,7 +89,7 @@ static inline void lil_score_logits(
     for (int r = 0; r < N; ++r) {
         x[r] = lil_sum_lanes(x[r], LIL_SCORE_LANES);
         if (job.softcap != 0.0f) {
-            x[r] = job.softcap*precise::tanh(x[r]/job.softcap);
+            x[r] = job.softcap * precise::tanh(x[r] / job.softcap);
         }
     }
 }
@@ -100,36 +100,37 @@ static inline void lil_score_logits(
 template <int N>
 static inline void lil_score_rows(thread const lil_score_job & job, int r0, int n_rows, device float * sum, int j_sum,
         threadgroup char * shmem, lil_place t) {
-    const int nk   = job.n_embd/4;
-    const int n_sg = t.ntg/32;
-    const int lane = t.tiitg%LIL_SCORE_LANES;
-    const int j0   = t.tiitg/LIL_SCORE_LANES;
-    const int step = t.ntg/LIL_SCORE_LANES;
+    const int nk   = job.n_embd / 4;
+    const int n_sg = t.ntg / 32;
+    const int lane = t.tiitg % LIL_SCORE_LANES;
+    const int j0   = t.tiitg / LIL_SCORE_LANES;
+    const int step = t.ntg / LIL_SCORE_LANES;
 
-    threadgroup float4 * sq = (threadgroup float4 *) shmem;          // [nk, N]
+    threadgroup float4 * sq = (threadgroup float4 *) shmem; // [nk, N]
     // [2, LIL_METAL_SCORE_SIMDS, N] maximum and sum of a simd-group
-    threadgroup float  * sg = (threadgroup float *) (sq + N*nk);
-    threadgroup float  * sm = sg + 2*N*LIL_METAL_SCORE_SIMDS;        // [2, N] maximum and 1/sum
+    threadgroup float * sg = (threadgroup float *) (sq + N * nk);
+    threadgroup float * sm = sg + 2 * N * LIL_METAL_SCORE_SIMDS; // [2, N] maximum and 1/sum
 
     threadgroup_barrier(mem_flags::mem_threadgroup);
 
-    for (int i = t.tiitg; i < N*nk; i += t.ntg) {
-        const int r = r0 + i/nk;
-        const int p = r/job.n_group;
+    for (int i = t.tiitg; i < N * nk; i += t.ntg) {
+        const int r = r0 + i / nk;
+        const int p = r / job.n_group;
 
         sq[i] = float4(0.0f);
         if (r < n_rows) {
-            device const char * q = job.q + r%job.n_group*job.nb_q0 +
-                    (job.ring_pos >= 0 ? (job.ring_pos + p)%job.n_ring : p)*job.nb_q1;
+            device const char * q = job.q + r % job.n_group * job.nb_q0 +
+                    (job.ring_pos >= 0 ? (job.ring_pos + p) % job.n_ring : p) * job.nb_q1;
 
-            sq[i] = ((device const float4 *) q)[i%nk]*job.scale;
+            sq[i] = ((device const float4 *) q)[i % nk] * job.scale;
         }
     }
 
     threadgroup_barrier(mem_flags::mem_threadgroup);
 
     // from this key on no row sees any
-    const int n_keys = job.by_pos ? job.n_keys : min(job.n_keys, job.base + (min(r0 + N, n_rows) - 1)/job.n_group + 1);
+    const int n_keys =
+            job.by_pos ? job.n_keys : min(job.n_keys, job.base + (min(r0 + N, n_rows) - 1) / job.n_group + 1);
 
     float x[N];
     float m[N];
@@ -145,13 +146,13 @@ static inline void lil_score_rows(thread const lil_score_job & job, int r0, int 
         lil_score_logits<N>(job, sq, j, lane, x);
 
         for (int r = 0; r < N; ++r) {
-            const int  p    = (r0 + r)/job.n_group;
+            const int  p    = (r0 + r) / job.n_group;
             const bool sees = j < n_keys && r0 + r < n_rows && job.sees(j, p);
 
             if (sees) {
                 const float m_new = max(m[r], x[r]);
 
-                s[r] = s[r]*exp(m[r] - m_new) + exp(x[r] - m_new);
+                s[r] = s[r] * exp(m[r] - m_new) + exp(x[r] - m_new);
                 m[r] = m_new;
             }
         }
@@ -159,45 +160,45 @@ static inline void lil_score_rows(thread const lil_score_job & job, int r0, int 
 
     for (int r = 0; r < N; ++r) {
         const float m_all = simd_max(m[r]);
-        const float s_all = simd_sum(lane == 0 ? s[r]*exp(m[r] - m_all) : 0.0f);
+        const float s_all = simd_sum(lane == 0 ? s[r] * exp(m[r] - m_all) : 0.0f);
 
         if (t.tiisg == 0) {
-            sg[2*(r*LIL_METAL_SCORE_SIMDS + t.sgitg) + 0] = m_all;
-            sg[2*(r*LIL_METAL_SCORE_SIMDS + t.sgitg) + 1] = s_all;
+            sg[2 * (r * LIL_METAL_SCORE_SIMDS + t.sgitg) + 0] = m_all;
+            sg[2 * (r * LIL_METAL_SCORE_SIMDS + t.sgitg) + 1] = s_all;
         }
     }
 
     threadgroup_barrier(mem_flags::mem_threadgroup);
 
     for (int r = t.sgitg; r < N; r += n_sg) {
-        const float m_sg  = t.tiisg < n_sg ? sg[2*(r*LIL_METAL_SCORE_SIMDS + t.tiisg) + 0] : LIL_NEG;
-        const float s_sg  = t.tiisg < n_sg ? sg[2*(r*LIL_METAL_SCORE_SIMDS + t.tiisg) + 1] : 0.0f;
+        const float m_sg  = t.tiisg < n_sg ? sg[2 * (r * LIL_METAL_SCORE_SIMDS + t.tiisg) + 0] : LIL_NEG;
+        const float s_sg  = t.tiisg < n_sg ? sg[2 * (r * LIL_METAL_SCORE_SIMDS + t.tiisg) + 1] : 0.0f;
         const float m_all = simd_max(m_sg);
-        const float s_all = simd_sum(s_sg*exp(m_sg - m_all));
+        const float s_all = simd_sum(s_sg * exp(m_sg - m_all));
 
         if (t.tiisg == 0) {
-            sm[2*r + 0] = m_all;
-            sm[2*r + 1] = s_all > 0.0f ? 1.0f/s_all : 0.0f;
+            sm[2 * r + 0] = m_all;
+            sm[2 * r + 1] = s_all > 0.0f ? 1.0f / s_all : 0.0f;
         }
     }
 
     threadgroup_barrier(mem_flags::mem_threadgroup);
 
     // the first key that any row gives to
-    const int j_any = job.n_window > 0 ? max(0, job.base + r0/job.n_group - job.n_window + 1) : 0;
+    const int j_any = job.n_window > 0 ? max(0, job.base + r0 / job.n_group - job.n_window + 1) : 0;
 
-    for (int jb = j_any/step*step; jb < n_keys; jb += step) {
+    for (int jb = j_any / step * step; jb < n_keys; jb += step) {
         const int j = jb + j0;
 
         lil_score_logits<N>(job, sq, j, lane, x);
 
         float got = 0.0f;
         for (int r = 0; r < N; ++r) {
-            const int  p     = (r0 + r)/job.n_group;
+            const int  p     = (r0 + r) / job.n_group;
             const bool gives = j < n_keys && r0 + r < n_rows && job.sees(j, p) &&
                     (job.n_window == 0 || j > job.base + p - job.n_window);
 
-            got += gives ? exp(x[r] - sm[2*r])*sm[2*r + 1] : 0.0f;
+            got += gives ? exp(x[r] - sm[2 * r]) * sm[2 * r + 1] : 0.0f;
         }
 
         if (lane == 0 && j < n_keys && j >= j_any) {

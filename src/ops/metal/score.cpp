@@ -19,7 +19,7 @@ const char * lil_metal_plan_score_step(const ggml_tensor * dst, const void * use
 
     lil_metal_kargs_evict args = lil_metal_evict_args(layer, k, dst, pos, steps);
 
-    args.n_group = q->ne[1]/args.n_head_kv;
+    args.n_group = q->ne[1] / args.n_head_kv;
     args.n_query = 1;
     args.nb_q0   = q->nb[1];
     args.nb_q2   = q->nb[2];
@@ -44,13 +44,13 @@ const char * lil_metal_plan_score_prompt(const ggml_tensor * dst, const void * u
 
     lil_metal_kargs_evict args = lil_metal_evict_args(layer, k, nullptr, nullptr, steps);
 
-    args.n_group = q->ne[1]/layer.n_head_kv;
-    args.n_query = q->ne[2]/steps->ne[1];
+    args.n_group = q->ne[1] / layer.n_head_kv;
+    args.n_query = q->ne[2] / steps->ne[1];
     args.n_part  = dst->ne[2];
     args.n_kv    = dst->ne[0];
     args.nb_q0   = q->nb[1];
     args.nb_q1   = q->nb[2];
-    args.nb_q2   = q->nb[2]*args.n_query;
+    args.nb_q2   = q->nb[2] * args.n_query;
     args.nb_a1   = dst->nb[1];
     args.nb_a2   = dst->nb[2];
     args.nb_a3   = dst->nb[3];
@@ -92,9 +92,9 @@ const char * lil_metal_plan_score_window(const ggml_tensor * dst, const void * u
 
     lil_metal_kargs_evict args = lil_metal_evict_args(layer, k, dst, pos, steps);
 
-    args.n_group = win->ne[0]/k->ne[0];
+    args.n_group = win->ne[0] / k->ne[0];
     args.n_ring  = win->ne[1];
-    args.nb_q0   = args.n_embd*sizeof(float);
+    args.nb_q0   = args.n_embd * sizeof(float);
     args.nb_q1   = win->nb[1];
     args.nb_q2   = win->nb[2];
 

@@ -15,7 +15,7 @@ static const char * plan_token_select(
     args.budget    = layer.budget;
     args.n_sink    = layer.n_sink;
     args.n_recent  = layer.n_recent;
-    args.n_group   = logits.n_head/layer.n_head_kv;
+    args.n_group   = logits.n_head / layer.n_head_kv;
     args.n_head    = logits.n_head;
     args.n_max     = logits.n_max;
     args.kq_offset = logits.offset;
@@ -26,7 +26,7 @@ static const char * plan_token_select(
 
     snprintf(l.name, sizeof(l.name), merge ? "kernel_lil_lessismore_select" : "kernel_lil_tidal_select");
     l.n_threads = 512;
-    l.n_shmem   = ((LIL_METAL_TOPK_SHMEM + (merge ? 4*args.n_head : 0))*sizeof(uint32_t) + 15)/16*16;
+    l.n_shmem   = ((LIL_METAL_TOPK_SHMEM + (merge ? 4 * args.n_head : 0)) * sizeof(uint32_t) + 15) / 16 * 16;
     lil_metal_set_args(l, args);
     if (merge) {
         lil_metal_set_grid(l, steps->ne[1], 1, 1);

@@ -38,7 +38,7 @@ struct lil_topk_bound {
 template <typename KEY>
 static inline lil_topk_bound lil_topk_find(KEY key, int n, int k, threadgroup uint * shmem, lil_place t) {
     threadgroup atomic_uint * hist  = (threadgroup atomic_uint *) shmem; // [256]
-    threadgroup uint        * found = shmem + LIL_TOPK_FOUND;            // [3]
+    threadgroup uint *        found = shmem + LIL_TOPK_FOUND;            // [3]
 
     lil_topk_bound res;
     res.key     = 0;
@@ -67,14 +67,14 @@ static inline lil_topk_bound lil_topk_find(KEY key, int n, int k, threadgroup ui
         if (t.sgitg == 0) {
             uint sum = 0;
             for (int j = 0; j < 8; ++j) {
-                sum += atomic_load_explicit(&hist[255 - 8*t.tiisg - j], memory_order_relaxed);
+                sum += atomic_load_explicit(&hist[255 - 8 * t.tiisg - j], memory_order_relaxed);
             }
 
             uint above = simd_prefix_exclusive_sum(sum);
 
             if (above < res.n_take && res.n_take <= above + sum) {
                 for (int j = 0; j < 8; ++j) {
-                    const uint digit = 255 - 8*t.tiisg - j;
+                    const uint digit = 255 - 8 * t.tiisg - j;
                     const uint count = atomic_load_explicit(&hist[digit], memory_order_relaxed);
 
                     if (res.n_take <= above + count) {
@@ -90,9 +90,9 @@ static inline lil_topk_bound lil_topk_find(KEY key, int n, int k, threadgroup ui
 
         threadgroup_barrier(mem_flags::mem_threadgroup);
 
-        res.key     |= found[0] << shift;
-        res.n_equal  = found[1];
-        res.n_take   = found[2];
+        res.key |= found[0] << shift;
+        res.n_equal = found[1];
+        res.n_take  = found[2];
     }
 
     threadgroup_barrier(mem_flags::mem_threadgroup);
@@ -115,7 +115,7 @@ static inline int lil_sum_before(int x, threadgroup int * sums, lil_place t, thr
 
     threadgroup_barrier(mem_flags::mem_threadgroup);
 
-    const int sum = t.tiisg < t.ntg/32 ? sums[t.tiisg] : 0;
+    const int sum = t.tiisg < t.ntg / 32 ? sums[t.tiisg] : 0;
 
     total = simd_sum(sum);
 
@@ -146,9 +146,9 @@ static inline int lil_topk_each(KEY key, ITEMS items, int n, int k, threadgroup 
 
     threadgroup int * sums = (threadgroup int *) shmem + LIL_TOPK_SUMS; // [2, 32]
 
-    const int n_sg = t.ntg/32;
-    const int size = ((n + n_sg - 1)/n_sg + 31)/32*32;
-    const int i0   = t.sgitg*size;
+    const int n_sg = t.ntg / 32;
+    const int size = ((n + n_sg - 1) / n_sg + 31) / 32 * 32;
+    const int i0   = t.sgitg * size;
     const int i1   = min(i0 + size, n);
 
     int total;
@@ -185,7 +185,7 @@ static inline int lil_topk_each(KEY key, ITEMS items, int n, int k, threadgroup 
             }
 
             n_eq += simd_sum(equal);
-            sum  += simd_sum(width);
+            sum += simd_sum(width);
         }
 
         if (pass == 0) {
@@ -215,9 +215,9 @@ template <typename PICK, typename ITEMS>
 static inline int lil_pick_each(PICK pick, ITEMS items, int n, threadgroup uint * shmem, lil_place t) {
     threadgroup int * sums = (threadgroup int *) shmem + LIL_TOPK_SUMS;
 
-    const int n_sg = t.ntg/32;
-    const int size = ((n + n_sg - 1)/n_sg + 31)/32*32;
-    const int i0   = min(t.sgitg*size, n);
+    const int n_sg = t.ntg / 32;
+    const int size = ((n + n_sg - 1) / n_sg + 31) / 32 * 32;
+    const int i0   = min(t.sgitg * size, n);
     const int i1   = min(i0 + size, n);
 
     int total = 0;
@@ -244,7 +244,7 @@ static inline int lil_pick_each(PICK pick, ITEMS items, int n, threadgroup uint 
 
 // pages as items of lil_topk_each and lil_pick_each: their tokens go to a list
 struct lil_page_items {
-    device       int32_t * list;
+    device int32_t *       list;
     device const int32_t * cells;
     device const int32_t * first; // rank of a page's first token
     int                    at;    // entries that the list has

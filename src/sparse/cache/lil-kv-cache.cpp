@@ -9,7 +9,7 @@
 lil_kv_cache::lil_kv_cache(const args & a, const layout & l) :
     llama_kv_cache(a.model, a.hparams, a.type_k, a.type_v, l.v_trans, a.offload, l.unified, l.kv_size, a.n_seq_max,
             l.n_pad,
-            /*.n_swa =*/ 0, LLAMA_SWA_TYPE_NONE, nullptr, a.filter, nullptr, nullptr),
+            /*.n_swa =*/0, LLAMA_SWA_TYPE_NONE, nullptr, a.filter, nullptr, nullptr),
     params(a.params) {
     for (const auto & layer : layers) {
         ops.add(layer.k, layer.v, layer.il, hparams.n_head(layer.il), hparams.n_head_kv(layer.il));
@@ -22,7 +22,7 @@ lil_kv_cache::lil_kv_cache(const args & a, const layout & l) :
     for (size_t ikv = 0; ikv < layers.size(); ++ikv) {
         auto & layer = select_layers[ikv];
 
-        layer = {};
+        layer           = {};
         layer.n_head_kv = n_head_kv(ikv);
         layer.softcap   = softcap();
         layer.budget    = params.budget;

@@ -52,13 +52,13 @@ protected:
     std::vector<lil_select_layer> select_layers;
 
     // tensors beside K and V, on the device of layer ikv; alloc_side() once after all
-    ggml_tensor * new_side(size_t ikv, const char * name, ggml_type type, int64_t ne0, int64_t ne1, int64_t ne2,
-            int64_t ne3 = 1);
+    ggml_tensor * new_side(
+            size_t ikv, const char * name, ggml_type type, int64_t ne0, int64_t ne1, int64_t ne2, int64_t ne3 = 1);
     void alloc_side();
 
-    uint32_t n_head_kv    (size_t ikv) const { return hparams.n_head_kv(layers[ikv].il); }
-    uint32_t n_embd_head_k(size_t ikv) const { return layers[ikv].k->ne[0]/n_head_kv(ikv); }
-    uint32_t n_embd_head_v(size_t ikv) const { return layers[ikv].v->ne[0]/n_head_kv(ikv); }
+    uint32_t n_head_kv(size_t ikv) const { return hparams.n_head_kv(layers[ikv].il); }
+    uint32_t n_embd_head_k(size_t ikv) const { return layers[ikv].k->ne[0] / n_head_kv(ikv); }
+    uint32_t n_embd_head_v(size_t ikv) const { return layers[ikv].v->ne[0] / n_head_kv(ikv); }
 
     // of q.k; 0: none
     float softcap() const { return hparams.attn_soft_cap ? hparams.f_attn_logit_softcapping : 0.0f; }

@@ -7,7 +7,10 @@
 #include <algorithm>
 
 static const char * get_op_name(ggml_custom_op_t lil_ops::* op) {
-#define LIL_OP_NAME(x) if (op == &lil_ops::x) { return #x; }
+#define LIL_OP_NAME(x) \
+    if (op == &lil_ops::x) { \
+        return #x; \
+    }
     LIL_OPS(LIL_OP_NAME)
 #undef LIL_OP_NAME
 
@@ -22,7 +25,10 @@ const char * lil_get_node_name(ggml_backend_dev_t dev, const ggml_tensor * node)
 
     const ggml_custom_op_t fun = lil_get_node_params(node).fun;
 
-#define LIL_OP_NAME(x) if (ops->x == fun) { return #x; }
+#define LIL_OP_NAME(x) \
+    if (ops->x == fun) { \
+        return #x; \
+    }
     LIL_OPS(LIL_OP_NAME)
 #undef LIL_OP_NAME
 
@@ -43,7 +49,7 @@ void lil_layer_ops::add(const ggml_tensor * k, const ggml_tensor * v, int il, in
     }
 
     layers.push_back({ dev, lil_get_ops(dev), il,
-            { k->type, v->type, k->ne[0]/n_head_kv, v->ne[0]/n_head_kv, n_head, n_head_kv } });
+            { k->type, v->type, k->ne[0] / n_head_kv, v->ne[0] / n_head_kv, n_head, n_head_kv } });
 }
 
 std::string lil_layer_ops::find_lack(const lil_needs & needs) const {

@@ -42,7 +42,7 @@ public:
 private:
     struct layer {
         ggml_backend_dev_t dev;
-        const lil_ops    * ops; // null: the backend has none
+        const lil_ops *    ops; // null: the backend has none
         int                il;
         lil_ops_shape      shape;
     };

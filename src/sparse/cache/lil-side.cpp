@@ -11,9 +11,9 @@ ggml_tensor * lil_side_tensors::add(const ggml_tensor * k, int il, const char * 
     auto & ctx = ctxs[ggml_backend_buffer_get_type(k->buffer)];
     if (!ctx) {
         ggml_init_params params_ctx = {
-            /*.mem_size   =*/ N_TENSORS_MAX*ggml_tensor_overhead(),
-            /*.mem_buffer =*/ NULL,
-            /*.no_alloc   =*/ true,
+            /*.mem_size   =*/N_TENSORS_MAX * ggml_tensor_overhead(),
+            /*.mem_buffer =*/NULL,
+            /*.no_alloc   =*/true,
         };
         ctx.reset(ggml_init(params_ctx));
     }
@@ -28,9 +28,8 @@ void lil_side_tensors::alloc(std::vector<std::pair<ggml_context_ptr, ggml_backen
     for (auto & [buft, ctx] : ctxs) {
         ggml_backend_buffer_t buf = lil_alloc_kv_buffer(ctx.get(), buft);
         if (!buf) {
-            lil_throw(
-                    "failed to allocate what the KV cache keeps beside keys and values (scores, positions, page "
-                    "metadata)");
+            lil_throw("failed to allocate what the KV cache keeps beside keys and values (scores, positions, page "
+                      "metadata)");
         }
 
         ggml_backend_buffer_clear(buf, 0);

@@ -18,7 +18,7 @@ void transpose(const T * src, T * dst, size_t n_rows, size_t n_cols) {
         for (size_t j0 = 0; j0 < n_cols; j0 += B) {
             for (size_t i = i0; i < std::min(i0 + B, n_rows); ++i) {
                 for (size_t j = j0; j < std::min(j0 + B, n_cols); ++j) {
-                    dst[j*n_rows + i] = src[i*n_cols + j];
+                    dst[j * n_rows + i] = src[i * n_cols + j];
                 }
             }
         }
@@ -38,21 +38,21 @@ void transpose(size_t size, const uint8_t * src, uint8_t * dst, size_t n_rows, s
 void lil_state_write_v(llama_io_write_i & io, const ggml_tensor * v, uint32_t n_embd,
         const std::vector<std::pair<uint32_t, uint32_t>> & ranges) {
     const size_t size = ggml_type_size(v->type);
-    const size_t row  = n_embd*size;
+    const size_t row  = n_embd * size;
 
     size_t n_cells = 0;
     for (const auto & range : ranges) {
         n_cells += range.second - range.first;
     }
 
-    std::vector<uint8_t> rows (n_cells*row);
-    std::vector<uint8_t> trans(n_cells*row);
+    std::vector<uint8_t> rows(n_cells * row);
+    std::vector<uint8_t> trans(n_cells * row);
 
     size_t i = 0;
     for (const auto & range : ranges) {
         const size_t n = range.second - range.first;
 
-        ggml_backend_tensor_get(v, rows.data() + i*row, range.first*row, n*row);
+        ggml_backend_tensor_get(v, rows.data() + i * row, range.first * row, n * row);
         i += n;
     }
 
@@ -64,10 +64,10 @@ void lil_state_write_v(llama_io_write_i & io, const ggml_tensor * v, uint32_t n_
 void lil_state_read_v(llama_io_read_i & io, ggml_tensor * v, uint32_t n_embd, uint32_t n_cells,
         const llama_kv_cache::slot_info & sinfo) {
     const size_t size = ggml_type_size(v->type);
-    const size_t row  = n_embd*size;
+    const size_t row  = n_embd * size;
 
-    std::vector<uint8_t> rows (n_cells*row);
-    std::vector<uint8_t> trans(n_cells*row);
+    std::vector<uint8_t> rows(n_cells * row);
+    std::vector<uint8_t> trans(n_cells * row);
 
     io.read(trans.data(), trans.size());
 
@@ -81,6 +81,6 @@ void lil_state_read_v(llama_io_read_i & io, ggml_tensor * v, uint32_t n_embd, ui
             ++n;
         }
 
-        ggml_backend_tensor_set(v, rows.data() + i*row, idxs[i]*row, n*row);
+        ggml_backend_tensor_set(v, rows.data() + i * row, idxs[i] * row, n * row);
     }
 }

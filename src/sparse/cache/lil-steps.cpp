@@ -57,8 +57,8 @@ namespace {
 // takes the tokens of a batch piece by piece, those of each sequence in their order
 class cutter {
 public:
-    cutter(const llama_batch & batch, const lil_steps & steps)
-        : batch(batch), steps(steps), taken(batch.n_tokens, false) {}
+    cutter(const llama_batch & batch, const lil_steps & steps) :
+        batch(batch), steps(steps), taken(batch.n_tokens, false) {}
 
     // the next tokens of sequences that are at a step; empty: none is
     std::vector<int32_t> take_steps(uint32_t n_max, bool apart) {
@@ -66,7 +66,7 @@ public:
 
         each_untaken([&](int32_t i, bool is_next) {
             const bool alone = batch.n_seq_id[i] > 1;
-            const bool fits  =
+            const bool fits =
                     res.empty() || (!alone && batch.n_seq_id[res[0]] == 1 && (!apart || seq(i) == seq(res.back()) + 1));
 
             if (is_next && is_step(i) && fits && res.size() < n_max) {
@@ -99,7 +99,7 @@ public:
 
 private:
     const llama_batch & batch;
-    const lil_steps   & steps;
+    const lil_steps &   steps;
 
     std::vector<bool> taken;
 

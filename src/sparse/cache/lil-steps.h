@@ -46,9 +46,9 @@ public:
     // as with the cache's cells; seq_id -1: all sequences
     void clear();
     void remove(llama_seq_id seq_id, llama_pos p0, llama_pos p1);
-    void copy  (llama_seq_id seq_id_src, llama_seq_id seq_id_dst, llama_pos p0, llama_pos p1);
-    void keep  (llama_seq_id seq_id);
-    void shift (llama_seq_id seq_id, llama_pos p0, llama_pos p1, llama_pos by);
+    void copy(llama_seq_id seq_id_src, llama_seq_id seq_id_dst, llama_pos p0, llama_pos p1);
+    void keep(llama_seq_id seq_id);
+    void shift(llama_seq_id seq_id, llama_pos p0, llama_pos p1, llama_pos by);
     void forget(llama_seq_id seq_id);
 
 private:

@@ -24,25 +24,19 @@ public:
     }
 
 protected:
-    uint32_t n_protect(bool decode) const override {
-        return params.recent - (decode ? 1 : 0);
-    }
+    uint32_t n_protect(bool decode) const override { return params.recent - (decode ? 1 : 0); }
 
     uint32_t n_win(const lil_evict_stream & st, bool decode, bool evicts) const override {
         return is_window() && (decode || evicts) ? st.n_win : 0;
     }
 
-    bool store_queries(bool decode) const override {
-        return is_window() && !decode;
-    }
+    bool store_queries(bool decode) const override { return is_window() && !decode; }
 
     uint32_t count_queries(const lil_evict_stream & st, const lil_evict_step & step) const override {
         return st.n_win - step.n_win + (store_queries(step.decode) ? step.n_new : 0);
     }
 
-    bool need_rank(const lil_evict_step & step) const override {
-        return step.n_win > 0;
-    }
+    bool need_rank(const lil_evict_step & step) const override { return step.n_win > 0; }
 
     // the queries that wait
     void build_rank(const layer_graph & lg) override {
@@ -55,7 +49,7 @@ protected:
 
         if (!fused) {
             build_add(lg, score[ikv], build_received(lg, attn, lg.n_new()));
-            build_add(lg, pos  [ikv], lg.inp.pos_new);
+            build_add(lg, pos[ikv], lg.inp.pos_new);
             return;
         }
 
@@ -81,9 +75,7 @@ protected:
     }
 
 private:
-    bool is_window() const {
-        return params.prompt_scores == LIL_PROMPT_SCORES_WINDOW;
-    }
+    bool is_window() const { return params.prompt_scores == LIL_PROMPT_SCORES_WINDOW; }
 };
 
 }
@@ -115,7 +107,7 @@ static lil_needs needs(const lil_sparse_params & p) {
 
 const lil_method lil_method_h2o = {
     LIL_SPARSE_H2O,
-    /*.evicts =*/ true,
+    /*.evicts =*/true,
     check,
     needs,
     [](const lil_cache_args & a) -> llama_kv_cache * { return new lil_kv_cache_h2o(a); },

@@ -23,9 +23,9 @@ static bool can_copy(const ggml_tensor * t) {
     }
 
     ggml_init_params params = {
-        /*.mem_size   =*/ 4*ggml_tensor_overhead(),
-        /*.mem_buffer =*/ NULL,
-        /*.no_alloc   =*/ true,
+        /*.mem_size   =*/4 * ggml_tensor_overhead(),
+        /*.mem_buffer =*/NULL,
+        /*.no_alloc   =*/true,
     };
     ggml_context_ptr ctx(ggml_init(params));
 
@@ -56,14 +56,14 @@ void lil_kv_cache_evict::alloc_kept() {
     n_kept_max = params.kept_prompts;
 
     const int64_t n_slots = std::max<int64_t>(1, params.budget - 1);
-    const int64_t n_parts = (int64_t) n_kept_max*n_stream;
+    const int64_t n_parts = (int64_t) n_kept_max * n_stream;
 
     for (size_t ikv = 0; ikv < layers.size(); ++ikv) {
         const auto & layer = layers[ikv];
 
         const auto add = [&](ggml_tensor * t, const char * name, kept_layout layout) {
             const int64_t ne0 = layout == KEPT_SLOTS ? n_slots : t->ne[0];
-            const int64_t ne1 = layout == KEPT_ROWS  ? n_slots : t->ne[1];
+            const int64_t ne1 = layout == KEPT_ROWS ? n_slots : t->ne[1];
 
             kept_tensors[ikv].push_back({ t, side.add(layer.k, layer.il, name, t->type, ne0, ne1, n_parts), layout });
         };
@@ -91,9 +91,9 @@ void lil_kv_cache_evict::build_keep(const llm_graph_context & g, size_t ikv) con
 
         for (const auto & kt : kept_tensors[ikv]) {
             const int64_t ne0 = kt.layout == KEPT_SLOTS ? step.base() : kt.t->ne[0];
-            const int64_t ne1 = kt.layout == KEPT_ROWS  ? step.base() : kt.t->ne[1];
+            const int64_t ne1 = kt.layout == KEPT_ROWS ? step.base() : kt.t->ne[1];
 
-            ggml_tensor * src = ggml_view_2d(ctx0, kt.t,    ne0, ne1, kt.t   ->nb[1], step.strm*kt.t->nb[2]);
+            ggml_tensor * src = ggml_view_2d(ctx0, kt.t, ne0, ne1, kt.t->nb[1], step.strm * kt.t->nb[2]);
             ggml_tensor * dst =
                     ggml_view_2d(ctx0, kt.kept, ne0, ne1, kt.kept->nb[1], kept_offset(kt, step.strm, step.i_kept));
 
@@ -106,21 +106,17 @@ void lil_kv_cache_evict::for_each_kept(uint32_t strm, const lil_evict_kept & e,
         const std::function<void(const kept_tensor &, size_t, size_t, uint64_t)> & f) const {
     for (const auto & tensors : kept_tensors) {
         for (const auto & kt : tensors) {
-            const size_t o0 = strm*kt.t->nb[2];
+            const size_t o0 = strm * kt.t->nb[2];
             const size_t o1 = kept_offset(kt, strm, e.i_kept);
 
             switch (kt.layout) {
-                case KEPT_ROWS:
-                    f(kt, o0, o1, e.st.n_used*kt.t->nb[1]);
-                    break;
+                case KEPT_ROWS: f(kt, o0, o1, e.st.n_used * kt.t->nb[1]); break;
                 case KEPT_SLOTS:
                     for (int64_t h = 0; h < kt.t->ne[1]; ++h) {
-                        f(kt, o0 + h*kt.t->nb[1], o1 + h*kt.kept->nb[1], e.st.n_used*kt.t->nb[0]);
+                        f(kt, o0 + h * kt.t->nb[1], o1 + h * kt.kept->nb[1], e.st.n_used * kt.t->nb[0]);
                     }
                     break;
-                case KEPT_WHOLE:
-                    f(kt, o0, o1, kt.t->nb[2]);
-                    break;
+                case KEPT_WHOLE: f(kt, o0, o1, kt.t->nb[2]); break;
             }
         }
     }
@@ -146,7 +142,7 @@ bool lil_kv_cache_evict::can_serve(const lil_evict_kept & e, llama_pos p0) const
     }
 
     // hosts evaluate the last token again, whatever the budget
-    return e.st.pos_next - p0 <= (llama_pos) std::max(1u, params.budget/16) &&
+    return e.st.pos_next - p0 <= (llama_pos) std::max(1u, params.budget / 16) &&
             p0 - e.st.pos_first > (llama_pos) params.n_sink;
 }
 
@@ -169,7 +165,7 @@ void lil_kv_cache_evict::keep(lil_evict_step & step) {
     auto & list = kept[step.strm];
 
     lil_evict_step cut = step;
-    cut.n_new = 0;
+    cut.n_new          = 0;
 
     lil_evict_kept e;
     e.st = streams[step.strm];
@@ -206,7 +202,7 @@ void lil_kv_cache_evict::restore(uint32_t strm, const lil_evict_kept & e) {
     for_each_kept(strm, e, [&](const kept_tensor & kt, size_t o0, size_t o1, uint64_t n_bytes) {
         buf.resize(n_bytes);
         ggml_backend_tensor_get(kt.kept, buf.data(), o1, n_bytes);
-        ggml_backend_tensor_set(kt.t,    buf.data(), o0, n_bytes);
+        ggml_backend_tensor_set(kt.t, buf.data(), o0, n_bytes);
     });
 
     streams[strm] = e.st;

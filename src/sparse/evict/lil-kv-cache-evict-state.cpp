@@ -83,19 +83,19 @@ void lil_kv_cache_evict::for_each_part(
         uint32_t strm, uint32_t n_used, const std::function<void(ggml_tensor *, size_t, uint64_t)> & f) const {
     for (size_t ikv = 0; ikv < layers.size(); ++ikv) {
         for (ggml_tensor * t : { layers[ikv].k, layers[ikv].v }) {
-            f(t, strm*t->nb[2], n_used*t->nb[1]);
+            f(t, strm * t->nb[2], n_used * t->nb[1]);
         }
 
         for (const auto & side : get_side(ikv)) {
             ggml_tensor * t = side.t;
 
             if (!side.per_slot) {
-                f(t, strm*t->nb[2], t->nb[2]);
+                f(t, strm * t->nb[2], t->nb[2]);
                 continue;
             }
 
             for (int64_t h = 0; h < t->ne[1]; ++h) {
-                f(t, strm*t->nb[2] + h*t->nb[1], n_used*t->nb[0]);
+                f(t, strm * t->nb[2] + h * t->nb[1], n_used * t->nb[0]);
             }
         }
     }
@@ -129,7 +129,7 @@ static void write_counts(llama_io_write_i & io, const lil_evict_stream & st) {
 
     const uint32_t n_slot_pos = st.slot_pos.size();
     io.write(&n_slot_pos, sizeof(n_slot_pos));
-    io.write(st.slot_pos.data(), n_slot_pos*sizeof(llama_pos));
+    io.write(st.slot_pos.data(), n_slot_pos * sizeof(llama_pos));
 }
 
 void lil_kv_cache_evict::state_write_stream(llama_io_write_i & io, uint32_t strm) const {
@@ -219,12 +219,12 @@ lil_evict_stream lil_kv_cache_evict::read_counts(llama_io_read_i & io, uint32_t 
     const uint32_t n_tokens = c.pos_next - c.pos_first;
 
     if (c.n_used > n_tokens || c.n_evicted != n_tokens - c.n_used || (c.n_used == 0 && n_tokens > 0)) {
-        lil_throw("the state is damaged: %u tokens held and %u evicted at positions [%d, %d)",
-                c.n_used, c.n_evicted, c.pos_first, c.pos_next);
+        lil_throw("the state is damaged: %u tokens held and %u evicted at positions [%d, %d)", c.n_used, c.n_evicted,
+                c.pos_first, c.pos_next);
     }
     if (c.pos_whole < c.pos_first || c.pos_whole > c.pos_next || c.n_win > std::min(n_win_max(), n_tokens)) {
-        lil_throw("the state is damaged: whole from position %d on, %u queries, at positions [%d, %d)",
-                c.pos_whole, c.n_win, c.pos_first, c.pos_next);
+        lil_throw("the state is damaged: whole from position %d on, %u queries, at positions [%d, %d)", c.pos_whole,
+                c.n_win, c.pos_first, c.pos_next);
     }
     if (n_slot_pos != (has_slot_pos ? c.n_used : 0)) {
         lil_throw("the state is damaged: positions of %u slots, %u tokens held", n_slot_pos, c.n_used);
@@ -239,7 +239,7 @@ lil_evict_stream lil_kv_cache_evict::read_counts(llama_io_read_i & io, uint32_t 
     st.pos_whole = c.pos_whole;
     st.in_prompt = c.in_prompt != 0;
     st.slot_pos.resize(n_slot_pos);
-    io.read(st.slot_pos.data(), n_slot_pos*sizeof(llama_pos));
+    io.read(st.slot_pos.data(), n_slot_pos * sizeof(llama_pos));
 
     // the first tokens, each in the slot of its number, and all from pos_whole on
     const uint32_t  n_sink = st.n_evicted > 0 ? std::min(params.n_sink, st.n_used) : 0;
@@ -276,7 +276,7 @@ static void skip(llama_io_read_i & io) {
     uint64_t n_bytes;
     io.read(&n_bytes, sizeof(n_bytes));
 
-    std::vector<uint8_t> buf(1024*1024);
+    std::vector<uint8_t> buf(1024 * 1024);
     for (uint64_t i = 0; i < n_bytes; i += buf.size()) {
         io.read(buf.data(), std::min<uint64_t>(buf.size(), n_bytes - i));
     }
@@ -299,7 +299,7 @@ void lil_kv_cache_evict::state_read_stream(llama_io_read_i & io, uint32_t strm) 
     auto list = state_read_kept(io, strm, st);
 
     streams[strm] = std::move(st);
-    kept   [strm] = std::move(list);
+    kept[strm]    = std::move(list);
 
     set_cells(strm);
 }

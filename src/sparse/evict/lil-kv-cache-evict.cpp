@@ -20,10 +20,10 @@
 lil_kv_cache_evict::lil_kv_cache_evict(const args & a) :
     lil_kv_cache(a,
             {
-                    /*.v_trans =*/ false,
-                    /*.unified =*/ a.n_seq_max == 1,
-                    /*.kv_size =*/ a.params.capacity,
-                    /*.n_pad   =*/ 1,
+                    /*.v_trans =*/false,
+                    /*.unified =*/a.n_seq_max == 1,
+                    /*.kv_size =*/a.params.capacity,
+                    /*.n_pad   =*/1,
             }),
     n_ctx(a.kv_size) {
     streams.resize(n_stream);
@@ -35,8 +35,8 @@ void lil_kv_cache_evict::move_row(
         ggml_tensor * t, uint32_t strm, uint32_t src, uint32_t dst, size_t offs, size_t n_bytes) const {
     std::vector<uint8_t> row(n_bytes);
 
-    ggml_backend_tensor_get(t, row.data(), strm*t->nb[2] + src*t->nb[1] + offs, n_bytes);
-    ggml_backend_tensor_set(t, row.data(), strm*t->nb[2] + dst*t->nb[1] + offs, n_bytes);
+    ggml_backend_tensor_get(t, row.data(), strm * t->nb[2] + src * t->nb[1] + offs, n_bytes);
+    ggml_backend_tensor_set(t, row.data(), strm * t->nb[2] + dst * t->nb[1] + offs, n_bytes);
 }
 
 //
@@ -81,7 +81,7 @@ lil_kv_cache_evict::slot_info_vec_t lil_kv_cache_evict::prepare(const std::vecto
 
     for (const auto & ubatch : ubatches) {
         const uint32_t n_seqs   = ubatch.n_seqs_unq;
-        const uint32_t n_tokens = ubatch.n_tokens/n_seqs;
+        const uint32_t n_tokens = ubatch.n_tokens / n_seqs;
 
         const bool decode = record.is_decode(ubatch);
 
@@ -96,7 +96,7 @@ lil_kv_cache_evict::slot_info_vec_t lil_kv_cache_evict::prepare(const std::vecto
             auto & st = sim.try_emplace(strm, streams[strm]).first->second;
 
             lil_evict_step step;
-            if (!plan(st, strm, decode, ubatch.pos + s*n_tokens, n_tokens, step)) {
+            if (!plan(st, strm, decode, ubatch.pos + s * n_tokens, n_tokens, step)) {
                 LLAMA_LOG_ERROR(
                         "%s: sequence %d: no room for %u tokens from position %d on (n_ctx = %u, capacity = %u)\n",
                         __func__, ubatch.seq_id_unq[s], n_tokens, step.pos, n_ctx, params.capacity);
@@ -139,7 +139,7 @@ void lil_kv_cache_evict::apply_ubatch(const slot_info & sinfo, const llama_ubatc
         auto & cells = v_cells[strm];
 
         lil_evict_step step;
-        const bool ok = plan(st, strm, decode, ubatch.pos + s*n_new, n_new, step);
+        const bool     ok = plan(st, strm, decode, ubatch.pos + s * n_new, n_new, step);
         GGML_ASSERT(ok && "apply_ubatch() without prepare()");
 
         if (step.keep) {
@@ -176,7 +176,7 @@ void lil_kv_cache_evict::apply_ubatch(const slot_info & sinfo, const llama_ubatc
 
         if (decode) {
             (step.n_gone > 0 ? n_sparse : n_dense)++;
-            n_rows_read += st.n_used*n_rows_layers;
+            n_rows_read += st.n_used * n_rows_layers;
         }
 
         cur.steps.push_back(step);
@@ -205,16 +205,16 @@ std::vector<lil_evict_step> lil_kv_cache_evict::get_steps(const llm_graph_contex
     for (uint32_t s = 0; s < n_stream; ++s) {
         auto & step = steps[s];
 
-        step.strm      = s;
-        step.n_new     = std::max<uint32_t>(1, g.ubatch.n_tokens/n_stream);
-        step.decode    = step.n_new == 1;
-        step.n_before  = step.decode ? std::min(params.budget, params.capacity)
+        step.strm     = s;
+        step.n_new    = std::max<uint32_t>(1, g.ubatch.n_tokens / n_stream);
+        step.decode   = step.n_new == 1;
+        step.n_before = step.decode ? std::min(params.budget, params.capacity)
                                     : params.capacity - std::min(step.n_new, params.capacity);
-        step.n_evict   = step.decode ? std::max(step.n_before, n_left(true) + 1) - n_left(true) : 0;
+        step.n_evict  = step.decode ? std::max(step.n_before, n_left(true) + 1) - n_left(true) : 0;
 
         // of a prompt's part the one that evicts as much as it brings, so that a device which cannot is known at
         // construction
-        if (!step.decode && (uint64_t) n_left(false) + 2*step.n_new <= params.capacity) {
+        if (!step.decode && (uint64_t) n_left(false) + 2 * step.n_new <= params.capacity) {
             step.n_before = n_left(false) + step.n_new;
             step.n_evict  = step.n_new;
         }
@@ -289,7 +289,7 @@ bool lil_kv_cache_evict::can_cut(const lil_evict_stream & st, llama_pos p0) cons
     const uint32_t n_rest = st.n_used - (st.pos_next - p0);
     const uint32_t n_full = std::min<uint32_t>(p0 - st.pos_first, n_left(true) + 1); // B, or what a cut leaves
 
-    return n_rest > 0 && n_rest + params.budget/16 >= n_full;
+    return n_rest > 0 && n_rest + params.budget / 16 >= n_full;
 }
 
 bool lil_kv_cache_evict::can_rm(uint32_t strm, llama_pos p0, llama_pos p1) const {
@@ -400,7 +400,7 @@ void lil_kv_cache_evict::seq_cp(llama_seq_id seq_id_src, llama_seq_id seq_id_dst
     for_each_part(s0, src.n_used, [&](ggml_tensor * t, size_t offs, uint64_t n_bytes) {
         buf.resize(n_bytes);
         ggml_backend_tensor_get(t, buf.data(), offs, n_bytes);
-        ggml_backend_tensor_set(t, buf.data(), offs - s0*t->nb[2] + s1*t->nb[2], n_bytes);
+        ggml_backend_tensor_set(t, buf.data(), offs - s0 * t->nb[2] + s1 * t->nb[2], n_bytes);
     });
 
     streams[s1] = src;
@@ -454,8 +454,8 @@ llama_pos lil_kv_cache_evict::seq_pos_min(llama_seq_id seq_id) const {
 
     // from here on can_cut() is true
     llama_pos res = std::max(st.pos_whole, st.pos_next - (llama_pos) st.n_used + 1);
-    if (st.n_evicted > params.budget/16) {
-        res = std::max(res, st.pos_first + (llama_pos) (n_left(true) + 1 + st.n_evicted - params.budget/16));
+    if (st.n_evicted > params.budget / 16) {
+        res = std::max(res, st.pos_first + (llama_pos) (n_left(true) + 1 + st.n_evicted - params.budget / 16));
     }
 
     return std::min(res, st.pos_next - 1);
@@ -552,15 +552,8 @@ void lil_kv_cache_evict::get_info(lil_sparse_info & info) const {
     }
 }
 
-ggml_tensor * lil_kv_cache_evict::build_attn(
-         const llm_graph_context & g,
-    const llama_kv_cache_context * mctx,
-                     ggml_tensor * q,
-                     ggml_tensor * k,
-                     ggml_tensor * v,
-                     ggml_tensor * kq_mask,
-                           float   kq_scale,
-                             int   il) {
+ggml_tensor * lil_kv_cache_evict::build_attn(const llm_graph_context & g, const llama_kv_cache_context * mctx,
+        ggml_tensor * q, ggml_tensor * k, ggml_tensor * v, ggml_tensor * kq_mask, float kq_scale, int il) {
     GGML_UNUSED(mctx);
 
     built.insert(il);
@@ -589,21 +582,21 @@ void lil_evict_slots_input::set_input(const llama_ubatch * ubatch) {
     GGML_UNUSED(ubatch);
 
     std::vector<int32_t> data_steps(ggml_nelements(steps), 0);
-    std::vector<int32_t> data_list (ggml_nelements(list),  0);
+    std::vector<int32_t> data_list(ggml_nelements(list), 0);
 
     for (size_t i = 0; i < kv->cur.steps.size(); ++i) {
         const auto & step = kv->cur.steps[i];
 
-        int32_t * dst = data_list.data() + i*list->ne[0];
+        int32_t * dst = data_list.data() + i * list->ne[0];
 
-        data_steps[i*LIL_SEL_COUNT + LIL_SEL_STREAM] = step.strm;
+        data_steps[i * LIL_SEL_COUNT + LIL_SEL_STREAM] = step.strm;
 
         dst[0] = step.base() + step.n_new;
         std::iota(dst + 1, dst + 1 + dst[0], 0);
     }
 
     ggml_backend_tensor_set(steps, data_steps.data(), 0, ggml_nbytes(steps));
-    ggml_backend_tensor_set(list,  data_list .data(), 0, ggml_nbytes(list));
+    ggml_backend_tensor_set(list, data_list.data(), 0, ggml_nbytes(list));
 }
 
 bool lil_evict_slots_input::can_reuse(const llm_graph_params & params) {
@@ -618,7 +611,7 @@ ggml_tensor * lil_kv_cache_evict::build_slots(const llm_graph_context & g, ggml_
     const size_t ikv = map_layer_ids.at(il);
 
     auto & layer = select_layers[ikv];
-    layer.scale = kq_scale;
+    layer.scale  = kq_scale;
 
     auto * inp = lil_find_input<lil_evict_slots_input>(g);
 
@@ -628,7 +621,7 @@ ggml_tensor * lil_kv_cache_evict::build_slots(const llm_graph_context & g, ggml_
         inp = lil_add_input(g, std::make_unique<lil_evict_slots_input>(this));
 
         inp->steps = lil_new_input(g.ctx0, "slot_steps", GGML_TYPE_I32, LIL_SEL_COUNT, steps.size());
-        inp->list  = lil_new_input(g.ctx0, "slot_list",  GGML_TYPE_I32, 1 + n_max(steps), 1, steps.size());
+        inp->list  = lil_new_input(g.ctx0, "slot_list", GGML_TYPE_I32, 1 + n_max(steps), 1, steps.size());
     }
 
     const int64_t n_embd_v = n_embd_head_v(ikv);
@@ -637,7 +630,7 @@ ggml_tensor * lil_kv_cache_evict::build_slots(const llm_graph_context & g, ggml_
     const int64_t n_work   = ops[ikv].attn_n_work(n_embd_v, n_head, inp->list->ne[0] - 1, n_steps, false);
 
     ggml_tensor * srcs[] = { q, layers[ikv].k, layers[ikv].v, inp->list, inp->steps };
-    ggml_tensor * work   =
+    ggml_tensor * work =
             ggml_custom_4d(g.ctx0, GGML_TYPE_F32, n_work, 1, 1, 1, srcs, 5, ops[ikv].attn, GGML_N_TASKS_MAX, &layer);
 
     ggml_tensor * join[] = { work, inp->list };
@@ -645,5 +638,5 @@ ggml_tensor * lil_kv_cache_evict::build_slots(const llm_graph_context & g, ggml_
             g.ctx0, GGML_TYPE_F32, n_embd_v, n_head, n_steps, 1, join, 2, ops[ikv].attn_join, GGML_N_TASKS_MAX, &layer);
     ggml_build_forward_expand(g.gf, cur);
 
-    return ggml_reshape_2d(g.ctx0, cur, n_embd_v*n_head, n_steps);
+    return ggml_reshape_2d(g.ctx0, cur, n_embd_v * n_head, n_steps);
 }

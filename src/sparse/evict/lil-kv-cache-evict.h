@@ -27,7 +27,7 @@ struct lil_evict_stream {
 
     // the last queries, kept beside the cache: those whose scores are not counted yet (H2O, window), or the last ones
     // (R-KV)
-    uint32_t  n_win     = 0;
+    uint32_t n_win = 0;
 
     bool in_prompt = false; // the last tokens that came are a prompt's
     bool just_kept = false; // the last token that came ended a prompt, which was kept
@@ -40,13 +40,13 @@ struct lil_evict_stream {
 struct lil_evict_step {
     uint32_t  strm      = 0;
     bool      decode    = false; // a decode step; otherwise a part of a prompt
-    uint32_t  n_before  = 0; // slots used before
-    uint32_t  n_evict   = 0; // tokens to drop
-    uint32_t  n_protect = 0; // the last tokens that stay
-    uint32_t  n_new     = 0; // tokens stored
-    uint32_t  n_gone    = 0; // tokens gone so far, these included
-    uint32_t  n_win     = 0; // kept queries that are read before the eviction
-    llama_pos pos       = 0; // position of the first new token
+    uint32_t  n_before  = 0;     // slots used before
+    uint32_t  n_evict   = 0;     // tokens to drop
+    uint32_t  n_protect = 0;     // the last tokens that stay
+    uint32_t  n_new     = 0;     // tokens stored
+    uint32_t  n_gone    = 0;     // tokens gone so far, these included
+    uint32_t  n_win     = 0;     // kept queries that are read before the eviction
+    llama_pos pos       = 0;     // position of the first new token
     llama_pos pos_first = 0;
     bool      keep      = false; // a prompt has ended: what is left of it is kept before the new token is stored
     uint32_t  i_kept    = 0;     // its place
@@ -97,17 +97,17 @@ public:
 
     void clear(bool data) override;
 
-    bool seq_rm  (llama_seq_id seq_id,                              llama_pos p0, llama_pos p1) override;
-    void seq_cp  (llama_seq_id seq_id_src, llama_seq_id seq_id_dst, llama_pos p0, llama_pos p1) override;
-    void seq_keep(llama_seq_id seq_id)                                                          override;
-    void seq_add (llama_seq_id seq_id, llama_pos p0, llama_pos p1, llama_pos shift)             override;
-    void seq_div (llama_seq_id seq_id,                              llama_pos p0, llama_pos p1, int d) override;
+    bool seq_rm(llama_seq_id seq_id, llama_pos p0, llama_pos p1) override;
+    void seq_cp(llama_seq_id seq_id_src, llama_seq_id seq_id_dst, llama_pos p0, llama_pos p1) override;
+    void seq_keep(llama_seq_id seq_id) override;
+    void seq_add(llama_seq_id seq_id, llama_pos p0, llama_pos p1, llama_pos shift) override;
+    void seq_div(llama_seq_id seq_id, llama_pos p0, llama_pos p1, int d) override;
 
     llama_pos seq_pos_min(llama_seq_id seq_id) const override;
     llama_pos seq_pos_max(llama_seq_id seq_id) const override;
 
     void state_write(llama_io_write_i & io, llama_seq_id seq_id = -1, llama_state_seq_flags flags = 0) const override;
-    void state_read (llama_io_read_i  & io, llama_seq_id seq_id = -1, llama_state_seq_flags flags = 0) override;
+    void state_read(llama_io_read_i & io, llama_seq_id seq_id = -1, llama_state_seq_flags flags = 0) override;
 
     //
     // llama_kv_cache
@@ -155,7 +155,7 @@ protected:
         ggml_tensor * t;
         bool          per_slot; // [capacity, n_head_kv, n_stream]; otherwise the stream's part is saved whole
         // false: a sequence's part stays the same, or is not needed at the end of a prompt
-        bool          changes = true;
+        bool changes = true;
     };
 
     const uint32_t n_ctx; // positions per sequence
@@ -221,15 +221,8 @@ protected:
 
     void clear_stream(uint32_t strm);
 
-    ggml_tensor * build_attn(
-             const llm_graph_context & g,
-        const llama_kv_cache_context * mctx,
-                         ggml_tensor * q,
-                         ggml_tensor * k,
-                         ggml_tensor * v,
-                         ggml_tensor * kq_mask,
-                               float   kq_scale,
-                                 int   il) override;
+    ggml_tensor * build_attn(const llm_graph_context & g, const llama_kv_cache_context * mctx, ggml_tensor * q,
+            ggml_tensor * k, ggml_tensor * v, ggml_tensor * kq_mask, float kq_scale, int il) override;
 
 private:
     friend class lil_evict_slots_input;
@@ -255,7 +248,7 @@ private:
     void do_cut(uint32_t strm, llama_pos p0);
 
     bool can_rm(uint32_t strm, llama_pos p0, llama_pos p1) const;
-    void do_rm (uint32_t strm, llama_pos p0, llama_pos p1);
+    void do_rm(uint32_t strm, llama_pos p0, llama_pos p1);
 
     void set_cells(uint32_t strm);
 
@@ -282,7 +275,7 @@ private:
     std::vector<std::vector<lil_evict_kept>> kept;         // [n_stream], by their ends
 
     size_t kept_offset(const kept_tensor & t, uint32_t strm, uint32_t i_kept) const {
-        return (strm*n_kept_max + i_kept)*t.kept->nb[2];
+        return (strm * n_kept_max + i_kept) * t.kept->nb[2];
     }
 
     // the parts of a kept end: f(tensor of the cache, its offset, kept tensor, its offset, bytes)
@@ -297,9 +290,9 @@ private:
     // the one that serves best, or null
     const lil_evict_kept * find_kept(uint32_t strm, llama_pos p0) const;
 
-    void keep   (lil_evict_step & step);
+    void keep(lil_evict_step & step);
     void restore(uint32_t strm, const lil_evict_kept & e);
-    void trim   (uint32_t strm, llama_pos p0);
+    void trim(uint32_t strm, llama_pos p0);
     void copy_kept(uint32_t s0, uint32_t s1);
 
     void state_write_kept(llama_io_write_i & io, uint32_t strm) const;
@@ -311,7 +304,7 @@ private:
             uint32_t strm, uint32_t n_used, const std::function<void(ggml_tensor *, size_t, uint64_t)> & f) const;
 
     void state_write_stream(llama_io_write_i & io, uint32_t strm) const;
-    void state_read_stream (llama_io_read_i  & io, uint32_t strm);
+    void state_read_stream(llama_io_read_i & io, uint32_t strm);
 
     // throws what is wrong with them; n_max: slots at most
     lil_evict_stream read_counts(llama_io_read_i & io, uint32_t n_max) const;

@@ -13,10 +13,10 @@ lil_kv_cache_scored::lil_kv_cache_scored(const args & a, uint32_t n_ring, bool r
     lil_kv_cache_evict(a), n_ring(n_ring), ring_stays(ring_stays) {
     for (size_t ikv = 0; ikv < layers.size(); ++ikv) {
         score.push_back(new_side(ikv, "score", GGML_TYPE_F32, params.capacity, n_head_kv(ikv), n_stream));
-        pos  .push_back(new_side(ikv, "pos",   GGML_TYPE_F32, params.capacity, n_head_kv(ikv), n_stream));
+        pos.push_back(new_side(ikv, "pos", GGML_TYPE_F32, params.capacity, n_head_kv(ikv), n_stream));
 
         if (n_ring > 0) {
-            const int64_t n_embd_q = n_embd_head_k(ikv)*hparams.n_head(layers[ikv].il);
+            const int64_t n_embd_q = n_embd_head_k(ikv) * hparams.n_head(layers[ikv].il);
 
             ring.push_back(new_side(ikv, "ring", GGML_TYPE_F32, n_embd_q, n_ring, n_stream));
         }
@@ -30,7 +30,7 @@ lil_kv_cache_scored::lil_kv_cache_scored(const args & a, uint32_t n_ring, bool r
     for (size_t ikv = 0; ikv < layers.size(); ++ikv) {
         auto & op = evict_layers[ikv];
 
-        op = {};
+        op           = {};
         op.n_head_kv = n_head_kv(ikv);
         op.softcap   = softcap();
     }
@@ -60,7 +60,7 @@ int32_t lil_kv_cache_scored::get_slots(
 }
 
 uint32_t lil_kv_cache_scored::graph_max_nodes() const {
-    return layers.size()*(32 + 48*n_stream);
+    return layers.size() * (32 + 48 * n_stream);
 }
 
 //
@@ -68,18 +68,18 @@ uint32_t lil_kv_cache_scored::graph_max_nodes() const {
 //
 
 void lil_kv_cache_scored::get_head(const ggml_tensor * t, uint32_t strm, uint32_t h, std::vector<float> & dst) const {
-    ggml_backend_tensor_get(t, dst.data(), strm*t->nb[2] + h*t->nb[1], dst.size()*sizeof(float));
+    ggml_backend_tensor_get(t, dst.data(), strm * t->nb[2] + h * t->nb[1], dst.size() * sizeof(float));
 }
 
 void lil_kv_cache_scored::set_head(ggml_tensor * t, uint32_t strm, uint32_t h, const std::vector<float> & src) const {
-    ggml_backend_tensor_set(t, src.data(), strm*t->nb[2] + h*t->nb[1], src.size()*sizeof(float));
+    ggml_backend_tensor_set(t, src.data(), strm * t->nb[2] + h * t->nb[1], src.size() * sizeof(float));
 }
 
 std::vector<lil_kv_cache_evict::side_tensor> lil_kv_cache_scored::get_side(size_t ikv) const {
     std::vector<side_tensor> res = { { score[ikv], true }, { pos[ikv], true } };
 
     if (n_ring > 0) {
-        res.push_back({ ring[ikv], false, /*.changes =*/ ring_stays });
+        res.push_back({ ring[ikv], false, /*.changes =*/ring_stays });
     }
 
     return res;
@@ -103,10 +103,10 @@ lil_kv_cache_evict::slot_change lil_kv_cache_scored::advance(lil_evict_stream & 
         st.pos_whole = std::max(st.pos_whole, step.pos - (llama_pos) step.n_protect);
     }
 
-    st.n_used     = step.base() + step.n_new;
+    st.n_used = step.base() + step.n_new;
     st.n_evicted += step.n_evict;
-    st.pos_next   = step.pos + step.n_new;
-    st.n_win      = std::min(n_ring, count_queries(st, step));
+    st.pos_next = step.pos + step.n_new;
+    st.n_win    = std::min(n_ring, count_queries(st, step));
 
     return res;
 }
@@ -127,8 +127,8 @@ void lil_kv_cache_scored::remove_tail(uint32_t strm, llama_pos p0) {
 
         const uint32_t n_head = n_head_kv(ikv);
 
-        const size_t k_size = ggml_row_size(k->type, k->ne[0]/n_head);
-        const size_t v_size = ggml_row_size(v->type, v->ne[0]/n_head);
+        const size_t k_size = ggml_row_size(k->type, k->ne[0] / n_head);
+        const size_t v_size = ggml_row_size(v->type, v->ne[0] / n_head);
 
         // before any head changes: a ranking may be that of all heads
         std::vector<std::vector<uint32_t>> order(n_head); // those that go first: the tail, then the lowest
@@ -150,7 +150,7 @@ void lil_kv_cache_scored::remove_tail(uint32_t strm, llama_pos p0) {
         }
 
         for (uint32_t h = 0; h < n_head; ++h) {
-            get_head(pos  [ikv], strm, h, p);
+            get_head(pos[ikv], strm, h, p);
             get_head(score[ikv], strm, h, s);
 
             std::vector<bool> goes(n_used, false);
@@ -168,14 +168,14 @@ void lil_kv_cache_scored::remove_tail(uint32_t strm, llama_pos p0) {
                     --src;
                 } while (goes[src]);
 
-                move_row(k, strm, src, dst, h*k_size, k_size);
-                move_row(v, strm, src, dst, h*v_size, v_size);
+                move_row(k, strm, src, dst, h * k_size, k_size);
+                move_row(v, strm, src, dst, h * v_size, v_size);
 
                 p[dst] = p[src];
                 s[dst] = s[src];
             }
 
-            set_head(pos  [ikv], strm, h, p);
+            set_head(pos[ikv], strm, h, p);
             set_head(score[ikv], strm, h, s);
         }
     }
@@ -210,12 +210,12 @@ const lil_graph_input_scored * lil_kv_cache_scored::get_input(
     if (fused) {
         inp->steps = lil_new_input(g.ctx0, "steps", GGML_TYPE_I32, LIL_STEP_COUNT, n_steps, 1);
     } else {
-        inp->keep    = lil_new_input(g.ctx0, "keep",    GGML_TYPE_F32, n_kv, 1, n_steps);
+        inp->keep    = lil_new_input(g.ctx0, "keep", GGML_TYPE_F32, n_kv, 1, n_steps);
         inp->pos_new = lil_new_input(g.ctx0, "pos_new", GGML_TYPE_F32, n_kv, 1, n_steps);
         inp->protect = lil_new_input(g.ctx0, "protect", GGML_TYPE_F32, 1, n_steps, 1);
 
         if (n_ring > 0) {
-            inp->ring_pos    = lil_new_input(g.ctx0, "ring_pos",    GGML_TYPE_F32, n_ring, n_steps, 1);
+            inp->ring_pos    = lil_new_input(g.ctx0, "ring_pos", GGML_TYPE_F32, n_ring, n_steps, 1);
             inp->ring_weight = lil_new_input(g.ctx0, "ring_weight", GGML_TYPE_F32, n_ring, n_steps, 1);
         }
     }
@@ -256,15 +256,8 @@ void lil_kv_cache_scored::build_before_store(
     build_keep(g, lg.ikv);
 }
 
-ggml_tensor * lil_kv_cache_scored::build_attn(
-         const llm_graph_context & g,
-    const llama_kv_cache_context * mctx,
-                     ggml_tensor * q,
-                     ggml_tensor * k,
-                     ggml_tensor * v,
-                     ggml_tensor * kq_mask,
-                           float   kq_scale,
-                             int   il) {
+ggml_tensor * lil_kv_cache_scored::build_attn(const llm_graph_context & g, const llama_kv_cache_context * mctx,
+        ggml_tensor * q, ggml_tensor * k, ggml_tensor * v, ggml_tensor * kq_mask, float kq_scale, int il) {
     ggml_tensor * cur = lil_kv_cache_evict::build_attn(g, mctx, q, k, v, kq_mask, kq_scale, il);
 
     const auto * inp = get_input(g, mctx);
@@ -289,10 +282,10 @@ void lil_kv_cache_scored::build_store_queries(const layer_graph & lg, ggml_tenso
     ggml_tensor * t   = ring[lg.ikv];
     ggml_tensor * idx = lg.inp.ring;
 
-    ggml_tensor * last = ggml_view_3d(lg.g.ctx0, q, q->ne[0]*q->ne[1], idx->ne[0], lg.n_steps(),
-            q->nb[2], lg.n_new()*q->nb[2], (lg.n_new() - idx->ne[0])*q->nb[2]);
-    ggml_tensor * dst  = ggml_view_3d(lg.g.ctx0, t, t->ne[0], t->ne[1], lg.n_steps(),
-            t->nb[1], t->nb[2], lg.inp.built[0].strm*t->nb[2]);
+    ggml_tensor * last = ggml_view_3d(lg.g.ctx0, q, q->ne[0] * q->ne[1], idx->ne[0], lg.n_steps(), q->nb[2],
+            lg.n_new() * q->nb[2], (lg.n_new() - idx->ne[0]) * q->nb[2]);
+    ggml_tensor * dst  = ggml_view_3d(
+            lg.g.ctx0, t, t->ne[0], t->ne[1], lg.n_steps(), t->nb[1], t->nb[2], lg.inp.built[0].strm * t->nb[2]);
 
     ggml_build_forward_expand(lg.g.gf, ggml_set_rows(lg.g.ctx0, dst, last, idx));
 }
@@ -306,8 +299,8 @@ void lil_kv_cache_scored::build_inplace(
 }
 
 ggml_tensor * lil_kv_cache_scored::view_last_query(const layer_graph & lg, ggml_tensor * q) const {
-    return ggml_view_3d(lg.g.ctx0, q, q->ne[0], q->ne[1], lg.n_steps(), q->nb[1], lg.n_new()*q->nb[2],
-            (lg.n_new() - 1)*q->nb[2]);
+    return ggml_view_3d(lg.g.ctx0, q, q->ne[0], q->ne[1], lg.n_steps(), q->nb[1], lg.n_new() * q->nb[2],
+            (lg.n_new() - 1) * q->nb[2]);
 }
 
 //
@@ -315,18 +308,18 @@ ggml_tensor * lil_kv_cache_scored::view_last_query(const layer_graph & lg, ggml_
 //
 
 ggml_tensor * lil_kv_cache_scored::view_slots(const layer_graph & lg, ggml_tensor * t, int64_t n, uint32_t strm) const {
-    return ggml_view_2d(lg.g.ctx0, t, n, t->ne[1], t->nb[1], strm*t->nb[2]);
+    return ggml_view_2d(lg.g.ctx0, t, n, t->ne[1], t->nb[1], strm * t->nb[2]);
 }
 
 ggml_tensor * lil_kv_cache_scored::view_cells(const layer_graph & lg, ggml_tensor * t, int64_t n, uint32_t strm) const {
-    return ggml_view_3d(lg.g.ctx0, t, 1, n, t->ne[1], t->nb[0], t->nb[1], strm*t->nb[2]);
+    return ggml_view_3d(lg.g.ctx0, t, 1, n, t->ne[1], t->nb[0], t->nb[1], strm * t->nb[2]);
 }
 
 ggml_tensor * lil_kv_cache_scored::view_heads(const layer_graph & lg, ggml_tensor * t, int64_t n, uint32_t strm) const {
     const int64_t n_head = n_head_kv(lg.ikv);
-    const int64_t n_embd = t->ne[0]/n_head;
+    const int64_t n_embd = t->ne[0] / n_head;
 
-    return ggml_view_3d(lg.g.ctx0, t, n_embd, n, n_head, t->nb[1], ggml_row_size(t->type, n_embd), strm*t->nb[2]);
+    return ggml_view_3d(lg.g.ctx0, t, n_embd, n, n_head, t->nb[1], ggml_row_size(t->type, n_embd), strm * t->nb[2]);
 }
 
 ggml_tensor * lil_kv_cache_scored::build_ranking(const layer_graph & lg, const lil_evict_step & step) const {
@@ -346,17 +339,18 @@ void lil_kv_cache_scored::build_evict(const layer_graph & lg, size_t i_step) con
     const int64_t n_slot   = params.capacity;
 
     ggml_tensor * s = build_ranking(lg, step);
-    ggml_tensor * p = ggml_view_2d(ctx0, pos[ikv], n_before, s->ne[1], pos[ikv]->nb[1], step.strm*pos[ikv]->nb[2]);
+    ggml_tensor * p = ggml_view_2d(ctx0, pos[ikv], n_before, s->ne[1], pos[ikv]->nb[1], step.strm * pos[ikv]->nb[2]);
 
     // protected tokens score above all others
-    ggml_tensor * limit = ggml_view_2d(ctx0, lg.inp.protect, 1, 1, lg.inp.protect->nb[1], i_step*lg.inp.protect->nb[1]);
+    ggml_tensor * limit =
+            ggml_view_2d(ctx0, lg.inp.protect, 1, 1, lg.inp.protect->nb[1], i_step * lg.inp.protect->nb[1]);
     // [n_before, n_head or 1]
-    ggml_tensor * rank  = ggml_add(ctx0, ggml_scale(ctx0, ggml_step(ctx0, ggml_sub(ctx0, p, limit)), 1e30f), s);
+    ggml_tensor * rank = ggml_add(ctx0, ggml_scale(ctx0, ggml_step(ctx0, ggml_sub(ctx0, p, limit)), 1e30f), s);
 
     if (step.n_evict == 1) {
         // one row of a slot and head each [ne0, capacity*n_head_kv]
         const auto view_rows = [&](ggml_tensor * t, int64_t ne0) {
-            return ggml_view_2d(ctx0, t, ne0, n_slot*n_head, ggml_row_size(t->type, ne0), step.strm*t->nb[2]);
+            return ggml_view_2d(ctx0, t, ne0, n_slot * n_head, ggml_row_size(t->type, ne0), step.strm * t->nb[2]);
         };
 
         // the last slot's token takes the place of the lowest
@@ -369,7 +363,7 @@ void lil_kv_cache_scored::build_evict(const layer_graph & lg, size_t i_step) con
         }
 
         // slot*n_head + head
-        ggml_tensor * i_row  =
+        ggml_tensor * i_row =
                 ggml_cast(ctx0, ggml_add(ctx0, ggml_scale(ctx0, hole, (float) n_head), head), GGML_TYPE_I32);
         // head*n_slot + slot
         ggml_tensor * i_side =
@@ -378,17 +372,17 @@ void lil_kv_cache_scored::build_evict(const layer_graph & lg, size_t i_step) con
         // rows by number: ggml's Vulkan backend reads a view of quantised rows that begins anywhere as if it began
         // elsewhere
         ggml_tensor * i_last = ggml_cast(ctx0,
-                ggml_arange(ctx0, (float) ((n_before - 1)*n_head), (float) (n_before*n_head), 1.0f), GGML_TYPE_I32);
+                ggml_arange(ctx0, (float) ((n_before - 1) * n_head), (float) (n_before * n_head), 1.0f), GGML_TYPE_I32);
 
         for (ggml_tensor * t : { layers[ikv].k, layers[ikv].v }) {
-            ggml_tensor * rows = view_rows(t, t->ne[0]/n_head);
+            ggml_tensor * rows = view_rows(t, t->ne[0] / n_head);
 
             ggml_build_forward_expand(gf, ggml_set_rows(ctx0, rows, ggml_get_rows(ctx0, rows, i_last), i_row));
         }
 
         for (ggml_tensor * t : { score[ikv], pos[ikv] }) {
             ggml_tensor * last =
-                    ggml_view_2d(ctx0, t, 1, n_head, t->nb[1], step.strm*t->nb[2] + (n_before - 1)*t->nb[0]);
+                    ggml_view_2d(ctx0, t, 1, n_head, t->nb[1], step.strm * t->nb[2] + (n_before - 1) * t->nb[0]);
 
             ggml_build_forward_expand(gf,
                     ggml_set_rows(
@@ -433,7 +427,7 @@ void lil_kv_cache_scored::build_add(const layer_graph & lg, ggml_tensor * t, ggm
     auto * ctx0 = lg.g.ctx0;
 
     ggml_tensor * dst = ggml_view_3d(
-            ctx0, t, lg.inp.keep->ne[0], t->ne[1], lg.n_steps(), t->nb[1], t->nb[2], lg.inp.built[0].strm*t->nb[2]);
+            ctx0, t, lg.inp.keep->ne[0], t->ne[1], lg.n_steps(), t->nb[1], t->nb[2], lg.inp.built[0].strm * t->nb[2]);
     ggml_tensor * sum = ggml_mul(ctx0, dst, lg.inp.keep);
 
     ggml_build_forward_expand(lg.g.gf, ggml_cpy(ctx0, x ? ggml_add(ctx0, sum, x) : sum, dst));
@@ -454,7 +448,8 @@ ggml_tensor * lil_kv_cache_scored::build_received(
 
     float scale = attn.scale;
 
-    q = ggml_view_4d(ctx0, q, q->ne[0], q->ne[1], n_query, n_steps, q->nb[1], q->nb[2], n_new*q->nb[2], i0*q->nb[2]);
+    q = ggml_view_4d(
+            ctx0, q, q->ne[0], q->ne[1], n_query, n_steps, q->nb[1], q->nb[2], n_new * q->nb[2], i0 * q->nb[2]);
     q = ggml_permute(ctx0, q, 0, 2, 1, 3);
     k = lil_build_keys(ctx0, ggml_permute(ctx0, k, 0, 2, 1, 3));
 
@@ -464,21 +459,21 @@ ggml_tensor * lil_kv_cache_scored::build_received(
     if (hparams.attn_soft_cap) {
         const float cap = hparams.f_attn_logit_softcapping;
 
-        kq = ggml_scale(ctx0, ggml_tanh(ctx0, ggml_scale(ctx0, kq, scale/cap)), cap);
+        kq    = ggml_scale(ctx0, ggml_tanh(ctx0, ggml_scale(ctx0, kq, scale / cap)), cap);
         scale = 1.0f;
     }
 
     ggml_tensor * mask = attn.kq_mask;
     if (i0 > 0) {
         mask = ggml_view_4d(ctx0, mask, mask->ne[0], n_query, mask->ne[2], mask->ne[3], mask->nb[1], mask->nb[2],
-                mask->nb[3], i0*mask->nb[1]);
+                mask->nb[3], i0 * mask->nb[1]);
         mask = ggml_cont(ctx0, mask);
     }
 
     kq = ggml_soft_max_ext(ctx0, kq, mask, scale, 0.0f);
 
     // a group's queries, one after another, then their sum for each key
-    kq = ggml_reshape_4d(ctx0, kq, n_kv, ggml_nelements(kq)/(n_kv*n_head*n_steps), n_head, n_steps);
+    kq = ggml_reshape_4d(ctx0, kq, n_kv, ggml_nelements(kq) / (n_kv * n_head * n_steps), n_head, n_steps);
 
     ggml_tensor * sum = ggml_sum_rows(ctx0, ggml_cont(ctx0, ggml_transpose(ctx0, kq)));
 
@@ -502,10 +497,10 @@ void lil_graph_input_scored::set_input(const llama_ubatch * ubatch) {
     };
 
     if (steps) {
-        std::vector<int32_t> data(LIL_STEP_COUNT*cur.size(), 0);
+        std::vector<int32_t> data(LIL_STEP_COUNT * cur.size(), 0);
 
         for (size_t i = 0; i < cur.size(); ++i) {
-            int32_t * dst = data.data() + i*LIL_STEP_COUNT;
+            int32_t * dst = data.data() + i * LIL_STEP_COUNT;
 
             dst[LIL_STEP_STREAM]  = cur[i].strm;
             dst[LIL_STEP_BEFORE]  = cur[i].n_before;
@@ -524,7 +519,7 @@ void lil_graph_input_scored::set_input(const llama_ubatch * ubatch) {
 
         for (const auto & step : cur) {
             for (int64_t i = 0; i < ring->ne[0]; ++i) {
-                data.push_back((step.pos + (llama_pos) step.n_new - ring->ne[0] + i)%kv->n_ring);
+                data.push_back((step.pos + (llama_pos) step.n_new - ring->ne[0] + i) % kv->n_ring);
             }
         }
 
@@ -532,39 +527,39 @@ void lil_graph_input_scored::set_input(const llama_ubatch * ubatch) {
     }
 
     if (keep) {
-        std::vector<float> data_keep   (ggml_nelements(keep),    0.0f);
-        std::vector<float> data_pos    (ggml_nelements(pos_new), 0.0f);
+        std::vector<float> data_keep(ggml_nelements(keep), 0.0f);
+        std::vector<float> data_pos(ggml_nelements(pos_new), 0.0f);
         std::vector<float> data_protect(ggml_nelements(protect), 0.0f);
 
         for (size_t i = 0; i < cur.size(); ++i) {
-            std::fill_n(data_keep.begin() + i*keep->ne[0], cur[i].base(), 1.0f);
+            std::fill_n(data_keep.begin() + i * keep->ne[0], cur[i].base(), 1.0f);
 
             for (uint32_t j = 0; j < cur[i].n_new; ++j) {
-                data_pos[i*keep->ne[0] + cur[i].base() + j] = cur[i].pos + (llama_pos) j;
+                data_pos[i * keep->ne[0] + cur[i].base() + j] = cur[i].pos + (llama_pos) j;
             }
 
             data_protect[i] = cur[i].pos - (llama_pos) cur[i].n_protect - 0.5f;
         }
 
-        set(keep,    data_keep   .data());
-        set(pos_new, data_pos    .data());
+        set(keep, data_keep.data());
+        set(pos_new, data_pos.data());
         set(protect, data_protect.data());
     }
 
     if (ring_pos) {
-        std::vector<float> data_pos   (ggml_nelements(ring_pos),    1e9f);
+        std::vector<float> data_pos(ggml_nelements(ring_pos), 1e9f);
         std::vector<float> data_weight(ggml_nelements(ring_weight), 0.0f);
 
         for (size_t i = 0; i < cur.size(); ++i) {
             for (uint32_t j = 1; j <= cur[i].n_win; ++j) {
                 const llama_pos p = cur[i].pos - (llama_pos) j;
 
-                data_pos   [i*kv->n_ring + p%kv->n_ring] = p;
-                data_weight[i*kv->n_ring + p%kv->n_ring] = 1.0f/cur[i].n_win;
+                data_pos[i * kv->n_ring + p % kv->n_ring]    = p;
+                data_weight[i * kv->n_ring + p % kv->n_ring] = 1.0f / cur[i].n_win;
             }
         }
 
-        set(ring_pos,    data_pos   .data());
+        set(ring_pos, data_pos.data());
         set(ring_weight, data_weight.data());
     }
 }
@@ -583,7 +578,7 @@ bool lil_graph_input_scored::can_reuse(const llm_graph_params & params) {
 
     for (size_t i = 0; i < cur.size(); ++i) {
         if (cur[i].strm != built[i].strm || cur[i].decode != built[i].decode || cur[i].n_new != built[i].n_new ||
-            kv->need_rank(cur[i]) != kv->need_rank(built[i])) {
+                kv->need_rank(cur[i]) != kv->need_rank(built[i])) {
             return false;
         }
 

@@ -22,12 +22,12 @@ public:
     ggml_tensor * steps = nullptr; // I32 [LIL_STEP_COUNT, n_steps]
 
     // where queries are kept: which row of the ring each of the ubatch's last ones takes
-    ggml_tensor * ring  = nullptr; // I32 [n_keep, n_steps]
+    ggml_tensor * ring = nullptr; // I32 [n_keep, n_steps]
 
     // portable form
-    ggml_tensor * keep        = nullptr; // F32 [n_kv, 1, n_steps] 1 for the slots held before the step's tokens, else 0
-    ggml_tensor * pos_new     = nullptr; // F32 [n_kv, 1, n_steps] positions of the step's tokens, else 0
-    ggml_tensor * protect     = nullptr; // F32 [1, n_steps]       positions above this one stay
+    ggml_tensor * keep    = nullptr; // F32 [n_kv, 1, n_steps] 1 for the slots held before the step's tokens, else 0
+    ggml_tensor * pos_new = nullptr; // F32 [n_kv, 1, n_steps] positions of the step's tokens, else 0
+    ggml_tensor * protect = nullptr; // F32 [1, n_steps]       positions above this one stay
     // F32 [n_ring, n_steps]  position of each kept query, above all others where none is
     ggml_tensor * ring_pos    = nullptr;
     ggml_tensor * ring_weight = nullptr; // F32 [n_ring, n_steps]  1/n_win for each kept query, 0 where none is
@@ -63,29 +63,22 @@ public:
     void build_before_store(
             const llm_graph_context & g, const llama_kv_cache_context * mctx, ggml_tensor * k_rot, int il) override;
 
-    ggml_tensor * build_attn(
-             const llm_graph_context & g,
-        const llama_kv_cache_context * mctx,
-                         ggml_tensor * q,
-                         ggml_tensor * k,
-                         ggml_tensor * v,
-                         ggml_tensor * kq_mask,
-                               float   kq_scale,
-                                 int   il) override;
+    ggml_tensor * build_attn(const llm_graph_context & g, const llama_kv_cache_context * mctx, ggml_tensor * q,
+            ggml_tensor * k, ggml_tensor * v, ggml_tensor * kq_mask, float kq_scale, int il) override;
 
 protected:
     friend class lil_graph_input_scored;
 
     // a layer's part of the graph
     struct layer_graph {
-        const llm_graph_context      & g;
+        const llm_graph_context &      g;
         const lil_graph_input_scored & inp;
 
         size_t ikv;
 
         int64_t n_steps() const { return inp.built.size(); }
-        int64_t n_new()   const { return inp.built[0].n_new; }
-        bool    decode()  const { return inp.built[0].decode; }
+        int64_t n_new() const { return inp.built[0].n_new; }
+        bool    decode() const { return inp.built[0].decode; }
     };
 
     // what attention has of it
@@ -102,13 +95,16 @@ protected:
 
     virtual void build_update(const layer_graph & lg, const layer_attn & attn) = 0;
 
-    virtual bool need_rank(const lil_evict_step & step) const { GGML_UNUSED(step); return false; }
+    virtual bool need_rank(const lil_evict_step & step) const {
+        GGML_UNUSED(step);
+        return false;
+    }
     virtual void build_rank(const layer_graph & lg) { GGML_UNUSED(lg); }
 
     // [n_before, n_head_kv], or [n_before, 1] where all heads drop the same
     virtual ggml_tensor * build_ranking(const layer_graph & lg, const lil_evict_step & step) const;
 
-    virtual bool     store_queries(bool decode) const                                                {
+    virtual bool store_queries(bool decode) const {
         GGML_UNUSED(decode);
         return false;
     }
@@ -149,7 +145,7 @@ protected:
     std::vector<lil_evict_layer> evict_layers; // filled at construction, scale and n_score_part when a graph is built
 
     void get_head(const ggml_tensor * t, uint32_t strm, uint32_t h, std::vector<float> & dst) const;
-    void set_head(      ggml_tensor * t, uint32_t strm, uint32_t h, const std::vector<float> & src) const;
+    void set_head(ggml_tensor * t, uint32_t strm, uint32_t h, const std::vector<float> & src) const;
 
     // a fused op that changes a side tensor
     void build_inplace(

@@ -21,12 +21,12 @@ namespace {
 constexpr int N_POOL = 7;
 
 // portable form: S goes in chunks of rows, of at most so many elements where that makes at most so many chunks
-constexpr int64_t N_CHUNK_ELEMENTS = 16*1024*1024;
+constexpr int64_t N_CHUNK_ELEMENTS = 16 * 1024 * 1024;
 constexpr int64_t N_CHUNKS         = 32;
 
 class lil_kv_cache_rkv : public lil_kv_cache_scored {
 public:
-    explicit lil_kv_cache_rkv(const args & a) : lil_kv_cache_scored(a, a.params.n_obs, /*.ring_stays =*/ true) {
+    explicit lil_kv_cache_rkv(const args & a) : lil_kv_cache_scored(a, a.params.n_obs, /*.ring_stays =*/true) {
         for (auto & op : evict_layers) {
             op.lambda    = params.lambda;
             op.threshold = params.threshold;
@@ -39,20 +39,16 @@ public:
         for (size_t ikv = 0; !fused && ikv < layers.size(); ++ikv) {
             const int64_t n_row = get_n_row(params.capacity, n_head_kv(ikv));
 
-            res += n_stream*(64 + 32*((params.capacity + n_row - 1)/n_row));
+            res += n_stream * (64 + 32 * ((params.capacity + n_row - 1) / n_row));
         }
 
         return res;
     }
 
 protected:
-    uint32_t n_protect(bool decode) const override {
-        return params.n_obs - (decode ? 1 : 0);
-    }
+    uint32_t n_protect(bool decode) const override { return params.n_obs - (decode ? 1 : 0); }
 
-    uint32_t n_left(bool decode) const override {
-        return params.budget - params.buffer - (decode ? 1 : 0);
-    }
+    uint32_t n_left(bool decode) const override { return params.budget - params.buffer - (decode ? 1 : 0); }
 
     uint32_t n_win(const lil_evict_stream & st, bool decode, bool evicts) const override {
         GGML_UNUSED(decode);
@@ -70,9 +66,7 @@ protected:
         return st.n_win + step.n_new;
     }
 
-    bool need_rank(const lil_evict_step & step) const override {
-        return step.n_evict > 0;
-    }
+    bool need_rank(const lil_evict_step & step) const override { return step.n_evict > 0; }
 
     void build_rank(const layer_graph & lg) override {
         if (fused) {
@@ -97,14 +91,14 @@ protected:
             build_inplace(lg, score[ikv], { pos[ikv], lg.inp.steps }, ops[lg.ikv].new_slots);
         } else {
             build_add(lg, score[ikv], nullptr);
-            build_add(lg, pos  [ikv], lg.inp.pos_new);
+            build_add(lg, pos[ikv], lg.inp.pos_new);
         }
     }
 
 private:
     // rows of S in a chunk
     static int64_t get_n_row(int64_t n, int64_t n_head) {
-        return std::clamp<int64_t>(std::max(N_CHUNK_ELEMENTS/(n*n_head), (n + N_CHUNKS - 1)/N_CHUNKS), 1, n);
+        return std::clamp<int64_t>(std::max(N_CHUNK_ELEMENTS / (n * n_head), (n + N_CHUNKS - 1) / N_CHUNKS), 1, n);
     }
 
     //
@@ -125,7 +119,7 @@ private:
         ggml_tensor * order =
                 ggml_argsort(ctx0, ggml_cont(ctx0, view_slots(lg, pos[ikv], n, step.strm)), GGML_SORT_ORDER_ASC);
 
-        ggml_tensor * p = ggml_get_rows(ctx0, view_cells(lg, pos[ikv], n, step.strm), order);       // [1, n, n_head]
+        ggml_tensor * p = ggml_get_rows(ctx0, view_cells(lg, pos[ikv], n, step.strm), order); // [1, n, n_head]
         // [n_embd, n, n_head]
         ggml_tensor * k = ggml_get_rows(ctx0, view_heads(lg, layers[ikv].k, n, step.strm), order);
 
@@ -156,18 +150,18 @@ private:
         const int64_t n       = k->ne[1];
         const int64_t n_head  = k->ne[2];
         const int64_t n_embd  = k->ne[0];
-        const int64_t n_group = t->ne[0]/n_embd/n_head;
+        const int64_t n_group = t->ne[0] / n_embd / n_head;
 
         // a constant of the model, which the reserved graphs were built with first
         GGML_ASSERT(cur.reserve || op.scale != 0.0f);
 
         const auto view_ring = [&](ggml_tensor * x) { // [1, n_ring]
-            return ggml_view_2d(ctx0, x, 1, n_ring, x->nb[0], i_step*x->nb[1]);
+            return ggml_view_2d(ctx0, x, 1, n_ring, x->nb[0], i_step * x->nb[1]);
         };
 
-        ggml_tensor * q = ggml_view_4d(ctx0, t, n_embd, n_group, n_ring, n_head,
-                n_embd*t->nb[0], t->nb[1], n_group*n_embd*t->nb[0], lg.inp.built[i_step].strm*t->nb[2]);
-        q = ggml_reshape_3d(ctx0, ggml_cont(ctx0, q), n_embd, n_group*n_ring, n_head);
+        ggml_tensor * q = ggml_view_4d(ctx0, t, n_embd, n_group, n_ring, n_head, n_embd * t->nb[0], t->nb[1],
+                n_group * n_embd * t->nb[0], lg.inp.built[i_step].strm * t->nb[2]);
+        q               = ggml_reshape_3d(ctx0, ggml_cont(ctx0, q), n_embd, n_group * n_ring, n_head);
 
         ggml_tensor * kq = ggml_mul_mat(ctx0, k, q); // [n, n_group*n_ring, n_head]
         ggml_prec_set_acc(kq, GGML_PREC_F32);
@@ -176,7 +170,7 @@ private:
         kq = ggml_scale(ctx0, kq, op.scale);
 
         if (op.softcap != 0.0f) {
-            kq = ggml_scale(ctx0, ggml_tanh(ctx0, ggml_scale(ctx0, kq, 1.0f/op.softcap)), op.softcap);
+            kq = ggml_scale(ctx0, ggml_tanh(ctx0, ggml_scale(ctx0, kq, 1.0f / op.softcap)), op.softcap);
         }
 
         // keys behind the query
@@ -189,7 +183,7 @@ private:
         ggml_tensor * mean = ggml_sum_rows(ctx0, ggml_cont(ctx0, ggml_transpose(ctx0, kq))); // [1, n, n_head]
 
         return ggml_pool_2d(
-                ctx0, ggml_reshape_2d(ctx0, mean, n, n_head), GGML_OP_POOL_MAX, N_POOL, 1, 1, 1, N_POOL/2, 0.0f);
+                ctx0, ggml_reshape_2d(ctx0, mean, n, n_head), GGML_OP_POOL_MAX, N_POOL, 1, 1, 1, N_POOL / 2, 0.0f);
     }
 
     // k [n_embd, n, n_head] -> [n, n_head]
@@ -211,24 +205,24 @@ private:
 
             // [n, n_i, n_head]
             ggml_tensor * s = ggml_mul_mat(
-                    ctx0, k, ggml_view_3d(ctx0, k, k->ne[0], n_i, n_head, k->nb[1], k->nb[2], i0*k->nb[1]));
+                    ctx0, k, ggml_view_3d(ctx0, k, k->ne[0], n_i, n_head, k->nb[1], k->nb[2], i0 * k->nb[1]));
             ggml_prec_set_acc(s, GGML_PREC_F32);
 
             // not with itself
-            ggml_tensor * self  = ggml_view_2d(ctx0, rank, 1, n_i, rank->nb[0], i0*rank->nb[0]);
+            ggml_tensor * self = ggml_view_2d(ctx0, rank, 1, n_i, rank->nb[0], i0 * rank->nb[0]);
             ggml_tensor * other =
                     ggml_step(ctx0, ggml_abs(ctx0, ggml_sub(ctx0, ggml_repeat_4d(ctx0, rank, n, n_i, 1, 1), self)));
             s = ggml_mul(ctx0, s, other);
 
             // the newest above the threshold: the rank of each that is, and of those the highest. Where none is, argmax
             // means nothing and no rank is above it
-            ggml_tensor * above  =
+            ggml_tensor * above =
                     ggml_mul(ctx0, ggml_step(ctx0, ggml_scale_bias(ctx0, s, 1.0f, -params.threshold)), rank);
             // rank - 1
             ggml_tensor * newest =
-                    ggml_cast(ctx0, ggml_argmax(ctx0, ggml_reshape_2d(ctx0, above, n, n_i*n_head)), GGML_TYPE_F32);
+                    ggml_cast(ctx0, ggml_argmax(ctx0, ggml_reshape_2d(ctx0, above, n, n_i * n_head)), GGML_TYPE_F32);
             newest = ggml_reshape_3d(ctx0, ggml_scale_bias(ctx0, newest, 1.0f, 0.5f), 1, n_i, n_head);
-            s = ggml_sub(ctx0, s, ggml_mul(ctx0, s, ggml_step(ctx0, ggml_sub(ctx0, above, newest))));
+            s      = ggml_sub(ctx0, s, ggml_mul(ctx0, s, ggml_step(ctx0, ggml_sub(ctx0, above, newest))));
 
             ggml_tensor * part = ggml_sum_rows(ctx0, ggml_cont(ctx0, ggml_transpose(ctx0, s))); // [1, n, n_head]
 
@@ -236,7 +230,7 @@ private:
             ggml_build_forward_expand(lg.g.gf, sum); // chunk by chunk
         }
 
-        return ggml_soft_max(ctx0, ggml_scale(ctx0, ggml_reshape_2d(ctx0, sum, n, n_head), 1.0f/n));
+        return ggml_soft_max(ctx0, ggml_scale(ctx0, ggml_reshape_2d(ctx0, sum, n, n_head), 1.0f / n));
     }
 };
 
@@ -268,7 +262,7 @@ static lil_needs needs(const lil_sparse_params &) {
 
 const lil_method lil_method_rkv = {
     LIL_SPARSE_RKV,
-    /*.evicts =*/ true,
+    /*.evicts =*/true,
     check,
     needs,
     [](const lil_cache_args & a) -> llama_kv_cache * { return new lil_kv_cache_rkv(a); },

@@ -33,8 +33,8 @@ public:
         bool operator==(const turn & other) const { return strm == other.strm && capture == other.capture; }
     };
 
-    explicit graph_input_sink(std::function<bool(graph_input_sink & self, bool set)> update)
-        : update(std::move(update)) {}
+    explicit graph_input_sink(std::function<bool(graph_input_sink & self, bool set)> update) :
+        update(std::move(update)) {}
 
     void set_input(const llama_ubatch * ubatch) override {
         GGML_UNUSED(ubatch);
@@ -95,20 +95,16 @@ public:
         return st.n_used;
     }
 
-    uint32_t graph_max_nodes() const override {
-        return layers.size()*(8 + 18*n_stream);
-    }
+    uint32_t graph_max_nodes() const override { return layers.size() * (8 + 18 * n_stream); }
 
 protected:
-    uint32_t n_protect(bool decode) const override {
-        return params.budget - params.n_sink - (decode ? 1 : 0);
-    }
+    uint32_t n_protect(bool decode) const override { return params.budget - params.n_sink - (decode ? 1 : 0); }
 
     std::vector<side_tensor> get_side(size_t ikv) const override {
         if (sink_k.empty() || !sink_k[ikv]) {
             return {};
         }
-        return { { sink_k[ikv], false, /*.changes =*/ false } };
+        return { { sink_k[ikv], false, /*.changes =*/false } };
     }
 
     slot_change advance(lil_evict_stream & st, const lil_evict_step & step) const override {
@@ -157,10 +153,10 @@ protected:
             res.taken.push_back(slot);
         }
 
-        st.n_used     = n_after;
+        st.n_used = n_after;
         st.n_evicted += step.n_evict;
-        st.pos_next   = step.pos + step.n_new;
-        st.pos_whole  = st.n_evicted > 0 ? p1 : st.pos_first;
+        st.pos_next  = step.pos + step.n_new;
+        st.pos_whole = st.n_evicted > 0 ? p1 : st.pos_first;
 
         return res;
     }
@@ -215,8 +211,8 @@ protected:
         ggml_tensor * v = layers[ikv].v;
 
         // rows of all streams
-        ggml_tensor * k_rows = ggml_reshape_2d(ctx0, k, k->ne[0], k->ne[1]*k->ne[2]);
-        ggml_tensor * v_rows = ggml_reshape_2d(ctx0, v, v->ne[0], v->ne[1]*v->ne[2]);
+        ggml_tensor * k_rows = ggml_reshape_2d(ctx0, k, k->ne[0], k->ne[1] * k->ne[2]);
+        ggml_tensor * v_rows = ggml_reshape_2d(ctx0, v, v->ne[0], v->ne[1] * v->ne[2]);
 
         if (inp->move_src) {
             for (ggml_tensor * rows : { k_rows, v_rows }) {
@@ -230,14 +226,14 @@ protected:
 
             const int64_t n_sink = params.n_sink;
             const int64_t n_head = n_head_kv(ikv);
-            const int64_t n_embd = k->ne[0]/n_head;
+            const int64_t n_embd = k->ne[0] / n_head;
 
             ggml_tensor * copy = ggml_view_2d(
-                    ctx0, sink_k[ikv], k->ne[0], n_sink, sink_k[ikv]->nb[1], turn.strm*sink_k[ikv]->nb[2]);
+                    ctx0, sink_k[ikv], k->ne[0], n_sink, sink_k[ikv]->nb[1], turn.strm * sink_k[ikv]->nb[2]);
 
             if (turn.capture) {
                 ggml_tensor * cur = ggml_cast(
-                        ctx0, ggml_view_2d(ctx0, k, k->ne[0], n_sink, k->nb[1], turn.strm*k->nb[2]), GGML_TYPE_F32);
+                        ctx0, ggml_view_2d(ctx0, k, k->ne[0], n_sink, k->nb[1], turn.strm * k->nb[2]), GGML_TYPE_F32);
                 if (k_rot) {
                     // is its own inverse
                     cur = llama_mul_mat_hadamard(ctx0, ggml_reshape_3d(ctx0, cur, n_embd, n_head, n_sink), k_rot);
@@ -247,8 +243,8 @@ protected:
                 ggml_build_forward_expand(g.gf, copy);
             }
 
-            ggml_tensor * pos = ggml_view_1d(ctx0, inp->turn_pos, n_sink, i*inp->turn_pos->nb[1]);
-            ggml_tensor * dst = ggml_view_1d(ctx0, inp->turn_dst, n_sink, i*inp->turn_dst->nb[1]);
+            ggml_tensor * pos = ggml_view_1d(ctx0, inp->turn_pos, n_sink, i * inp->turn_pos->nb[1]);
+            ggml_tensor * dst = ggml_view_1d(ctx0, inp->turn_dst, n_sink, i * inp->turn_dst->nb[1]);
 
             ggml_tensor * cur =
                     lil_build_turn(g, model, hparams, ggml_reshape_3d(ctx0, copy, n_embd, n_head, n_sink), pos, il);
@@ -268,9 +264,7 @@ private:
     // layer
     std::vector<ggml_tensor *> sink_k;
 
-    bool turns_sinks() const {
-        return !sink_k.empty();
-    }
+    bool turns_sinks() const { return !sink_k.empty(); }
 
     std::vector<graph_input_sink::turn> get_turns(const std::vector<lil_evict_step> & steps) const {
         std::vector<graph_input_sink::turn> res;
@@ -328,8 +322,8 @@ private:
 
             for (size_t s = 0; s < cur.slots.size(); ++s) {
                 for (const auto & m : cur.slots[s].moved) {
-                    src.push_back(cur.steps[s].strm*get_size() + m.src);
-                    dst.push_back(cur.steps[s].strm*get_size() + m.dst);
+                    src.push_back(cur.steps[s].strm * get_size() + m.src);
+                    dst.push_back(cur.steps[s].strm * get_size() + m.dst);
                 }
             }
 
@@ -344,7 +338,7 @@ private:
             for (const auto & step : cur.steps) {
                 for (uint32_t i = 0; step.n_gone > 0 && i < params.n_sink; ++i) {
                     pos.push_back(step.n_gone);
-                    dst.push_back(step.strm*get_size() + i); // the sinks never leave the first slots
+                    dst.push_back(step.strm * get_size() + i); // the sinks never leave the first slots
                 }
             }
 
@@ -372,9 +366,9 @@ static lil_needs needs(const lil_sparse_params &) {
 
 const lil_method lil_method_sink = {
     LIL_SPARSE_SINK,
-    /*.evicts =*/ true,
+    /*.evicts =*/true,
     check,
     needs,
     [](const lil_cache_args & a) -> llama_kv_cache * { return new lil_kv_cache_sink(a); },
-    /*.positions =*/ LIL_POSITIONS_CACHE,
+    /*.positions =*/LIL_POSITIONS_CACHE,
 };

@@ -38,7 +38,7 @@ protected:
         ggml_tensor * t    = score[ikv];
         ggml_tensor * last = build_received(lg, attn, 1);
         ggml_tensor * dst  = ggml_view_3d(lg.g.ctx0, t, last->ne[0], last->ne[1], last->ne[2], t->nb[1], t->nb[2],
-                lg.inp.built[0].strm*t->nb[2]);
+                lg.inp.built[0].strm * t->nb[2]);
 
         ggml_build_forward_expand(lg.g.gf, ggml_cpy(lg.g.ctx0, last, dst));
 
@@ -85,7 +85,7 @@ static lil_needs needs(const lil_sparse_params &) {
 
 const lil_method lil_method_tova = {
     LIL_SPARSE_TOVA,
-    /*.evicts =*/ true,
+    /*.evicts =*/true,
     check,
     needs,
     [](const lil_cache_args & a) -> llama_kv_cache * { return new lil_kv_cache_tova(a); },

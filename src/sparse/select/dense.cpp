@@ -8,7 +8,7 @@ class lil_kv_cache_dense : public lil_kv_cache_select {
 public:
     explicit lil_kv_cache_dense(const args & a) : lil_kv_cache_select(a) {}
 
-    uint32_t graph_max_nodes() const override { return 16*layers.size(); }
+    uint32_t graph_max_nodes() const override { return 16 * layers.size(); }
 
 protected:
     bool takes_any_batch() const override { return true; }
@@ -36,7 +36,7 @@ static lil_needs needs(const lil_sparse_params &) {
 
 const lil_method lil_method_dense = {
     LIL_SPARSE_DENSE,
-    /*.evicts =*/ false,
+    /*.evicts =*/false,
     check,
     needs,
     [](const lil_cache_args & a) -> llama_kv_cache * { return new lil_kv_cache_dense(a); },

@@ -7,16 +7,16 @@ lil_infllm_shape lil_get_infllm_shape(const lil_sparse_params & p) {
 
     res.block = p.block != 0 ? p.block : p.budget < 128 ? 8 : 16;
 
-    const int64_t left = (int64_t) p.budget - p.n_init - p.budget/2 - (res.block - 1); // for blocks
+    const int64_t left = (int64_t) p.budget - p.n_init - p.budget / 2 - (res.block - 1); // for blocks
 
-    res.n_block = left < 0 ? 0 : left/res.block;
-    res.window  = p.budget/2 + (left < 0 ? 0 : left%res.block);
+    res.n_block = left < 0 ? 0 : left / res.block;
+    res.window  = p.budget / 2 + (left < 0 ? 0 : left % res.block);
 
     return res;
 }
 
-lil_kv_cache_infllm::lil_kv_cache_infllm(const args & a)
-    : lil_kv_cache_select(a), shape(lil_get_infllm_shape(a.params)) {
+lil_kv_cache_infllm::lil_kv_cache_infllm(const args & a) :
+    lil_kv_cache_select(a), shape(lil_get_infllm_shape(a.params)) {
     if (is_clipped()) {
         if (params.fused_dense == LIL_FUSED_DENSE_ON) {
             lil_throw(
@@ -26,7 +26,7 @@ lil_kv_cache_infllm::lil_kv_cache_infllm(const args & a)
         fused_dense = false;
     }
 
-    n_pages_max = std::max<uint32_t>(n_pages_max, GGML_PAD(n_cells()/shape.block + 16, 16));
+    n_pages_max = std::max<uint32_t>(n_pages_max, GGML_PAD(n_cells() / shape.block + 16, 16));
 
     for (size_t ikv = 0; ikv < layers.size(); ++ikv) {
         auto & op = select_layers[ikv];
@@ -38,14 +38,14 @@ lil_kv_cache_infllm::lil_kv_cache_infllm(const args & a)
         op.n_repr   = params.n_repr;
 
         score.push_back(new_side(ikv, "score", GGML_TYPE_F32, n_cells(), n_head_kv(ikv), n_stream));
-        repr .push_back(new_side(ikv, "repr",  GGML_TYPE_F32, layers[ikv].k->ne[0], n_pages_max, n_tables()));
+        repr.push_back(new_side(ikv, "repr", GGML_TYPE_F32, layers[ikv].k->ne[0], n_pages_max, n_tables()));
     }
 
     alloc_side();
 }
 
 uint32_t lil_kv_cache_infllm::graph_max_nodes() const {
-    return lil_kv_cache_select::graph_max_nodes() + layers.size()*n_seq_max*48*n_head_kv(0);
+    return lil_kv_cache_select::graph_max_nodes() + layers.size() * n_seq_max * 48 * n_head_kv(0);
 }
 
 std::string lil_kv_cache_infllm::check_step(const lil_select_step & step) const {
@@ -53,10 +53,9 @@ std::string lil_kv_cache_infllm::check_step(const lil_select_step & step) const 
         return "";
     }
 
-    return format(
-            "InfLLM: %u tokens, and the model was trained on %u: blocks at distances that it has never seen are "
-            "noise to it. "
-            "Use clipped positions",
+    return format("InfLLM: %u tokens, and the model was trained on %u: blocks at distances that it has never seen are "
+                  "noise to it. "
+                  "Use clipped positions",
             step.n, hparams.n_ctx_train);
 }
 
@@ -72,8 +71,8 @@ ggml_tensor * lil_kv_cache_infllm::build_list(const layer_graph & lg) {
     ggml_tensor * scores =
             custom(lg, GGML_TYPE_F32, n_pages_graph(lg.steps), n_steps, 1, 1, srcs, ops[lg.ikv].block_scores);
 
-    return custom(lg, GGML_TYPE_I32, 1 + n_list(lg.steps), 1, n_steps, 1,
-            { scores, input_steps(lg), input_cells(lg) }, ops[lg.ikv].block_select);
+    return custom(lg, GGML_TYPE_I32, 1 + n_list(lg.steps), 1, n_steps, 1, { scores, input_steps(lg), input_cells(lg) },
+            ops[lg.ikv].block_select);
 }
 
 void lil_kv_cache_infllm::build_after(const layer_graph & lg, ggml_tensor * work, ggml_tensor * list) {
@@ -102,8 +101,8 @@ void lil_kv_cache_infllm::build_after_dense(const layer_graph & lg) {
 
     if (fused) {
         ggml_tensor * part = custom(lg, GGML_TYPE_F32, shape.window + n_new, lg.n_head_kv,
-                select_layers[lg.ikv].n_score_part,
-                n_steps, { lg.q, layers[lg.ikv].k, input_cells(lg), input_steps(lg) }, ops[lg.ikv].infllm_score_prompt);
+                select_layers[lg.ikv].n_score_part, n_steps,
+                { lg.q, layers[lg.ikv].k, input_cells(lg), input_steps(lg) }, ops[lg.ikv].infllm_score_prompt);
 
         custom_inplace(lg, score[lg.ikv], { part, input_cells(lg), input_steps(lg) }, ops[lg.ikv].infllm_score_add);
         return;
@@ -127,7 +126,7 @@ ggml_tensor * lil_kv_cache_infllm::cap(const layer_graph & lg, ggml_tensor * kq)
         return ggml_scale(lg.ctx, kq, lg.kq_scale);
     }
 
-    return ggml_scale(lg.ctx, ggml_tanh(lg.ctx, ggml_scale(lg.ctx, kq, lg.kq_scale/softcap)), softcap);
+    return ggml_scale(lg.ctx, ggml_tanh(lg.ctx, ggml_scale(lg.ctx, kq, lg.kq_scale / softcap)), softcap);
 }
 
 static std::string check(const lil_sparse_params & p) {
@@ -170,9 +169,9 @@ static lil_needs needs(const lil_sparse_params &) {
 
 const lil_method lil_method_infllm = {
     LIL_SPARSE_INFLLM,
-    /*.evicts =*/ false,
+    /*.evicts =*/false,
     check,
     needs,
     [](const lil_cache_args & a) -> llama_kv_cache * { return new lil_kv_cache_infllm(a); },
-    /*.positions =*/ LIL_POSITIONS_CLIPPED,
+    /*.positions =*/LIL_POSITIONS_CLIPPED,
 };

@@ -17,7 +17,7 @@ public:
     explicit lil_kv_cache_lessismore(const args & a) : lil_kv_cache_reselect(a) {
         for (auto & op : select_layers) {
             op.n_sink   = params.n_sink;
-            op.n_recent = (uint32_t) std::floor((double) params.ratio*params.budget);
+            op.n_recent = (uint32_t) std::floor((double) params.ratio * params.budget);
         }
     }
 
@@ -36,8 +36,8 @@ protected:
 
         ggml_tensor * among = cell_bias(lg, "lim_ranked", i, -1e30f,
                 [ranked](uint32_t rank, uint32_t n) { return ranked(rank, n) ? 0.0f : -1e30f; });
-        ggml_tensor * bias  = cell_bias(lg, "lim_bias",   i, -1e30f,
-                [ranked](uint32_t rank, uint32_t n) { return ranked(rank, n) ? 0.0f :  1e30f; });
+        ggml_tensor * bias  = cell_bias(lg, "lim_bias", i, -1e30f,
+                [ranked](uint32_t rank, uint32_t n) { return ranked(rank, n) ? 0.0f : 1e30f; });
 
         kq = ggml_reshape_2d(lg.ctx, kq, lg.n_kv, lg.n_head);
 
@@ -45,8 +45,8 @@ protected:
         ggml_tensor * order = ggml_argsort(lg.ctx, ggml_add(lg.ctx, kq, among), GGML_SORT_ORDER_DESC);
 
         // where in the merged list: rank*n_head + head
-        ggml_tensor * rank  = ggml_reshape_3d(lg.ctx, ggml_arange(lg.ctx, 0.0f, (float) lg.n_kv, 1.0f), 1, lg.n_kv, 1);
-        ggml_tensor * head  =
+        ggml_tensor * rank = ggml_reshape_3d(lg.ctx, ggml_arange(lg.ctx, 0.0f, (float) lg.n_kv, 1.0f), 1, lg.n_kv, 1);
+        ggml_tensor * head =
                 ggml_reshape_3d(lg.ctx, ggml_arange(lg.ctx, 0.0f, (float) lg.n_head, 1.0f), 1, 1, lg.n_head);
         ggml_tensor * place =
                 ggml_repeat_4d(lg.ctx, ggml_scale(lg.ctx, rank, (float) lg.n_head), 1, lg.n_kv, lg.n_head, 1);
@@ -74,7 +74,7 @@ static std::string check(const lil_sparse_params & p) {
         return format("ratio = %g: between 0 and 1", p.ratio);
     }
 
-    const uint32_t n_recent = (uint32_t) std::floor((double) p.ratio*p.budget);
+    const uint32_t n_recent = (uint32_t) std::floor((double) p.ratio * p.budget);
 
     if (n_recent < 1 || (uint64_t) p.n_sink + n_recent + 1 > p.budget) {
         return format(
@@ -92,7 +92,7 @@ static lil_needs needs(const lil_sparse_params &) {
 
 const lil_method lil_method_lessismore = {
     LIL_SPARSE_LESSISMORE,
-    /*.evicts =*/ false,
+    /*.evicts =*/false,
     check,
     needs,
     [](const lil_cache_args & a) -> llama_kv_cache * { return new lil_kv_cache_lessismore(a); },

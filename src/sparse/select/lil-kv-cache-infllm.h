@@ -33,16 +33,16 @@ protected:
     uint32_t n_pages(const lil_seq_index & idx) const override { return n_blocks(idx.size()); }
 
     // a block in the window still gets attention
-    uint32_t n_final(uint32_t n) const override { return params.n_init + n_blocks(n)*shape.block; }
+    uint32_t n_final(uint32_t n) const override { return params.n_init + n_blocks(n) * shape.block; }
 
     std::pair<uint32_t, uint32_t> page_ranks(const lil_seq_index & idx, uint32_t i) const override {
         GGML_UNUSED(idx);
 
-        return { params.n_init + i*shape.block, params.n_init + (i + 1)*shape.block };
+        return { params.n_init + i * shape.block, params.n_init + (i + 1) * shape.block };
     }
 
     uint32_t n_rows(const lil_select_step & step) const override {
-        return params.n_init + shape.n_block*shape.block + step.n - params.n_init - step.n_pages*shape.block;
+        return params.n_init + shape.n_block * shape.block + step.n - params.n_init - step.n_pages * shape.block;
     }
 
     int64_t graph_kind(const lil_select_step & step) const override { return clips(step); }
@@ -52,18 +52,21 @@ protected:
 
     const ggml_tensor * get_score(size_t ikv) const override { return score[ikv]; }
 
-    bool wants_kq(size_t ikv) const override { GGML_UNUSED(ikv); return true; }
+    bool wants_kq(size_t ikv) const override {
+        GGML_UNUSED(ikv);
+        return true;
+    }
 
     // fused form; build_pages() and build_after_dense() do both
     ggml_tensor * build_list(const layer_graph & lg) override;
-    void build_after(const layer_graph & lg, ggml_tensor * work, ggml_tensor * list) override;
-    void build_pages(const layer_graph & lg) override;
-    void build_after_dense(const layer_graph & lg) override;
+    void          build_after(const layer_graph & lg, ggml_tensor * work, ggml_tensor * list) override;
+    void          build_pages(const layer_graph & lg) override;
+    void          build_after_dense(const layer_graph & lg) override;
 
     // portable form
-    ggml_tensor * build_step(const layer_graph & lg, size_t i) override;
+    ggml_tensor *   build_step(const layer_graph & lg, size_t i) override;
     lil_select_rows build_rows(const layer_graph &, size_t) override { return {}; }
-    ggml_tensor * build_prompt(const layer_graph & lg) override;
+    ggml_tensor *   build_prompt(const layer_graph & lg) override;
 
 private:
     const lil_infllm_shape shape;
@@ -75,7 +78,7 @@ private:
     uint32_t n_blocks(uint32_t n) const {
         const uint32_t n_other = shape.window + params.n_init;
 
-        return n > n_other ? (n - n_other)/shape.block : 0;
+        return n > n_other ? (n - n_other) / shape.block : 0;
     }
 
     bool is_clipped() const { return params.positions == LIL_POSITIONS_CLIPPED; }
@@ -89,21 +92,21 @@ private:
     int64_t n_near() const { return shape.window + shape.block - 1; }
 
     static ggml_tensor * part(const layer_graph & lg, ggml_tensor * t, size_t i) {
-        return ggml_view_2d(lg.ctx, t, t->ne[0], t->ne[1], t->nb[1], i*t->nb[2]);
+        return ggml_view_2d(lg.ctx, t, t->ne[0], t->ne[1], t->nb[1], i * t->nb[2]);
     }
 
-    ggml_tensor * cap (const layer_graph & lg, ggml_tensor * kq) const;
+    ggml_tensor * cap(const layer_graph & lg, ggml_tensor * kq) const;
     ggml_tensor * turn(const layer_graph & lg, ggml_tensor * x, ggml_tensor * by) const;
 
     // decode steps
     void  fill_fixed(float * dst, const lil_select_step & s, const std::function<float(uint32_t)> & f) const;
     float key_turn(const lil_select_step & s, uint32_t r) const;
 
-    ggml_tensor * input_fixed      (const layer_graph & lg) const;
-    ggml_tensor * input_fixed_turn (const layer_graph & lg) const;
-    ggml_tensor * input_blocks     (const layer_graph & lg) const;
+    ggml_tensor * input_fixed(const layer_graph & lg) const;
+    ggml_tensor * input_fixed_turn(const layer_graph & lg) const;
+    ggml_tensor * input_blocks(const layer_graph & lg) const;
     ggml_tensor * input_blocks_turn(const layer_graph & lg) const;
-    ggml_tensor * input_q_turn     (const layer_graph & lg) const;
+    ggml_tensor * input_q_turn(const layer_graph & lg) const;
 
     ggml_tensor * score_rows(const layer_graph & lg, ggml_tensor * cells_f32) const;
     void          build_repr(const layer_graph & lg, size_t i);
@@ -115,6 +118,6 @@ private:
     ggml_tensor * build_probs(const layer_graph & lg, size_t i, int64_t h, ggml_tensor * k, ggml_tensor * k_far) const;
     void          build_score(const layer_graph & lg, size_t i, int64_t h, ggml_tensor * probs) const;
 
-    ggml_tensor * build_prompt_step   (const layer_graph & lg, size_t i) const;
+    ggml_tensor * build_prompt_step(const layer_graph & lg, size_t i) const;
     ggml_tensor * build_prompt_clipped(const layer_graph & lg, size_t i) const;
 };

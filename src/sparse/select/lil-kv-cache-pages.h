@@ -29,8 +29,8 @@ protected:
     // portable
     ggml_tensor * build_scores(const layer_graph & lg, size_t i) const; // F32 [n_pages, n_head_kv]
     // F32 [16, n_pages] cells, filled up with the current token's
-    ggml_tensor * page_cells  (const layer_graph & lg, size_t i) const;
-    ggml_tensor * page_mask   (const layer_graph & lg, size_t i) const; // F32 [16, n_pages] 0, or -inf where filled up
+    ggml_tensor * page_cells(const layer_graph & lg, size_t i) const;
+    ggml_tensor * page_mask(const layer_graph & lg, size_t i) const; // F32 [16, n_pages] 0, or -inf where filled up
 
     // the rows of pages [n, n_head_kv], chosen per head
     lil_select_rows rows_of_pages(const layer_graph & lg, size_t i, ggml_tensor * pages) const;

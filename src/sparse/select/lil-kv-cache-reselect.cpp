@@ -7,12 +7,11 @@
 
 lil_kv_cache_reselect::lil_kv_cache_reselect(const args & a) : lil_kv_cache_select(a) {
     if (params.reselect == 0) {
-        params.reselect = (uint32_t) std::floor(0.55*layers.size() + 0.5);
+        params.reselect = (uint32_t) std::floor(0.55 * layers.size() + 0.5);
     }
     if (params.reselect <= 2 || params.reselect >= layers.size()) {
-        lil_throw(
-                "reselect = %u: the re-selection layer is one of 3 to %d, counted among the %d full-attention "
-                "layers of this model",
+        lil_throw("reselect = %u: the re-selection layer is one of 3 to %d, counted among the %d full-attention "
+                  "layers of this model",
                 params.reselect, (int) layers.size() - 1, (int) layers.size());
     }
 }
@@ -70,8 +69,10 @@ ggml_tensor * lil_kv_cache_reselect::cell_bias(const layer_graph & lg, const cha
     ggml_tensor * t =
             input<float>(lg, name, n_kv, 1, [n_kv, otherwise, value](float * dst, const lil_select_step & step) {
                 std::fill_n(dst, n_kv, otherwise);
-                for (uint32_t r = 0; r < step.n; ++r) { dst[step.index->cell(r)] = value(r, step.n); }
+                for (uint32_t r = 0; r < step.n; ++r) {
+                    dst[step.index->cell(r)] = value(r, step.n);
+                }
             });
 
-    return ggml_view_1d(lg.ctx, t, n_kv, i*t->nb[2]);
+    return ggml_view_1d(lg.ctx, t, n_kv, i * t->nb[2]);
 }

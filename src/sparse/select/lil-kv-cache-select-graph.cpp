@@ -24,15 +24,8 @@ void lil_kv_cache_select::build_before_store(
     GGML_UNUSED(il);
 }
 
-ggml_tensor * lil_kv_cache_select::build_attn(
-         const llm_graph_context & g,
-    const llama_kv_cache_context * mctx,
-                     ggml_tensor * q,
-                     ggml_tensor * k,
-                     ggml_tensor * v,
-                     ggml_tensor * kq_mask,
-                           float   kq_scale,
-                             int   il) {
+ggml_tensor * lil_kv_cache_select::build_attn(const llm_graph_context & g, const llama_kv_cache_context * mctx,
+        ggml_tensor * q, ggml_tensor * k, ggml_tensor * v, ggml_tensor * kq_mask, float kq_scale, int il) {
     GGML_UNUSED(mctx);
 
     built.insert(il);
@@ -45,8 +38,22 @@ ggml_tensor * lil_kv_cache_select::build_attn(
     select_layers[ikv].n_score_part = n_score_part(g, ikv);
 
     const layer_graph lg = {
-        g, g.ctx0, inp, inp->steps, q, k, v, kq_mask, kq_scale, il, ikv,
-        q->ne[0], v->ne[0], q->ne[1], k->ne[1], k->ne[2],
+        g,
+        g.ctx0,
+        inp,
+        inp->steps,
+        q,
+        k,
+        v,
+        kq_mask,
+        kq_scale,
+        il,
+        ikv,
+        q->ne[0],
+        v->ne[0],
+        q->ne[1],
+        k->ne[1],
+        k->ne[2],
     };
 
     if (!uses_method(inp->steps) || !g.cparams.flash_attn) { // training goes without FlashAttention
@@ -91,13 +98,13 @@ ggml_tensor * lil_kv_cache_select::build_decode_fused(const layer_graph & lg) {
 
     ggml_tensor * work = custom(lg, GGML_TYPE_F32, n_work, 1, 1, 1,
             { lg.q, layers[lg.ikv].k, layers[lg.ikv].v, list, steps }, ops[lg.ikv].attn);
-    ggml_tensor * cur  =
+    ggml_tensor * cur =
             custom(lg, GGML_TYPE_F32, lg.n_embd_v, lg.n_head, n_steps, 1, { work, list }, ops[lg.ikv].attn_join);
     lg.expand(cur);
 
     build_after(lg, work, list);
 
-    return ggml_reshape_2d(lg.ctx, cur, lg.n_embd_v*lg.n_head, n_steps);
+    return ggml_reshape_2d(lg.ctx, cur, lg.n_embd_v * lg.n_head, n_steps);
 }
 
 ggml_tensor * lil_kv_cache_select::build_decode_portable(const layer_graph & lg) {
@@ -114,7 +121,7 @@ ggml_tensor * lil_kv_cache_select::build_decode_portable(const layer_graph & lg)
 
     for (size_t i = 0; i < lg.steps.size(); ++i) {
         ggml_tensor * one = lg.steps[i].sparse ? build_step(lg, i) : build_dense_step(lg, i);
-        one = ggml_reshape_2d(lg.ctx, one, lg.n_embd_v*lg.n_head, 1);
+        one               = ggml_reshape_2d(lg.ctx, one, lg.n_embd_v * lg.n_head, 1);
         lg.expand(one);
 
         cur = cur ? ggml_concat(lg.ctx, cur, one, 1) : one;
@@ -176,7 +183,7 @@ ggml_tensor * lil_kv_cache_select::step_q(const layer_graph & lg, size_t i) cons
     const int64_t n_new = lg.steps[i].n_new;
 
     ggml_tensor * q = ggml_view_3d(
-            lg.ctx, lg.q, lg.q->ne[0], lg.q->ne[1], n_new, lg.q->nb[1], lg.q->nb[2], i*n_new*lg.q->nb[2]);
+            lg.ctx, lg.q, lg.q->ne[0], lg.q->ne[1], n_new, lg.q->nb[1], lg.q->nb[2], i * n_new * lg.q->nb[2]);
 
     return ggml_is_contiguous(q) ? q : ggml_cont(lg.ctx, q);
 }
@@ -185,18 +192,18 @@ ggml_tensor * lil_kv_cache_select::step_k(const layer_graph & lg, size_t i) cons
     const auto & k = lg.k;
 
     // with a stream per sequence, the streams of the ubatch follow each other
-    return ggml_view_3d(lg.ctx, k, k->ne[0], k->ne[1], k->ne[2], k->nb[1], k->nb[2], (k->ne[3] > 1 ? i : 0)*k->nb[3]);
+    return ggml_view_3d(lg.ctx, k, k->ne[0], k->ne[1], k->ne[2], k->nb[1], k->nb[2], (k->ne[3] > 1 ? i : 0) * k->nb[3]);
 }
 
 ggml_tensor * lil_kv_cache_select::build_dense_step(const layer_graph & lg, size_t i) const {
     const size_t s = lg.k->ne[3] > 1 ? i : 0;
 
     const auto stream = [&](ggml_tensor * t) {
-        return ggml_view_3d(lg.ctx, t, t->ne[0], t->ne[1], t->ne[2], t->nb[1], t->nb[2], s*t->nb[3]);
+        return ggml_view_3d(lg.ctx, t, t->ne[0], t->ne[1], t->ne[2], t->nb[1], t->nb[2], s * t->nb[3]);
     };
 
     ggml_tensor * mask = lg.kq_mask;
-    mask = ggml_view_2d(lg.ctx, mask, mask->ne[0], 1, mask->nb[1], mask->ne[3] > 1 ? i*mask->nb[3] : i*mask->nb[1]);
+    mask = ggml_view_2d(lg.ctx, mask, mask->ne[0], 1, mask->nb[1], mask->ne[3] > 1 ? i * mask->nb[3] : i * mask->nb[1]);
 
     return lg.g.build_attn_mha(
             step_q(lg, i), stream(lg.k), stream(lg.v), nullptr, mask, nullptr, nullptr, 0, lg.kq_scale, lg.il);
@@ -204,7 +211,7 @@ ggml_tensor * lil_kv_cache_select::build_dense_step(const layer_graph & lg, size
 
 ggml_tensor * lil_kv_cache_select::row_view(
         const layer_graph & lg, ggml_tensor * t, uint32_t strm, int64_t ne0, int64_t n_rows) const {
-    return ggml_view_2d(lg.ctx, t, ne0, n_rows, ggml_row_size(t->type, ne0), strm*t->nb[2]);
+    return ggml_view_2d(lg.ctx, t, ne0, n_rows, ggml_row_size(t->type, ne0), strm * t->nb[2]);
 }
 
 ggml_tensor * lil_kv_cache_select::cells_to_rows(const layer_graph & lg, ggml_tensor * cells) const {
@@ -220,9 +227,9 @@ ggml_tensor * lil_kv_cache_select::cells_to_rows(const layer_graph & lg, ggml_te
 
 ggml_tensor * lil_kv_cache_select::gather(
         const layer_graph & lg, ggml_tensor * t, uint32_t strm, ggml_tensor * rows) const {
-    const int64_t n_embd = t->ne[0]/lg.n_head_kv;
+    const int64_t n_embd = t->ne[0] / lg.n_head_kv;
 
-    ggml_tensor * src = row_view(lg, t, strm, n_embd, lg.n_head_kv*n_cells());
+    ggml_tensor * src = row_view(lg, t, strm, n_embd, lg.n_head_kv * n_cells());
     ggml_tensor * cur = ggml_get_rows(lg.ctx, src, ggml_reshape_1d(lg.ctx, rows, ggml_nelements(rows)));
 
     return ggml_reshape_3d(lg.ctx, cur, n_embd, rows->ne[0], rows->ne[1]);

@@ -40,11 +40,11 @@ void lil_select_input::set_input(const llama_ubatch * ubatch) {
         if (input.i32) {
             i32.assign(n, 0);
             input.i32(i32.data());
-            ggml_backend_tensor_set(input.t, i32.data(), 0, n*sizeof(int32_t));
+            ggml_backend_tensor_set(input.t, i32.data(), 0, n * sizeof(int32_t));
         } else {
             f32.assign(n, 0.0f);
             input.f32(f32.data());
-            ggml_backend_tensor_set(input.t, f32.data(), 0, n*sizeof(float));
+            ggml_backend_tensor_set(input.t, f32.data(), 0, n * sizeof(float));
         }
     }
 }
@@ -84,17 +84,17 @@ ggml_tensor * lil_kv_cache_select::input(const layer_graph & lg, const char * na
     auto * inp = lg.inp;
 
     const int64_t n_steps = inp->steps.size();
-    const int64_t n       = ne1 == 0 ? ne0 : ne0*ne1;
+    const int64_t n       = ne1 == 0 ? ne0 : ne0 * ne1;
 
     return inp->add(lg.ctx, name, ne0, ne1 == 0 ? n_steps : ne1, ne1 == 0 ? 1 : n_steps, [inp, n, fill](T * dst) {
         for (size_t i = 0; i < inp->steps.size(); ++i) {
-            fill(dst + i*n, inp->steps[i]);
+            fill(dst + i * n, inp->steps[i]);
         }
     });
 }
 
-template ggml_tensor * lil_kv_cache_select::input<float>  (const layer_graph &, const char *, int64_t, int64_t,
-        std::function<void(float   *, const lil_select_step &)>) const;
+template ggml_tensor * lil_kv_cache_select::input<float>(const layer_graph &, const char *, int64_t, int64_t,
+        std::function<void(float *, const lil_select_step &)>) const;
 template ggml_tensor * lil_kv_cache_select::input<int32_t>(const layer_graph &, const char *, int64_t, int64_t,
         std::function<void(int32_t *, const lil_select_step &)>) const;
 

@@ -68,17 +68,17 @@ void lil_kv_cache_select::state_write(llama_io_write_i & io, llama_seq_id seq_id
 
         for (size_t ikv = 0; ikv < layers.size(); ++ikv) {
             for (const ggml_tensor * t : get_cell_tensors(ikv)) {
-                std::vector<float> plane(t->ne[0]*t->ne[1]);
-                ggml_backend_tensor_get(t, plane.data(), strm*t->nb[2], plane.size()*sizeof(float));
+                std::vector<float> plane(t->ne[0] * t->ne[1]);
+                ggml_backend_tensor_get(t, plane.data(), strm * t->nb[2], plane.size() * sizeof(float));
 
                 std::vector<float> data;
                 for (int64_t h = 0; h < t->ne[1]; ++h) {
                     for (const uint32_t cell : cells) {
-                        data.push_back(plane[h*t->ne[0] + cell]);
+                        data.push_back(plane[h * t->ne[0] + cell]);
                     }
                 }
 
-                io.write(data.data(), data.size()*sizeof(float));
+                io.write(data.data(), data.size() * sizeof(float));
             }
         }
     }
@@ -134,7 +134,7 @@ void lil_kv_cache_select::state_read(llama_io_read_i & io, llama_seq_id seq_id, 
 
         // A state of more sequences has been read: those that this context lacks are empty. Of fewer: its others are
         std::vector<uint32_t> n_steps(std::max(header.n_seq, n_seq_max), 0);
-        io.read(n_steps.data(), header.n_seq*sizeof(uint32_t));
+        io.read(n_steps.data(), header.n_seq * sizeof(uint32_t));
 
         const uint32_t * next = n_steps.data();
         for_each_seq(seq_id, [&](auto & idx) { idx.n_steps = *next++; });
@@ -145,24 +145,25 @@ void lil_kv_cache_select::state_read(llama_io_read_i & io, llama_seq_id seq_id, 
             }
 
             const uint32_t strm  = seq_id == -1 ? s : seq_to_stream[seq_id];
-            const auto   & cells = sinfos[s].idxs[0];
+            const auto &   cells = sinfos[s].idxs[0];
 
             for (size_t ikv = 0; ikv < layers.size(); ++ikv) {
                 for (ggml_tensor * t : get_cell_tensors(ikv)) {
-                    std::vector<float> plane(t->ne[0]*t->ne[1]);
-                    ggml_backend_tensor_get(t, plane.data(), strm*t->nb[2], plane.size()*sizeof(float));
+                    std::vector<float> plane(t->ne[0] * t->ne[1]);
+                    ggml_backend_tensor_get(t, plane.data(), strm * t->nb[2], plane.size() * sizeof(float));
 
-                    std::vector<float> data(cells.size()*t->ne[1]);
-                    io.read(data.data(), data.size()*sizeof(float));
+                    std::vector<float> data(cells.size() * t->ne[1]);
+                    io.read(data.data(), data.size() * sizeof(float));
 
                     // what lies behind takes no memory
                     const size_t n_max = *std::max_element(cells.begin(), cells.end()) + 1;
 
                     for (int64_t h = 0; h < t->ne[1]; ++h) {
                         for (size_t i = 0; i < cells.size(); ++i) {
-                            plane[h*t->ne[0] + cells[i]] = data[h*cells.size() + i];
+                            plane[h * t->ne[0] + cells[i]] = data[h * cells.size() + i];
                         }
-                        ggml_backend_tensor_set(t, &plane[h*t->ne[0]], strm*t->nb[2] + h*t->nb[1], n_max*sizeof(float));
+                        ggml_backend_tensor_set(
+                                t, &plane[h * t->ne[0]], strm * t->nb[2] + h * t->nb[1], n_max * sizeof(float));
                     }
                 }
             }

@@ -21,7 +21,7 @@ lil_kv_cache_select::lil_kv_cache_select(const args & a) :
     last.resize(layers.size());
 
     // as many pages as full ones need, and some more for those that edits have left partly filled
-    n_pages_max = GGML_PAD(get_size()/lil_seq_index::PAGE + get_size()/64 + 16, 16);
+    n_pages_max = GGML_PAD(get_size() / lil_seq_index::PAGE + get_size() / 64 + 16, 16);
 
     if (params.fused_dense == LIL_FUSED_DENSE_ON && !fused) {
         lil_throw("fused_dense = 1 (on) needs the fused form, and %s", ops.why_not().c_str());
@@ -30,9 +30,9 @@ lil_kv_cache_select::lil_kv_cache_select(const args & a) :
     fused_dense = fused && ops.choose_dense(params);
 
     for (size_t ikv = 0; ikv < layers.size() && !fused; ++ikv) {
-        if ((uint64_t) get_size()*n_head_kv(ikv) > (1u << 24)) { // row numbers are computed in F32
+        if ((uint64_t) get_size() * n_head_kv(ikv) > (1u << 24)) { // row numbers are computed in F32
             lil_throw("n_ctx = %u: at most %u with the portable form and %u KV heads", get_size(),
-                    (1u << 24)/n_head_kv(ikv), n_head_kv(ikv));
+                    (1u << 24) / n_head_kv(ikv), n_head_kv(ikv));
         }
     }
 }
@@ -106,7 +106,7 @@ lil_kv_cache_select::slot_info_vec_t lil_kv_cache_select::prepare(const std::vec
     }
 
     simulating = true;
-    auto res = llama_kv_cache::prepare(ubatches);
+    auto res   = llama_kv_cache::prepare(ubatches);
     simulating = false;
 
     return res;
@@ -133,7 +133,7 @@ bool lil_kv_cache_select::check_batches(const std::vector<llama_ubatch> & ubatch
             index[s].read(v_cells[seq_to_stream[s]], s);
         }
 
-        const uint32_t n_pages = index[s].get_pages().size() + (n_new[s] > 0 ? n_new[s]/lil_seq_index::PAGE + 2 : 0);
+        const uint32_t n_pages = index[s].get_pages().size() + (n_new[s] > 0 ? n_new[s] / lil_seq_index::PAGE + 2 : 0);
 
         if (n_pages > n_pages_max) {
             LLAMA_LOG_ERROR(
@@ -154,7 +154,7 @@ void lil_kv_cache_select::plan(lil_select_step & step) const {
     step.n_valid = idx.n_valid;
     step.now     = idx.n_steps;
     step.pos     = idx.pos(idx.size() - 1);
-    step.sparse  =
+    step.sparse =
             step.decode && params.method != LIL_SPARSE_DENSE && step.n > params.budget && step.n >= params.min_ctx;
 
     if (!step.decode || !(step.sparse || dense_needs_pages())) {
@@ -180,7 +180,7 @@ void lil_kv_cache_select::apply_ubatch(const slot_info & sinfo, const llama_ubat
     }
 
     // the tokens' cells
-    const auto cell_of = [&](uint32_t i) { return sinfo.idxs[i/sinfo.size()][i%sinfo.size()]; };
+    const auto cell_of = [&](uint32_t i) { return sinfo.idxs[i / sinfo.size()][i % sinfo.size()]; };
 
     for (uint32_t i = 0; i < ubatch.n_tokens; ++i) {
         for (int32_t s = 0; s < ubatch.n_seq_id[i]; ++s) {
@@ -204,10 +204,10 @@ void lil_kv_cache_select::apply_ubatch(const slot_info & sinfo, const llama_ubat
         return;
     }
 
-    const uint32_t n_new = ubatch.n_tokens/n_groups;
+    const uint32_t n_new = ubatch.n_tokens / n_groups;
 
     for (uint32_t i = 0; i < n_groups; ++i) {
-        const llama_seq_id seq_id = ubatch.seq_id[i*n_new][0];
+        const llama_seq_id seq_id = ubatch.seq_id[i * n_new][0];
 
         auto & idx = index[seq_id];
         if (idx.is_stale()) {
@@ -236,7 +236,7 @@ void lil_kv_cache_select::apply_ubatch(const slot_info & sinfo, const llama_ubat
             (step.sparse ? n_sparse : n_dense)++;
 
             for (size_t ikv = 0; ikv < layers.size(); ++ikv) {
-                n_rows_read += n_head_kv(ikv)*(step.sparse && !is_dense_layer(ikv) ? n_rows(step) : step.n);
+                n_rows_read += n_head_kv(ikv) * (step.sparse && !is_dense_layer(ikv) ? n_rows(step) : step.n);
             }
         }
 
@@ -293,7 +293,7 @@ std::vector<lil_select_step> lil_kv_cache_select::get_steps(const llm_graph_cont
         step.strm    = std::min(s, n_stream - 1);
         step.table   = std::min(s, n_seq_max - 1);
         step.n       = get_size();
-        step.n_new   = std::max<uint32_t>(1, g.ubatch.n_tokens/n_groups);
+        step.n_new   = std::max<uint32_t>(1, g.ubatch.n_tokens / n_groups);
         step.decode  = step.n_new == 1;
         step.sparse  = step.decode && params.method != LIL_SPARSE_DENSE && step.n > params.budget;
         step.n_pages = n_pages_max;
@@ -309,7 +309,7 @@ std::vector<lil_select_step> lil_kv_cache_select::get_steps(const llm_graph_cont
 
 bool lil_kv_cache_select::uses_method(const std::vector<lil_select_step> & steps) const {
     return steps[0].decode &&
-        (fused_dense || std::any_of(steps.begin(), steps.end(), [](const auto & step) { return step.sparse; }));
+            (fused_dense || std::any_of(steps.begin(), steps.end(), [](const auto & step) { return step.sparse; }));
 }
 
 int64_t lil_kv_cache_select::n_max(const std::vector<lil_select_step> & steps) {
@@ -355,7 +355,7 @@ std::vector<int64_t> lil_kv_cache_select::get_key(const std::vector<lil_select_s
 
     for (const auto & step : steps) {
         n_dirty += step.dirty.size();
-        sparse   = sparse || step.sparse;
+        sparse = sparse || step.sparse;
 
         if (!fused) { // the portable form builds each step on its own
             key.insert(
@@ -431,12 +431,12 @@ void lil_kv_cache_select::seq_cp(llama_seq_id seq_id_src, llama_seq_id seq_id_ds
     // llama.cpp copies the stream's keys and values at its next update
     synchronize();
 
-    std::vector<uint8_t> buf(v_cells[s1].used_max_p1()*sizeof(float)); // what lies behind takes no memory
+    std::vector<uint8_t> buf(v_cells[s1].used_max_p1() * sizeof(float)); // what lies behind takes no memory
     for (size_t ikv = 0; ikv < layers.size(); ++ikv) {
         for (ggml_tensor * t : get_cell_tensors(ikv)) {
             for (int64_t h = 0; h < t->ne[1]; ++h) {
-                ggml_backend_tensor_get(t, buf.data(), s0*t->nb[2] + h*t->nb[1], buf.size());
-                ggml_backend_tensor_set(t, buf.data(), s1*t->nb[2] + h*t->nb[1], buf.size());
+                ggml_backend_tensor_get(t, buf.data(), s0 * t->nb[2] + h * t->nb[1], buf.size());
+                ggml_backend_tensor_set(t, buf.data(), s1 * t->nb[2] + h * t->nb[1], buf.size());
             }
         }
     }
@@ -483,7 +483,7 @@ void lil_kv_cache_select::seq_div(llama_seq_id seq_id, llama_pos p0, llama_pos p
 }
 
 uint32_t lil_kv_cache_select::graph_max_nodes() const {
-    return layers.size()*(64 + 128*n_seq_max);
+    return layers.size() * (64 + 128 * n_seq_max);
 }
 
 //
@@ -515,10 +515,10 @@ void lil_kv_cache_select::release_side(const std::vector<uint32_t> & streams) {
                 if (!lil_is_kv_buffer(t->buffer)) {
                     continue;
                 }
-                const size_t nb_table = ggml_nbytes(t)/n_tables();
-                const size_t nb_held  = nb_table/n_pages_max*n_pages(idx);
+                const size_t nb_table = ggml_nbytes(t) / n_tables();
+                const size_t nb_held  = nb_table / n_pages_max * n_pages(idx);
 
-                lil_discard(t, s*nb_table + nb_held, nb_table - nb_held);
+                lil_discard(t, s * nb_table + nb_held, nb_table - nb_held);
             }
         }
     }
@@ -557,10 +557,10 @@ int32_t lil_kv_cache_select::get_slots(
         const ggml_tensor * t = lists.list;
 
         const size_t i      = step - cur.steps.begin();
-        const size_t offset = i*t->nb[2] + (t->ne[1] > 1 ? i_head_kv : 0)*t->nb[1];
+        const size_t offset = i * t->nb[2] + (t->ne[1] > 1 ? i_head_kv : 0) * t->nb[1];
 
         std::vector<int32_t> data(t->ne[0]);
-        ggml_backend_tensor_get(t, data.data(), offset, data.size()*sizeof(int32_t));
+        ggml_backend_tensor_get(t, data.data(), offset, data.size() * sizeof(int32_t));
 
         cells.assign(data.begin() + 1, data.begin() + 1 + data[0]);
     } else if (!idx.is_stale() && step != cur.steps.end() && step->sparse && !lists.rows.empty() &&
@@ -568,17 +568,17 @@ int32_t lil_kv_cache_select::get_slots(
         const auto & rows = lists.rows[step - cur.steps.begin()];
 
         std::vector<int32_t> data(rows.rows->ne[0]);
-        ggml_backend_tensor_get(rows.rows, data.data(), i_head_kv*rows.rows->nb[1], data.size()*sizeof(int32_t));
+        ggml_backend_tensor_get(rows.rows, data.data(), i_head_kv * rows.rows->nb[1], data.size() * sizeof(int32_t));
 
         std::vector<ggml_fp16_t> mask(data.size(), ggml_fp32_to_fp16(0.0f));
         if (rows.mask) {
-            ggml_backend_tensor_get(rows.mask, mask.data(), (rows.mask->ne[1] > 1 ? i_head_kv : 0)*rows.mask->nb[1],
-                    mask.size()*sizeof(ggml_fp16_t));
+            ggml_backend_tensor_get(rows.mask, mask.data(), (rows.mask->ne[1] > 1 ? i_head_kv : 0) * rows.mask->nb[1],
+                    mask.size() * sizeof(ggml_fp16_t));
         }
 
         for (size_t i = 0; i < data.size(); ++i) {
             if (ggml_fp16_to_fp32(mask[i]) == 0.0f) {
-                cells.push_back(data[i]/n_head_kv(ikv));
+                cells.push_back(data[i] / n_head_kv(ikv));
             }
         }
     } else {
@@ -596,7 +596,7 @@ int32_t lil_kv_cache_select::get_slots(
             score[i] = 0.0f;
             if (t) {
                 ggml_backend_tensor_get(t, score + i,
-                        seq_to_stream[seq_id]*t->nb[2] + i_head_kv*t->nb[1] + cells[i]*t->nb[0], sizeof(float));
+                        seq_to_stream[seq_id] * t->nb[2] + i_head_kv * t->nb[1] + cells[i] * t->nb[0], sizeof(float));
             }
         }
     }

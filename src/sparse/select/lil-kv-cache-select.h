@@ -24,9 +24,9 @@ struct lil_select_step {
     llama_seq_id seq_id = 0;
 
     bool     decode  = false; // a decode step; otherwise a part of a prompt
-    uint32_t strm    = 0; // stream of K and V
-    uint32_t table   = 0; // page metadata
-    uint32_t n       = 0; // T: tokens of the sequence, the new ones included
+    uint32_t strm    = 0;     // stream of K and V
+    uint32_t table   = 0;     // page metadata
+    uint32_t n       = 0;     // T: tokens of the sequence, the new ones included
     uint32_t n_new   = 0;
     uint32_t n_pages = 0; // pages (Quest, RaaS), blocks that may be chosen (InfLLM)
     uint32_t now     = 0; // decode steps of the sequence, this one included
@@ -45,7 +45,7 @@ struct lil_select_step {
 class lil_select_input : public llm_graph_input_i {
 public:
     using fill_i32 = std::function<void(int32_t * dst)>;
-    using fill_f32 = std::function<void(float   * dst)>;
+    using fill_f32 = std::function<void(float * dst)>;
 
     explicit lil_select_input(const lil_kv_cache_select * kv) : kv(kv) {}
 
@@ -71,8 +71,8 @@ public:
 private:
     struct input {
         ggml_tensor * t;
-        fill_i32 i32;
-        fill_f32 f32;
+        fill_i32      i32;
+        fill_f32      f32;
     };
 
     std::vector<input> inputs;
@@ -90,22 +90,22 @@ struct lil_select_layer_graph {
 
     const std::vector<lil_select_step> & steps;
 
-    ggml_tensor * q;       // [n_embd_head_k, n_head, n_tokens]
-    ggml_tensor * k;       // [n_embd_head_k, n_head_kv, n_kv, n_stream]
+    ggml_tensor * q; // [n_embd_head_k, n_head, n_tokens]
+    ggml_tensor * k; // [n_embd_head_k, n_head_kv, n_kv, n_stream]
     ggml_tensor * v;
     ggml_tensor * kq_mask; // [n_kv, n_tokens/n_stream, 1, n_stream]
 
     float  kq_scale;
     int    il;
-    size_t ikv;            // index of the layer among the full-attention layers
+    size_t ikv; // index of the layer among the full-attention layers
 
-    int64_t n_embd_k;      // of a head
+    int64_t n_embd_k; // of a head
     int64_t n_embd_v;
     int64_t n_head;
     int64_t n_head_kv;
     int64_t n_kv;
 
-    int64_t n_group() const { return n_head/n_head_kv; }
+    int64_t n_group() const { return n_head / n_head_kv; }
 
     void expand(ggml_tensor * t) const;
 };
@@ -130,14 +130,14 @@ public:
 
     void clear(bool data) override;
 
-    bool seq_rm  (llama_seq_id seq_id,                              llama_pos p0, llama_pos p1) override;
-    void seq_cp  (llama_seq_id seq_id_src, llama_seq_id seq_id_dst, llama_pos p0, llama_pos p1) override;
-    void seq_keep(llama_seq_id seq_id)                                                          override;
-    void seq_add (llama_seq_id seq_id, llama_pos p0, llama_pos p1, llama_pos shift)             override;
-    void seq_div (llama_seq_id seq_id,                              llama_pos p0, llama_pos p1, int d) override;
+    bool seq_rm(llama_seq_id seq_id, llama_pos p0, llama_pos p1) override;
+    void seq_cp(llama_seq_id seq_id_src, llama_seq_id seq_id_dst, llama_pos p0, llama_pos p1) override;
+    void seq_keep(llama_seq_id seq_id) override;
+    void seq_add(llama_seq_id seq_id, llama_pos p0, llama_pos p1, llama_pos shift) override;
+    void seq_div(llama_seq_id seq_id, llama_pos p0, llama_pos p1, int d) override;
 
     void state_write(llama_io_write_i & io, llama_seq_id seq_id = -1, llama_state_seq_flags flags = 0) const override;
-    void state_read (llama_io_read_i  & io, llama_seq_id seq_id = -1, llama_state_seq_flags flags = 0) override;
+    void state_read(llama_io_read_i & io, llama_seq_id seq_id = -1, llama_state_seq_flags flags = 0) override;
 
     //
     // llama_kv_cache
@@ -154,15 +154,8 @@ public:
     void build_before_store(
             const llm_graph_context & g, const llama_kv_cache_context * mctx, ggml_tensor * k_rot, int il) override;
 
-    ggml_tensor * build_attn(
-             const llm_graph_context & g,
-        const llama_kv_cache_context * mctx,
-                         ggml_tensor * q,
-                         ggml_tensor * k,
-                         ggml_tensor * v,
-                         ggml_tensor * kq_mask,
-                               float   kq_scale,
-                                 int   il) override;
+    ggml_tensor * build_attn(const llm_graph_context & g, const llama_kv_cache_context * mctx, ggml_tensor * q,
+            ggml_tensor * k, ggml_tensor * v, ggml_tensor * kq_mask, float kq_scale, int il) override;
 
     uint32_t graph_max_nodes() const override;
 
@@ -193,10 +186,16 @@ protected:
     virtual bool takes_any_batch() const { return false; }
 
     // whether a layer attends to everything in every step
-    virtual bool is_dense_layer(size_t ikv) const { GGML_UNUSED(ikv); return false; }
+    virtual bool is_dense_layer(size_t ikv) const {
+        GGML_UNUSED(ikv);
+        return false;
+    }
 
     // the pages or blocks that have metadata, and the ranks [first, end) of one
-    virtual uint32_t n_pages(const lil_seq_index & index) const { GGML_UNUSED(index); return 0; }
+    virtual uint32_t n_pages(const lil_seq_index & index) const {
+        GGML_UNUSED(index);
+        return 0;
+    }
     virtual std::pair<uint32_t, uint32_t> page_ranks(const lil_seq_index & index, uint32_t i) const {
         GGML_UNUSED(index);
         GGML_UNUSED(i);
@@ -211,13 +210,19 @@ protected:
     virtual uint32_t page_size() const { return lil_seq_index::PAGE; }
 
     // what of a step shapes the graph, beyond what lil_kv_cache_select knows
-    virtual int64_t graph_kind(const lil_select_step & step) const { GGML_UNUSED(step); return 0; }
+    virtual int64_t graph_kind(const lil_select_step & step) const {
+        GGML_UNUSED(step);
+        return 0;
+    }
 
     // dense steps need the metadata too
     virtual bool dense_needs_pages() const { return false; }
 
     // the current logits over the list are wanted after the attention of a layer
-    virtual bool wants_kq(size_t ikv) const { GGML_UNUSED(ikv); return false; }
+    virtual bool wants_kq(size_t ikv) const {
+        GGML_UNUSED(ikv);
+        return false;
+    }
 
     // brings the metadata of a layer's dirty pages up to date, unless the scores do, see input_dirty_few()
     virtual void build_pages(const layer_graph & lg) { GGML_UNUSED(lg); }
@@ -245,30 +250,42 @@ protected:
     virtual ggml_tensor * build_prompt(const layer_graph & lg);
 
     // cell tensors F32 [n_cells, n_head_kv, n_stream]
-    virtual std::vector<ggml_tensor *> get_cell_tensors(size_t ikv) const { GGML_UNUSED(ikv); return {}; }
+    virtual std::vector<ggml_tensor *> get_cell_tensors(size_t ikv) const {
+        GGML_UNUSED(ikv);
+        return {};
+    }
 
     // page tensors
-    virtual std::vector<ggml_tensor *> get_page_tensors(size_t ikv) const { GGML_UNUSED(ikv); return {}; }
+    virtual std::vector<ggml_tensor *> get_page_tensors(size_t ikv) const {
+        GGML_UNUSED(ikv);
+        return {};
+    }
 
     // KV rows that one KV head reads in a sparse step of a layer
     virtual uint32_t n_rows(const lil_select_step & step) const;
 
     // what is to be said of a sparse step that the method cannot serve well; empty: nothing
-    virtual std::string check_step(const lil_select_step & step) const { GGML_UNUSED(step); return ""; }
+    virtual std::string check_step(const lil_select_step & step) const {
+        GGML_UNUSED(step);
+        return "";
+    }
 
     // the score of a token, for lil_sparse_get_slots()
-    virtual const ggml_tensor * get_score(size_t ikv) const { GGML_UNUSED(ikv); return nullptr; }
+    virtual const ggml_tensor * get_score(size_t ikv) const {
+        GGML_UNUSED(ikv);
+        return nullptr;
+    }
 
     //
     // for methods
     //
 
-    uint32_t n_cells()   const { return get_size(); }
-    uint32_t n_tables()  const { return n_seq_max; }
+    uint32_t                         n_cells() const { return get_size(); }
+    uint32_t                         n_tables() const { return n_seq_max; }
     std::vector<const ggml_tensor *> get_beside(size_t ikv) const override;
 
     // entries that lists, or the list of all tokens, have room for
-    int64_t n_list(const std::vector<lil_select_step> & steps) const;
+    int64_t        n_list(const std::vector<lil_select_step> & steps) const;
     static int64_t n_max(const std::vector<lil_select_step> & steps);
 
     // the inputs of lil-ops.h
@@ -303,7 +320,7 @@ protected:
 
     ggml_tensor * custom(const layer_graph & lg, ggml_type type, int64_t ne0, int64_t ne1, int64_t ne2, int64_t ne3,
             std::vector<ggml_tensor *> srcs, ggml_custom_op_t op) const;
-    void custom_inplace(
+    void          custom_inplace(
             const layer_graph & lg, ggml_tensor * t, std::vector<ggml_tensor *> srcs, ggml_custom_op_t op) const;
 
     // portable
@@ -316,7 +333,7 @@ protected:
     ggml_tensor * cells_to_rows(const layer_graph & lg, ggml_tensor * cells) const;
     // F32 [n_embd_head, n, n_head_kv]
     ggml_tensor * gather(const layer_graph & lg, ggml_tensor * t, uint32_t strm, ggml_tensor * rows) const;
-    ggml_tensor * max_over(const layer_graph & lg, ggml_tensor * t) const;              // [a, b, c] -> [a, 1, c]
+    ggml_tensor * max_over(const layer_graph & lg, ggml_tensor * t) const; // [a, b, c] -> [a, 1, c]
     // llama.cpp's attention for one step
     ggml_tensor * build_dense_step(const layer_graph & lg, size_t i) const;
 
@@ -342,7 +359,7 @@ private:
         ggml_tensor *                list = nullptr; // fused
         std::vector<lil_select_rows> rows;           // portable [n_steps]
     };
-    std::vector<read_lists> last;       // [n_layer]
+    std::vector<read_lists> last; // [n_layer]
 
     std::vector<lil_select_step> get_steps(const llm_graph_context & g) const;
     std::vector<int64_t>         get_key(const std::vector<lil_select_step> & steps) const;
@@ -359,7 +376,7 @@ private:
 
     void for_each_seq(llama_seq_id seq_id, const std::function<void(lil_seq_index &)> & f);
 
-    ggml_tensor * build_decode_fused   (const layer_graph & lg);
+    ggml_tensor * build_decode_fused(const layer_graph & lg);
     ggml_tensor * build_decode_portable(const layer_graph & lg);
 
     // reads a sequence's cells anew, and throws where its positions are none

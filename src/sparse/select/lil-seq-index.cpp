@@ -13,7 +13,7 @@ void lil_seq_index::age(uint32_t r) {
 }
 
 void lil_seq_index::add_page(uint32_t rank) {
-    if (pages.empty() || ps[rank]/PAGE != ps[pages.back()]/PAGE) {
+    if (pages.empty() || ps[rank] / PAGE != ps[pages.back()] / PAGE) {
         pages.push_back(rank);
     }
 }
@@ -53,7 +53,7 @@ void lil_seq_index::remove(llama_pos p0, llama_pos p1) {
     cut_pages(r0);
 
     cells.erase(cells.begin() + r0, cells.begin() + r1);
-    ps   .erase(ps   .begin() + r0, ps   .begin() + r1);
+    ps.erase(ps.begin() + r0, ps.begin() + r1);
 
     for (uint32_t r = r0; r < size(); ++r) {
         add_page(r);
@@ -79,12 +79,12 @@ void lil_seq_index::read(const llama_kv_cells & kv_cells, llama_seq_id seq_id) {
     std::sort(found.begin(), found.end());
 
     cells.clear();
-    ps   .clear();
+    ps.clear();
     pages.clear();
 
     for (const auto & [p, cell] : found) {
         cells.push_back(cell);
-        ps   .push_back(p);
+        ps.push_back(p);
         add_page(ps.size() - 1);
     }
 

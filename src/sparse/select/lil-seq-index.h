@@ -21,7 +21,7 @@ public:
     uint32_t size() const { return cells.size(); }
 
     uint32_t  cell(uint32_t rank) const { return cells[rank]; }
-    llama_pos pos (uint32_t rank) const { return ps[rank]; }
+    llama_pos pos(uint32_t rank) const { return ps[rank]; }
 
     const std::vector<uint32_t> & get_cells() const { return cells; }
 

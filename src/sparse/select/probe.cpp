@@ -15,9 +15,8 @@ public:
             lil_throw("the probe has the fused form only, and %s", ops.why_not().c_str());
         }
         if (!ops.on_cpu()) { // it reads the logits
-            lil_throw(
-                    "the probe runs on the CPU only, and the KV cache is on %s. Use offload_kqv = false or no GPU "
-                    "layers",
+            lil_throw("the probe runs on the CPU only, and the KV cache is on %s. Use offload_kqv = false or no GPU "
+                      "layers",
                     ops.names().c_str());
         }
 
@@ -25,11 +24,11 @@ public:
 
         for (auto & op : select_layers) {
             op.n_sink   = params.n_sink;
-            op.n_recent = (uint32_t) std::floor((double) params.ratio*params.budget);
+            op.n_recent = (uint32_t) std::floor((double) params.ratio * params.budget);
         }
 
         for (auto & s : states) {
-            s.sum .assign(n*n, 0.0);
+            s.sum.assign(n * n, 0.0);
             s.sets.resize(n);
         }
         n_counted.assign(n, 0);
@@ -44,23 +43,29 @@ public:
 
         const int32_t n = layers.size();
 
-        if (n_mass < n*n) {
+        if (n_mass < n * n) {
             return -1;
         }
 
-        for (int32_t i = 0; i < n*n; ++i) {
-            const uint64_t count = n_counted[i%n];
+        for (int32_t i = 0; i < n * n; ++i) {
+            const uint64_t count = n_counted[i % n];
 
-            mass[i] = count > 0 ? states[method == LIL_SPARSE_TIDAL ? 0 : 1].sum[i]/count : 0.0;
+            mass[i] = count > 0 ? states[method == LIL_SPARSE_TIDAL ? 0 : 1].sum[i] / count : 0.0;
         }
 
         return n;
     }
 
 protected:
-    bool is_dense_layer(size_t ikv) const override { GGML_UNUSED(ikv); return true; }
+    bool is_dense_layer(size_t ikv) const override {
+        GGML_UNUSED(ikv);
+        return true;
+    }
 
-    bool wants_kq(size_t ikv) const override { GGML_UNUSED(ikv); return true; }
+    bool wants_kq(size_t ikv) const override {
+        GGML_UNUSED(ikv);
+        return true;
+    }
 
     ggml_tensor * build_list(const layer_graph & lg) override { return input_cells(lg); }
 
@@ -95,7 +100,7 @@ private:
 
     struct node {
         lil_kv_cache_probe * kv;
-        size_t ikv;
+        size_t               ikv;
     };
 
     state states[2]; // TidalDecode, LessIsMore
@@ -127,7 +132,7 @@ private:
         }
 
         const int64_t n_head   = work->src[0]->ne[1];
-        const int64_t n_embd_v = work->src[2]->ne[0]/select_layers[ikv].n_head_kv;
+        const int64_t n_embd_v = work->src[2]->ne[0] / select_layers[ikv].n_head_kv;
         const int64_t n_max    = cells->ne[0] - 1;
         const int64_t n        = all[0];
 
@@ -141,7 +146,7 @@ private:
 
         for (int64_t h = 0; h < n_head; ++h) {
             const float * kq =
-                    (const float *) work->data + lil_attn_kq_offset(n_embd_v, n_head, n_max, steps->ne[1]) + h*n_max;
+                    (const float *) work->data + lil_attn_kq_offset(n_embd_v, n_head, n_max, steps->ne[1]) + h * n_max;
 
             const float max = *std::max_element(kq, kq + n);
 
@@ -153,14 +158,14 @@ private:
             for (auto & st : states) {
                 for (size_t c = 0; c < ikv; ++c) {
                     const auto & sets = st.sets[c];
-                    const auto & set  = sets[sets.size() == 1 ? 0 : h/(n_head/sets.size())];
+                    const auto & set  = sets[sets.size() == 1 ? 0 : h / (n_head / sets.size())];
 
                     double share = 0.0;
                     for (const uint32_t r : set) {
                         share += probs[r];
                     }
 
-                    st.sum[c*layers.size() + ikv] += share/total/n_head;
+                    st.sum[c * layers.size() + ikv] += share / total / n_head;
                 }
             }
         }
@@ -175,7 +180,7 @@ private:
             sets.assign(list->ne[1], {});
 
             for (int64_t h = 0; h < list->ne[1]; ++h) {
-                const auto * p = (const int32_t *) ((const char *) list->data + h*list->nb[1]);
+                const auto * p = (const int32_t *) ((const char *) list->data + h * list->nb[1]);
 
                 for (int32_t j = 0; j < p[0]; ++j) {
                     sets[h].push_back(rank_of[p[1 + j]]);
@@ -203,7 +208,7 @@ static lil_needs needs(const lil_sparse_params &) {
 
 const lil_method lil_method_probe = {
     LIL_SPARSE_PROBE,
-    /*.evicts =*/ false,
+    /*.evicts =*/false,
     check,
     needs,
     [](const lil_cache_args & a) -> llama_kv_cache * { return new lil_kv_cache_probe(a); },

@@ -24,9 +24,9 @@ protected:
         const auto & pages = step.index->get_pages();
 
         // all but the last one hold 16, unless tokens were removed
-        const uint32_t n = std::min<uint32_t>(params.budget/lil_seq_index::PAGE, pages.size());
+        const uint32_t n = std::min<uint32_t>(params.budget / lil_seq_index::PAGE, pages.size());
 
-        return (n - 1)*lil_seq_index::PAGE + step.n - pages.back();
+        return (n - 1) * lil_seq_index::PAGE + step.n - pages.back();
     }
 
     void build_pages(const layer_graph & lg) override {
@@ -47,20 +47,22 @@ protected:
                 input_sparse<float>(lg, "page_bias", P, 1, [this, P](float * dst, const lil_select_step & step) {
                     std::fill_n(dst + step.n_pages, P - step.n_pages, -1e30f);
 
-                    if (params.first_page) { dst[0] = 1e30f; }
+                    if (params.first_page) {
+                        dst[0] = 1e30f;
+                    }
                     dst[step.n_pages - 1] = 1e30f;
                 });
 
         ggml_tensor * scores = ggml_add(lg.ctx, build_scores(lg, i), part(lg, bias, i));
 
-        return rows_of_pages(lg, i, ggml_top_k(lg.ctx, scores, params.budget/lil_seq_index::PAGE));
+        return rows_of_pages(lg, i, ggml_top_k(lg.ctx, scores, params.budget / lil_seq_index::PAGE));
     }
 };
 
 }
 
 static std::string check(const lil_sparse_params & p) {
-    const uint32_t least = (p.first_page ? 2 : 1)*lil_seq_index::PAGE;
+    const uint32_t least = (p.first_page ? 2 : 1) * lil_seq_index::PAGE;
 
     if (p.budget < least) {
         return format("budget = %u is too small: Quest needs at least %u, %s", p.budget, least,
@@ -76,7 +78,7 @@ static lil_needs needs(const lil_sparse_params &) {
 
 const lil_method lil_method_quest = {
     LIL_SPARSE_QUEST,
-    /*.evicts =*/ false,
+    /*.evicts =*/false,
     check,
     needs,
     [](const lil_cache_args & a) -> llama_kv_cache * { return new lil_kv_cache_quest(a); },

@@ -33,9 +33,9 @@ protected:
     uint32_t n_rows(const lil_select_step & step) const override {
         const auto & pages = step.index->get_pages();
 
-        const uint32_t n = std::min<uint32_t>(params.budget/lil_seq_index::PAGE, pages.size());
+        const uint32_t n = std::min<uint32_t>(params.budget / lil_seq_index::PAGE, pages.size());
 
-        return (n - 1)*lil_seq_index::PAGE + step.n - pages.back();
+        return (n - 1) * lil_seq_index::PAGE + step.n - pages.back();
     }
 
     std::string check_step(const lil_select_step & step) const override {
@@ -45,10 +45,9 @@ protected:
             return "";
         }
 
-        return format(
-                "RaaS: the prompt has %u tokens and the budget is %u: a prompt's pages stay, so nothing of the "
-                "answer but its last page is read. "
-                "Use a budget well above the prompt, or Quest",
+        return format("RaaS: the prompt has %u tokens and the budget is %u: a prompt's pages stay, so nothing of the "
+                      "answer but its last page is read. "
+                      "Use a budget well above the prompt, or Quest",
                 n_prompt, params.budget);
     }
 
@@ -88,21 +87,21 @@ protected:
         const auto name = "raas_prompt_" + std::to_string(n_head); // KV heads may differ by layer
 
         ggml_tensor * rows = input<int32_t>(
-                lg, name.c_str(), n_new*n_head, 1, [n_cell, n_head](int32_t * dst, const lil_select_step & step) {
+                lg, name.c_str(), n_new * n_head, 1, [n_cell, n_head](int32_t * dst, const lil_select_step & step) {
                     for (int64_t h = 0; h < n_head; ++h) {
                         for (uint32_t r = step.n - step.n_new; r < step.n; ++r) {
-                            *dst++ = h*n_cell + step.index->cell(r);
+                            *dst++ = h * n_cell + step.index->cell(r);
                         }
                     }
                 });
 
         for (size_t i = 0; i < lg.steps.size(); ++i) {
             ggml_tensor * never =
-                    ggml_fill(lg.ctx, ggml_new_tensor_2d(lg.ctx, GGML_TYPE_F32, 1, n_new*n_head), LIL_RAAS_NEVER);
-            ggml_tensor * which = ggml_view_1d(lg.ctx, rows, n_new*n_head, i*rows->nb[2]);
+                    ggml_fill(lg.ctx, ggml_new_tensor_2d(lg.ctx, GGML_TYPE_F32, 1, n_new * n_head), LIL_RAAS_NEVER);
+            ggml_tensor * which = ggml_view_1d(lg.ctx, rows, n_new * n_head, i * rows->nb[2]);
 
             lg.expand(ggml_set_rows(
-                    lg.ctx, row_view(lg, stamp[lg.ikv], lg.steps[i].strm, 1, n_cell*n_head), never, which));
+                    lg.ctx, row_view(lg, stamp[lg.ikv], lg.steps[i].strm, 1, n_cell * n_head), never, which));
         }
     }
 
@@ -139,10 +138,10 @@ static lil_needs needs(const lil_sparse_params &) {
 
 const lil_method lil_method_raas = {
     LIL_SPARSE_RAAS,
-    /*.evicts =*/ false,
+    /*.evicts =*/false,
     check,
     needs,
     [](const lil_cache_args & a) -> llama_kv_cache * { return new lil_kv_cache_raas(a); },
-    /*.positions =*/ LIL_POSITIONS_ABSOLUTE,
-    /*.ratio     =*/ 0.5f,
+    /*.positions =*/LIL_POSITIONS_ABSOLUTE,
+    /*.ratio     =*/0.5f,
 };

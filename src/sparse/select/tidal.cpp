@@ -43,7 +43,7 @@ static lil_needs needs(const lil_sparse_params &) {
 
 const lil_method lil_method_tidal = {
     LIL_SPARSE_TIDAL,
-    /*.evicts =*/ false,
+    /*.evicts =*/false,
     check,
     needs,
     [](const lil_cache_args & a) -> llama_kv_cache * { return new lil_kv_cache_tidal(a); },
