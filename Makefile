@@ -6,6 +6,8 @@
 # make test-cuda     on a machine with such a GPU: our ops against the CPU's, and every method; likewise test-metal
 # make test-asan     caches, states and ops under AddressSanitizer and UndefinedBehaviorSanitizer; a tree of its own
 # make test-tsan     our ops, and how threads wait for each other, under ThreadSanitizer; a tree of its own
+# make test-x86      ops, LZ77, Guardian, threads for plain x86-64 and for AVX2; make test-arm64 with NEON, dotprod and SVE
+#                    under qemu; make test-windows under Wine
 #
 # make build     the wheel, built and installed into .venv
 # make vendor    an editable, patched tree of upstream's sources in .vendor, one commit per patch
@@ -31,6 +33,7 @@ export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell $(PYTHON) -c \
 	'import os; print(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())')
 
 .PHONY: all help build demo test test-c test-python check format test-vulkan test-cuda test-metal test-asan test-tsan \
+	test-x86 test-arm64 test-windows tiny \
 	stock model vendor patches check-patches clean
 
 all: build
@@ -81,8 +84,7 @@ demo: build model
 test: test-c test-python
 
 # the C tests use the installed wheel's headers and libraries, as a user's program would
-test-c: build model stock
-	@cd tests/python && ../../$(PY) -m reference ../../$(TINY)
+test-c: build model stock tiny
 	@$(STEP) "building the C tests" build/logs/tests-c.log -- sh -c '\
 		cmake -S tests/c -B build/tests-c -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DLIL_MODEL=$(CURDIR)/$(MODEL) \
 			-DLIL_TINY=$(CURDIR)/$(TINY) \
@@ -119,66 +121,97 @@ format: $(VENV)/.checkers
 	@$(VENV)/bin/ruff format --quiet $(PY_SOURCES)
 	@$(VENV)/bin/clang-format -i $(C_SOURCES)
 
-# the native libraries with a GPU backend, in a tree of their own, and the tests that want a device.
-# GGML_VK_VISIBLE_DEVICES names Vulkan's, by its number in vulkaninfo; unnamed, ggml leaves out devices that are no GPU
+# Native libraries in a tree of their own, and tests linked to them:
+#   $(call tree,NAME,CMAKE FLAGS)  build/NAME, installed into build/NAME/site
+#   $(call tree_tests,NAME,CMAKE FLAGS,TARGETS)  build/tests-NAME
+define tree
+	@$(STEP) "building the native libraries: $(1)" build/logs/$(1).log -- sh -c '\
+		cmake -S . -B build/$(1) -G Ninja $(2) -DLLAVA_BUILD=OFF -DPython_EXECUTABLE="$(CURDIR)/$(PY)" $(CMAKE_ARGS) && \
+		cmake --build build/$(1) && cmake --install build/$(1) --component lil --prefix build/$(1)/site/lil'
+endef
+define tree_tests
+	@$(STEP) "building the tests: $(1)" build/logs/tests-$(1).log -- sh -c '\
+		cmake -S tests/c -B build/tests-$(1) -G Ninja $(2) -DLIL_TINY=$(CURDIR)/$(TINY) \
+			-DLIL_SITE=$(CURDIR)/build/$(1)/site -DPython_EXECUTABLE="$(CURDIR)/$(PY)" && \
+		cmake --build build/tests-$(1) --target $(3)'
+endef
+# an expression of ctest that means these tests and no others
+exactly = "^($$(echo $(1) | tr " " "|"))$$"
+
+# tiny random models, which tests run on
+tiny: $(VENV)/.ready
+	@cd tests/python && ../../$(PY) -m reference ../../$(TINY)
+
+# the tests that want a device, with its backend. GGML_VK_VISIBLE_DEVICES names Vulkan's, by its number in vulkaninfo;
+# unnamed, ggml leaves out devices that are no GPU
 test-vulkan: export GGML_VK_VISIBLE_DEVICES ?= 0
 test-vulkan: GPU_TESTS := test-gpu-methods
 test-cuda test-metal: GPU_TESTS := test-gpu-
 test-vulkan test-cuda test-metal: export LIL_REQUIRE_GPU := 1
-test-vulkan test-cuda test-metal: test-%: $(VENV)/.ready
+test-vulkan test-cuda test-metal: test-%: tiny
 	@test $* != vulkan || command -v glslc >/dev/null || \
 		{ echo "lil: the Vulkan backend's shaders need glslc (on Debian and Ubuntu: apt install glslc libvulkan-dev \
 			spirv-headers mesa-vulkan-drivers)" >&2; exit 1; }
 	@test $* != cuda || command -v nvcc >/dev/null || test -n "$$CUDACXX" || \
 		{ echo "lil: the CUDA backend needs nvcc: have it in PATH, or name it in CUDACXX" >&2; exit 1; }
-	@cd tests/python && ../../$(PY) -m reference ../../$(TINY)
-	@$(STEP) "building the native libraries for $*" build/logs/$*.log -- sh -c '\
-		cmake -S . -B build/$* -G Ninja -DCMAKE_BUILD_TYPE=Release -DGGML_$(shell echo $* | tr a-z A-Z)=ON \
-			-DLLAVA_BUILD=OFF -DPython_EXECUTABLE="$(CURDIR)/$(PY)" $(CMAKE_ARGS) && \
-		cmake --build build/$* && cmake --install build/$* --component lil --prefix build/$*/site/lil'
-	@$(STEP) "building the GPU tests" build/logs/tests-$*.log -- sh -c '\
-		cmake -S tests/c -B build/tests-$* -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DLIL_TINY=$(CURDIR)/$(TINY) \
-			-DLIL_SITE=$(CURDIR)/build/$*/site && \
-		cmake --build build/tests-$* --target test-gpu-ops test-gpu-methods test-gpu-greedy bench_attention'
+	$(call tree,$*,-DCMAKE_BUILD_TYPE=Release -DGGML_$(shell echo $* | tr a-z A-Z)=ON)
+	$(call tree_tests,$*,-DCMAKE_BUILD_TYPE=RelWithDebInfo,test-gpu-ops test-gpu-methods test-gpu-greedy bench_attention)
 	@ctest --test-dir build/tests-$* --output-on-failure -R $(GPU_TESTS)
 
-# the native libraries and some C tests, compiled with ThreadSanitizer
+# some tests, compiled with ThreadSanitizer
 TSAN_TESTS := test-threads test-attn-ops test-select-ops
 TSAN_FLAGS := -DCMAKE_BUILD_TYPE=RelWithDebInfo -DCMAKE_C_FLAGS=-fsanitize=thread -DCMAKE_CXX_FLAGS=-fsanitize=thread
 
 test-tsan: export TSAN_OPTIONS ?= halt_on_error=1
 test-tsan: $(VENV)/.ready
-	@$(STEP) "building the native libraries for ThreadSanitizer" build/logs/tsan.log -- sh -c '\
-		cmake -S . -B build/tsan -G Ninja $(TSAN_FLAGS) \
-			-DLLAVA_BUILD=OFF -DPython_EXECUTABLE="$(CURDIR)/$(PY)" $(CMAKE_ARGS) && \
-		cmake --build build/tsan && cmake --install build/tsan --component lil --prefix build/tsan/site/lil'
-	@$(STEP) "building the tests" build/logs/tests-tsan.log -- sh -c '\
-		cmake -S tests/c -B build/tests-tsan -G Ninja $(TSAN_FLAGS) -DLIL_SITE=$(CURDIR)/build/tsan/site && \
-		cmake --build build/tests-tsan --target $(TSAN_TESTS)'
-	@ctest --test-dir build/tests-tsan --output-on-failure -R "^($$(echo $(TSAN_TESTS) | tr " " "|"))$$"
+	$(call tree,tsan,$(TSAN_FLAGS))
+	$(call tree_tests,tsan,$(TSAN_FLAGS),$(TSAN_TESTS))
+	@ctest --test-dir build/tests-tsan --output-on-failure -R $(call exactly,$(TSAN_TESTS))
 
-# The native libraries and the tests of caches, states and ops, compiled with AddressSanitizer and
-# UndefinedBehaviorSanitizer. Of the architectures one without and one with sliding windows; the emulated GPUs' tests,
-# which bring sanitizers of their own, and those of a real model, which are slow, are left out
+# The tests of caches, states and ops, compiled with AddressSanitizer and UndefinedBehaviorSanitizer. Of the
+# architectures one without and one with sliding windows; the emulated GPUs' tests, which bring sanitizers of their own,
+# and those of a real model, which are slow, are left out
 ASAN_TINY  := dense evict evict-kept select memory states steps
-ASAN_OPS   := attn-ops select-ops os-memory
+ASAN_TESTS := $(addprefix test-,$(ASAN_TINY) attn-ops select-ops os-memory)
 ASAN       := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 ASAN_FLAGS := -DCMAKE_BUILD_TYPE=RelWithDebInfo -DCMAKE_C_FLAGS="$(ASAN)" -DCMAKE_CXX_FLAGS="$(ASAN)"
 
 test-asan: export ASAN_OPTIONS ?= detect_leaks=0
 test-asan: export UBSAN_OPTIONS ?= print_stacktrace=1
-test-asan: $(VENV)/.ready
-	@cd tests/python && ../../$(PY) -m reference ../../$(TINY)
-	@$(STEP) "building the native libraries for the sanitizers" build/logs/asan.log -- sh -c '\
-		cmake -S . -B build/asan -G Ninja $(ASAN_FLAGS) \
-			-DLLAVA_BUILD=OFF -DPython_EXECUTABLE="$(CURDIR)/$(PY)" $(CMAKE_ARGS) && \
-		cmake --build build/asan && cmake --install build/asan --component lil --prefix build/asan/site/lil'
-	@$(STEP) "building the tests" build/logs/tests-asan.log -- sh -c '\
-		cmake -S tests/c -B build/tests-asan -G Ninja $(ASAN_FLAGS) \
-			-DLIL_TINY=$(CURDIR)/$(TINY) -DLIL_SITE=$(CURDIR)/build/asan/site && \
-		cmake --build build/tests-asan --target $(addprefix test-,$(ASAN_TINY) $(ASAN_OPS))'
-	@ctest --test-dir build/tests-asan --output-on-failure \
-		-R "^test-(($$(echo $(ASAN_TINY) | tr " " "|"))-(llama|gemma3)|$$(echo $(ASAN_OPS) | tr " " "|"))$$"
+test-asan: tiny
+	$(call tree,asan,$(ASAN_FLAGS))
+	$(call tree_tests,asan,$(ASAN_FLAGS),$(ASAN_TESTS))
+	@ctest --test-dir build/tests-asan --output-on-failure -R $(call exactly,$(ASAN_TESTS) \
+		$(foreach test,$(ASAN_TINY),test-$(test)-llama test-$(test)-gemma3))
+
+# Every form of the vector code: the ops, LZ77, Guardian and threads, compiled for other processors than this one's best.
+# arm64 and Windows are cross-compiled and emulated
+FORM_TESTS := test-attn-ops test-select-ops test-lz77 test-guardian test-threads test-os-memory
+
+FORM_FLAGS_x86-plain := $(foreach f,SSE42 AVX AVX2 BMI2 FMA F16C,-DGGML_$(f)=OFF)
+FORM_FLAGS_x86-avx2  :=
+ARM64                := -DCMAKE_TOOLCHAIN_FILE=$(CURDIR)/cmake/arm64.cmake
+FORM_FLAGS_arm64-neon    := $(ARM64) -DGGML_CPU_ARM_ARCH=armv8-a
+FORM_FLAGS_arm64-dotprod := $(ARM64) -DGGML_CPU_ARM_ARCH=armv8.2-a+dotprod+fp16
+FORM_FLAGS_arm64-sve     := $(ARM64) -DGGML_CPU_ARM_ARCH=armv8.2-a+dotprod+fp16+sve
+FORM_FLAGS_windows       := -DCMAKE_TOOLCHAIN_FILE=$(CURDIR)/cmake/windows.cmake
+
+test-form-%: $(VENV)/.ready
+	$(call tree,$*,-DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=OFF $(FORM_FLAGS_$*))
+	$(call tree_tests,$*,-DCMAKE_BUILD_TYPE=Release $(filter -DCMAKE_TOOLCHAIN_FILE=%,$(FORM_FLAGS_$*)),$(FORM_TESTS))
+	@ctest --test-dir build/tests-$* --output-on-failure -R $(call exactly,$(FORM_TESTS))
+
+test-x86: test-form-x86-plain test-form-x86-avx2
+
+test-arm64:
+	@for tool in aarch64-linux-gnu-g++ qemu-aarch64; do command -v $$tool >/dev/null || { echo "lil: no $$tool; the \
+		tests for arm64 need it (on Debian and Ubuntu: apt install g++-aarch64-linux-gnu qemu-user)" >&2; exit 1; }; done
+	@$(MAKE) test-form-arm64-neon test-form-arm64-dotprod test-form-arm64-sve
+
+test-windows:
+	@for tool in x86_64-w64-mingw32-g++-posix wine; do command -v $$tool >/dev/null || { echo "lil: no $$tool; the \
+		tests for Windows need it (on Debian and Ubuntu: apt install g++-mingw-w64-x86-64-posix wine)" >&2; exit 1; }; done
+	@$(MAKE) test-form-windows
 
 vendor: $(VENV)/.ready
 	@$(PY) scripts/vendor.py edit .vendor

@@ -60,6 +60,7 @@ def say(text: str) -> None:
 @dataclass
 class Hunk:
     start: int  # line number in the old file, 1-based; of the line before an insertion into nothing
+    within: str = ""  # the function or class that it belongs to, as HEADING finds it
     old: list[str] = field(default_factory=list)  # lines with their ends
     new: list[str] = field(default_factory=list)
 
@@ -78,7 +79,29 @@ class Patch:
     files: list[FilePatch]
 
 
-_HUNK = re.compile(r"@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@")
+_HUNK = re.compile(r"@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@ ?(.*)")
+
+_DEFINITION = re.compile(r"( *)(?:async def|class|def) (\w+)")
+
+
+def heading(lines: list[str], i: int, path: str) -> str:
+    """What line i of a file lies in: the line that begins the function, the first parameter with it where that is on a
+    line of its own; of Python, the names of the classes and functions. Empty: nothing."""
+    if path.endswith(".py"):
+        names: list[str] = []
+        rest = next((line for line in lines[i:] if line.strip()), "")
+        indent = len(rest) - len(rest.lstrip())
+        for line in reversed(lines[:i]):
+            match = _DEFINITION.match(line)
+            if match and len(match[1]) < indent:
+                names.insert(0, match[2])
+                indent = len(match[1])
+        return ".".join(names)
+    for j in range(i - 1, -1, -1):
+        if re.match(r"[A-Za-z_$@]", lines[j]) and not lines[j].startswith(("public:", "protected:", "private:")):
+            more = lines[j + 1].strip() if lines[j].rstrip().endswith("(") and j + 1 < len(lines) else ""
+            return f"{lines[j].strip()} {more}".strip()[:120].rstrip()
+    return ""
 
 
 def parse_patch(name: str, text: str) -> Patch:
@@ -107,7 +130,7 @@ def parse_patch(name: str, text: str) -> Patch:
                 raise fail("malformed hunk")
             start = int(match[1])
             n_old, n_new = (int(match[g] or 1) if match[g] != "0" else 0 for g in (2, 4))
-            hunk = Hunk(start)
+            hunk = Hunk(start, within=match[5].strip())
             i += 1
             while len(hunk.old) < n_old or len(hunk.new) < n_new:
                 if i >= len(lines) or lines[i][0] not in " +-\n":
@@ -165,8 +188,11 @@ def apply_file(name: str, patch: FilePatch, text: str | None) -> tuple[str, bool
         n = len(hunk.old)
         expected = hunk.start - 1 if n else hunk.start
         fits = [i for i in range(done, len(lines) - n + 1) if lines[i : i + n] == hunk.old] if n else []
-        if expected in fits:
+        alike = [i for i in fits if heading(lines, i, patch.path) == hunk.within] if hunk.within else []
+        if expected in fits and (expected in alike or not alike):
             at = expected
+        elif len(alike) == 1:
+            at = alike[0]
         elif n and expected + shift in fits:
             at = expected + shift
         elif len(fits) == 1:
@@ -440,8 +466,16 @@ def diff_text(old: str | None, new: str, path: str) -> str:
         out = subprocess.run(command, capture_output=True, env=env).stdout.decode("utf-8", "surrogateescape")
     if "\n@@ " not in out:
         raise VendorError(f"{path} does not change")
-    # without the name of the function that git shows beside a hunk: it is not part of the change
-    body = re.sub(r"^(@@ [^@]* @@).*$", r"\1", out[out.index("\n@@ ") + 1 :], flags=re.MULTILINE)
+    lines = (old or "").splitlines(keepends=True)
+
+    def with_heading(match: re.Match[str]) -> str:
+        """Our own, where git shows one: what it takes for a function depends on its settings."""
+        start, n = int(match[2]), int(match[3] or 1)
+        return f"{match[1]} {heading(lines, start - 1 if n else start, path)}".rstrip()
+
+    body = re.sub(
+        r"^(@@ -(\d+)(?:,(\d+))? [^@]*@@).*$", with_heading, out[out.index("\n@@ ") + 1 :], flags=re.MULTILINE
+    )
     return f"--- {'a/' + path if old is not None else '/dev/null'}\n+++ b/{path}\n{body}"
 
 

@@ -82,6 +82,30 @@ def test_patch_takes_no_ambiguous_place() -> None:
     assert apply(PATCH, TEXT + TEXT) == (PATCHED + TEXT, False)  # where the place is the exact one there is no doubt
 
 
+def test_patch_takes_the_place_in_its_function() -> None:
+    text = "".join(f"void f{i}(\n        int x) {{\n    one();\n\n    end();\n}}\n" for i in range(3))
+    patch = "Why.\n\n--- a/x.cpp\n+++ b/x.cpp\n@@ -{},2 +{},3 @@ {}\n     one();\n+    two();\n \n"
+    for i in range(3):
+        inside = f"void f{i}( int x) {{"
+        parts = text.split("    one();\n")
+        wanted = "    one();\n".join(parts[: i + 1]) + "    one();\n    two();\n" + "    one();\n".join(parts[i + 1 :])
+        assert apply(patch.format(40, 40, inside), text) == (wanted, True)
+        assert vendor.heading(text.splitlines(keepends=True), 6 * i + 3, "x.cpp") == inside
+    with pytest.raises(vendor.VendorError, match="several places"):
+        apply(patch.format(40, 40, ""), text)
+    lines = [
+        "class A:\n",
+        "    def b(\n",
+        "        self,\n",
+        "    ):\n",
+        "        def c():\n",
+        "            return 1\n",
+        "\n",
+        "        return c\n",
+    ]
+    assert [vendor.heading(lines, i, "x.py") for i in (0, 1, 5, 7)] == ["", "A", "A.b.c", "A.b"]
+
+
 def test_patch_is_not_applied_twice() -> None:
     with pytest.raises(vendor.VendorError, match="not there"):
         apply(PATCH, PATCHED)
