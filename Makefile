@@ -6,8 +6,8 @@
 # make test-cuda     on a machine with such a GPU: our ops against the CPU's, and every method; likewise test-metal
 # make test-asan     caches, states and ops under AddressSanitizer and UndefinedBehaviorSanitizer; a tree of its own
 # make test-tsan     our ops, and how threads wait for each other, under ThreadSanitizer; a tree of its own
-# make test-x86      ops, LZ77, Guardian, threads for plain x86-64 and for AVX2; make test-arm64 with NEON, dotprod and SVE
-#                    under qemu; make test-windows under Wine
+# make test-x86      ops, LZ77, Guardian, threads for plain x86-64 and for AVX2; make test-arm64: NEON, dotprod, SVE
+#                    under qemu; make test-windows: under Wine
 #
 # make build     the wheel, built and installed into .venv
 # make vendor    an editable, patched tree of upstream's sources in .vendor, one commit per patch
@@ -131,7 +131,7 @@ define tree
 endef
 define tree_tests
 	@$(STEP) "building the tests: $(1)" build/logs/tests-$(1).log -- sh -c '\
-		cmake -S tests/c -B build/tests-$(1) -G Ninja $(2) -DLIL_TINY=$(CURDIR)/$(TINY) \
+		cmake -S tests/c -B build/tests-$(1) -G Ninja $(2) -DLIL_MODEL=$(CURDIR)/$(MODEL) -DLIL_TINY=$(CURDIR)/$(TINY) \
 			-DLIL_SITE=$(CURDIR)/build/$(1)/site -DPython_EXECUTABLE="$(CURDIR)/$(PY)" && \
 		cmake --build build/tests-$(1) --target $(3)'
 endef
@@ -169,11 +169,12 @@ test-tsan: $(VENV)/.ready
 	@ctest --test-dir build/tests-tsan --output-on-failure -R $(call exactly,$(TSAN_TESTS))
 
 # The tests of caches, states and ops, compiled with AddressSanitizer and UndefinedBehaviorSanitizer. Of the
-# architectures one without and one with sliding windows; the emulated GPUs' tests, which bring sanitizers of their own,
-# and those of a real model, which are slow, are left out
-ASAN_TINY  := dense evict evict-kept select memory states steps
+# architectures one without and one with sliding windows. Left out: what looks at how much memory is taken, which the
+# sanitizers change; the emulated GPUs' tests, which bring sanitizers of their own; a real model's, which are slow
+ASAN_TINY  := dense evict evict-kept select states steps
 ASAN_TESTS := $(addprefix test-,$(ASAN_TINY) attn-ops select-ops os-memory)
-ASAN       := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+# a program in C may hand over any number as an enum, and gets an error: no undefined behaviour without -fstrict-enums
+ASAN       := -fsanitize=address,undefined -fno-sanitize=enum -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 ASAN_FLAGS := -DCMAKE_BUILD_TYPE=RelWithDebInfo -DCMAKE_C_FLAGS="$(ASAN)" -DCMAKE_CXX_FLAGS="$(ASAN)"
 
 test-asan: export ASAN_OPTIONS ?= detect_leaks=0
@@ -184,7 +185,7 @@ test-asan: tiny
 	@ctest --test-dir build/tests-asan --output-on-failure -R $(call exactly,$(ASAN_TESTS) \
 		$(foreach test,$(ASAN_TINY),test-$(test)-llama test-$(test)-gemma3))
 
-# Every form of the vector code: the ops, LZ77, Guardian and threads, compiled for other processors than this one's best.
+# Every form of the vector code: ops, LZ77, Guardian and threads, compiled for other processors than this one
 # arm64 and Windows are cross-compiled and emulated
 FORM_TESTS := test-attn-ops test-select-ops test-lz77 test-guardian test-threads test-os-memory
 
@@ -196,7 +197,7 @@ FORM_FLAGS_arm64-dotprod := $(ARM64) -DGGML_CPU_ARM_ARCH=armv8.2-a+dotprod+fp16
 FORM_FLAGS_arm64-sve     := $(ARM64) -DGGML_CPU_ARM_ARCH=armv8.2-a+dotprod+fp16+sve
 FORM_FLAGS_windows       := -DCMAKE_TOOLCHAIN_FILE=$(CURDIR)/cmake/windows.cmake
 
-test-form-%: $(VENV)/.ready
+test-form-%: model
 	$(call tree,$*,-DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=OFF $(FORM_FLAGS_$*))
 	$(call tree_tests,$*,-DCMAKE_BUILD_TYPE=Release $(filter -DCMAKE_TOOLCHAIN_FILE=%,$(FORM_FLAGS_$*)),$(FORM_TESTS))
 	@ctest --test-dir build/tests-$* --output-on-failure -R $(call exactly,$(FORM_TESTS))

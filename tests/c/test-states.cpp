@@ -154,8 +154,10 @@ int main(int argc, char ** argv) {
 
                 // it goes on, whatever it holds
                 for (llama_seq_id s = 0; s < 2; ++s) {
-                    const llama_pos p = llama_memory_seq_pos_max(mem, s) + 1;
-                    if (p > 0 && p + 2 < 256) {
+                    const llama_pos last = llama_memory_seq_pos_max(mem, s); // of a damaged state: any
+                    if (last >= 0 && last < 253) {
+                        const llama_pos p = last + 1;
+
                         decode(ctx, { { text[0], p, s } });
                         decode(ctx, { { text[1], p + 1, s } });
                         llama_memory_seq_rm(mem, s, p - 1, -1);

@@ -1,6 +1,6 @@
 #include "lil-hooks.h"
 
-#include "llama-io.h"
+#include "lil-state-io.h"
 
 #include <algorithm>
 #include <vector>
@@ -58,7 +58,7 @@ void lil_state_write_v(llama_io_write_i & io, const ggml_tensor * v, uint32_t n_
 
     transpose(size, rows.data(), trans.data(), n_cells, n_embd);
 
-    io.write(trans.data(), trans.size());
+    lil_write(io, trans);
 }
 
 void lil_state_read_v(llama_io_read_i & io, ggml_tensor * v, uint32_t n_embd, uint32_t n_cells,
@@ -69,7 +69,7 @@ void lil_state_read_v(llama_io_read_i & io, ggml_tensor * v, uint32_t n_embd, ui
     std::vector<uint8_t> rows(n_cells * row);
     std::vector<uint8_t> trans(n_cells * row);
 
-    io.read(trans.data(), trans.size());
+    lil_read(io, trans);
 
     transpose(size, trans.data(), rows.data(), n_embd, n_cells);
 

@@ -1,6 +1,6 @@
 #include "lil-kv-cache-evict.h"
 
-#include "llama-io.h"
+#include "lil-state-io.h"
 
 #include <algorithm>
 #include <cstring>
@@ -129,7 +129,7 @@ static void write_counts(llama_io_write_i & io, const lil_evict_stream & st) {
 
     const uint32_t n_slot_pos = st.slot_pos.size();
     io.write(&n_slot_pos, sizeof(n_slot_pos));
-    io.write(st.slot_pos.data(), n_slot_pos * sizeof(llama_pos));
+    lil_write(io, st.slot_pos);
 }
 
 void lil_kv_cache_evict::state_write_stream(llama_io_write_i & io, uint32_t strm) const {
@@ -239,7 +239,7 @@ lil_evict_stream lil_kv_cache_evict::read_counts(llama_io_read_i & io, uint32_t 
     st.pos_whole = c.pos_whole;
     st.in_prompt = c.in_prompt != 0;
     st.slot_pos.resize(n_slot_pos);
-    io.read(st.slot_pos.data(), n_slot_pos * sizeof(llama_pos));
+    lil_read(io, st.slot_pos);
 
     // the first tokens, each in the slot of its number, and all from pos_whole on
     const uint32_t  n_sink = st.n_evicted > 0 ? std::min(params.n_sink, st.n_used) : 0;

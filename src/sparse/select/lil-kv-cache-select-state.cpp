@@ -1,7 +1,8 @@
 #include "lil-kv-cache-select.h"
 
+#include "lil-state-io.h"
+
 #include "llama-impl.h"
-#include "llama-io.h"
 
 #include <algorithm>
 #include <stdexcept>
@@ -78,7 +79,7 @@ void lil_kv_cache_select::state_write(llama_io_write_i & io, llama_seq_id seq_id
                     }
                 }
 
-                io.write(data.data(), data.size() * sizeof(float));
+                lil_write(io, data);
             }
         }
     }
@@ -153,7 +154,7 @@ void lil_kv_cache_select::state_read(llama_io_read_i & io, llama_seq_id seq_id, 
                     ggml_backend_tensor_get(t, plane.data(), strm * t->nb[2], plane.size() * sizeof(float));
 
                     std::vector<float> data(cells.size() * t->ne[1]);
-                    io.read(data.data(), data.size() * sizeof(float));
+                    lil_read(io, data);
 
                     // what lies behind takes no memory
                     const size_t n_max = *std::max_element(cells.begin(), cells.end()) + 1;
