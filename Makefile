@@ -32,6 +32,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell $(PYTHON) -c \
 	'import os; print(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())')
 
+export CTEST_PARALLEL_LEVEL ?= $(CMAKE_BUILD_PARALLEL_LEVEL)
+
 .PHONY: all help build demo test test-c test-python check format test-vulkan test-cuda test-metal test-asan test-tsan \
 	test-x86 test-arm64 test-windows tiny \
 	stock model vendor patches check-patches clean
@@ -209,6 +211,11 @@ test-arm64:
 		tests for arm64 need it (on Debian and Ubuntu: apt install g++-aarch64-linux-gnu qemu-user)" >&2; exit 1; }; done
 	@$(MAKE) test-form-arm64-neon test-form-arm64-dotprod test-form-arm64-sve
 
+# Wine finds the libraries as Windows does: ours, and those of the compiler
+test-windows: export WINEPATH = $(subst $(eval) ,;,$(foreach dir,$(CURDIR)/build/windows/site/lil/llama_cpp/lib \
+	$(dir $(shell x86_64-w64-mingw32-g++-posix -print-file-name=libstdc++-6.dll)) \
+	$(dir $(shell x86_64-w64-mingw32-g++-posix -print-file-name=libwinpthread-1.dll)),Z:$(dir)))
+test-windows: export WINEDEBUG ?= -all
 test-windows:
 	@for tool in x86_64-w64-mingw32-g++-posix wine; do command -v $$tool >/dev/null || { echo "lil: no $$tool; the \
 		tests for Windows need it (on Debian and Ubuntu: apt install g++-mingw-w64-x86-64-posix wine)" >&2; exit 1; }; done

@@ -8,10 +8,9 @@ set(CMAKE_C_COMPILER   x86_64-w64-mingw32-gcc-posix)
 set(CMAKE_CXX_COMPILER x86_64-w64-mingw32-g++-posix)
 set(CMAKE_RC_COMPILER  x86_64-w64-mingw32-windres)
 
-# programs that need no other library than Windows' own
-set(CMAKE_EXE_LINKER_FLAGS_INIT    "-static")
-set(CMAKE_SHARED_LINKER_FLAGS_INIT "-static-libgcc -static-libstdc++ -Wl,-Bstatic,--whole-archive -lwinpthread \
--Wl,--no-whole-archive,-Bdynamic")
+# what the headers of older MinGW have
+set(CMAKE_C_FLAGS_INIT   "-D_WIN32_WINNT=0x0601")
+set(CMAKE_CXX_FLAGS_INIT "-D_WIN32_WINNT=0x0601")
 
 set(CMAKE_CROSSCOMPILING_EMULATOR wine)
 

@@ -255,8 +255,10 @@ static int32_t count() {
         const auto & core = info->Processor;
 
         if (allowed == 0 || core.GroupMask[0].Group != 0 || (core.GroupMask[0].Mask & allowed) != 0) {
-            n[core.EfficiencyClass] += 1;
-            best = std::max(best, (int) core.EfficiencyClass);
+            const uint8_t efficiency = ((const uint8_t *) &core)[1]; // EfficiencyClass, which older headers do not name
+
+            n[efficiency] += 1;
+            best = std::max(best, (int) efficiency);
         }
         i += info->Size;
     }

@@ -130,8 +130,8 @@ static BOOL CALLBACK find_functions(PINIT_ONCE o, PVOID parameter, PVOID * conte
 
     HMODULE lib = LoadLibraryA("api-ms-win-core-synch-l1-2-0.dll");
     if (lib) {
-        wait_on_address = (wait_on_address_t) (void *) GetProcAddress(lib, "WaitOnAddress");
-        wake_by_address = (wake_by_address_t) (void *) GetProcAddress(lib, "WakeByAddressAll");
+        wait_on_address = (wait_on_address_t) (void (*)(void)) GetProcAddress(lib, "WaitOnAddress");
+        wake_by_address = (wake_by_address_t) (void (*)(void)) GetProcAddress(lib, "WakeByAddressAll");
     }
 
     return TRUE;
@@ -151,7 +151,7 @@ void lil_wake_all(volatile void * value) {
     InitOnceExecuteOnce(&once, find_functions, NULL, NULL);
 
     if (wait_on_address && wake_by_address) {
-        wake_by_address((PVOID) value);
+        wake_by_address((PVOID) (uintptr_t) value);
     }
 }
 

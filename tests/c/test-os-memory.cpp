@@ -28,14 +28,16 @@ static void test_pages() {
     assert(p && (uintptr_t) p % page == 0);
 
     assert(lil_os_resident(p, N) == 0);
-    assert(all_are(p, N, 0)); // reading takes none
+    assert(all_are(p, N, 0));
 
+    size_t n_max = N; // reading may take memory too
 #ifdef __linux__
     assert(lil_os_resident(p, N) == 0);
+    n_max = N / 2 + N / 16;
 #endif
 
     memset(p, 7, N / 2);
-    assert(lil_os_resident(p, N) >= N / 2 && lil_os_resident(p, N) <= N / 2 + N / 16);
+    assert(lil_os_resident(p, N) >= N / 2 && lil_os_resident(p, N) <= n_max);
 
     // only whole pages go, and they come back as zeros; their neighbours stay
     assert(lil_os_discard(p + 1, 3 * page));
@@ -56,10 +58,12 @@ static void test_pages() {
     assert(!lil_os_map((size_t) 1 << 60));
 }
 
+#ifdef __linux__
 static void write(const fs::path & path, const std::string & text) {
     fs::create_directories(path.parent_path());
     std::ofstream(path) << text;
 }
+#endif
 
 static void test_available() {
     assert(lil_os_available() > 0);

@@ -195,7 +195,7 @@ static void test_pools() {
     }
     CHECK(n_bad == 0, "%d wrong results", n_bad.load());
 
-#if !defined(_WIN32) && !defined(__SANITIZE_THREAD__) // which knows no threads in a fork
+#if !defined(_WIN32) && !defined(__SANITIZE_THREAD__) && !defined(LIL_EMULATED) // those know no threads in a fork
     // the threads of a pool do not come along into a fork: it makes its own
     ggml_backend_t backend = ggml_backend_init_by_type(GGML_BACKEND_DEVICE_TYPE_CPU, nullptr);
     CHECK(compute_once(4, backend), "before the fork");

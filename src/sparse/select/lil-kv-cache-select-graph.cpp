@@ -89,9 +89,12 @@ ggml_tensor * lil_kv_cache_select::build_decode_fused(const layer_graph & lg) {
     if (sparse && !is_dense_layer(lg.ikv)) {
         list = build_list(lg);
 
-        ggml_set_output(list); // it stays readable after the computation
         last[lg.ikv].list = list;
     }
+
+    // It stays readable after the computation. A list of everything too: a graph that differs in nothing else gets the
+    // places in memory that were found for the one before
+    ggml_set_output(list);
 
     const int64_t n_steps = lg.steps.size();
     const int64_t n_work  = ops[lg.ikv].attn_n_work(lg.n_embd_v, lg.n_head, list->ne[0] - 1, n_steps, wants_kq(lg.ikv));
