@@ -116,6 +116,7 @@ check: $(VENV)/.checkers
 	@$(VENV)/bin/mypy --no-error-summary
 	@$(VENV)/bin/clang-format --dry-run --Werror $(C_SOURCES)
 	@$(PY) scripts/check_docs.py
+	@out=$$($(PY) -m pytest --quiet --no-header tests/python/test_lines.py) || { echo "$$out"; exit 1; }
 	@echo "lil: style, types and links are in order"
 
 format: $(VENV)/.checkers
