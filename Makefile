@@ -188,7 +188,7 @@ test-asan: tiny
 	@ctest --test-dir build/tests-asan --output-on-failure -R $(call exactly,$(ASAN_TESTS) \
 		$(foreach test,$(ASAN_TINY),test-$(test)-llama test-$(test)-gemma3))
 
-# Every form of the vector code: ops, LZ77, Guardian and threads, compiled for other processors than this one
+# Every form of the vector code: ops, LZ77, Guardian and threads, compiled for other processors than this one;
 # arm64 and Windows are cross-compiled and emulated
 FORM_TESTS := test-attn-ops test-select-ops test-lz77 test-guardian test-threads test-os-memory
 

@@ -2,7 +2,9 @@
 
 #include "llama-impl.h"
 
+#include <algorithm>
 #include <cstring>
+#include <iterator>
 
 namespace {
 
@@ -19,24 +21,23 @@ const entry ALL[] = {
 
 }
 
-const lil_method * lil_find_method(lil_sparse_method method) {
-    for (const auto & e : ALL) {
-        if (e.method->method == method) {
-            return e.method;
-        }
-    }
+static const entry * find(lil_sparse_method method) {
+    const auto * end = std::end(ALL);
+    const auto * e   = std::find_if(ALL, end, [&](const entry & e) { return e.method->method == method; });
 
-    return nullptr;
+    return e != end ? e : nullptr;
+}
+
+const lil_method * lil_find_method(lil_sparse_method method) {
+    const auto * e = find(method);
+
+    return e ? e->method : nullptr;
 }
 
 const char * lil_sparse_get_name(lil_sparse_method method) {
-    for (const auto & e : ALL) {
-        if (e.method->method == method) {
-            return e.name;
-        }
-    }
+    const auto * e = find(method);
 
-    return nullptr;
+    return e ? e->name : nullptr;
 }
 
 lil_sparse_method lil_sparse_find(const char * name) {

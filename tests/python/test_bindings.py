@@ -40,6 +40,7 @@ def test_nothing_imports_the_stock_name() -> None:
 def test_one_version() -> None:
     assert lil._native.lib.lil_version().decode() == lil.__version__
     assert f'#define LIL_VERSION "{lil.__version__}"' in (ROOT / "src/include/lil.h").read_text()
+    assert f'version: "{lil.__version__}"' in (ROOT / "CITATION.cff").read_text()
 
 
 def test_the_package_needs_nothing_of_the_command_line() -> None:

@@ -503,6 +503,29 @@ def test_session_equals_llama(session: measure.Session, make_llama: Callable[...
             context.eval(tokens[:30])
 
 
+def test_session_knows_what_came_of_a_prompt_that_failed(
+    session: measure.Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens = (session.tokenize(WORDS) * 9)[:1000]
+    with session.context(None, n_ctx=1024) as context:
+        decode, calls = context._native.decode, []
+
+        def fail_once(batch: Any) -> None:
+            calls.append(batch)
+            if len(calls) == 2:
+                raise RuntimeError("out of luck")
+            decode(batch)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(context._native, "decode", fail_once)
+            with pytest.raises(NativeError, match="488 tokens after \\[512\\]: out of luck"):
+                context.eval(tokens)
+        assert context.n_tokens == 512 == session.n_ubatch
+        ours = context.eval(tokens[512:])
+    with session.context(None, n_ctx=1024) as fresh:
+        assert np.abs(fresh.eval(tokens) - ours).max() == 0
+
+
 def test_prompts(session: measure.Session) -> None:
     keys = set()
     for n_tokens in (300, 1000):

@@ -49,7 +49,7 @@ class Decoder(Closing):
         self.n_ctx = n_ctx
         self._n_batch = params.n_batch
         self._n_vocab = session.n_vocab
-        self._lengths = [0] * n_seq
+        self._sequences: list[list[int]] = [[] for _ in range(n_seq)]  # the tokens of each
         try:
             self._native = make_context(
                 model=llama._model, params=params, method=method, fused_dense=fused_dense, verbose=False
@@ -72,7 +72,7 @@ class Decoder(Closing):
         """
         batch = self._batch.batch
         batch.n_tokens = len(tokens)
-        lengths = list(self._lengths)
+        lengths = list(map(len, self._sequences))
         for i, (seq, token) in enumerate(tokens):
             batch.token[i] = token
             batch.pos[i] = lengths[seq]
@@ -83,8 +83,10 @@ class Decoder(Closing):
         try:
             self._native.decode(self._batch)
         except RuntimeError as error:
-            raise NativeError(f"{len(tokens)} tokens after {self._lengths}: {error}") from None
-        self._lengths = lengths
+            held = list(map(len, self._sequences))
+            raise NativeError(f"{len(tokens)} tokens after {held}: {error}") from None
+        for seq, token in tokens:
+            self._sequences[seq].append(token)
 
     def _prompt(self, seq: int, tokens: Sequence[int]) -> None:
         """Decodes tokens of one sequence, of which the last one's logits are wanted: row -1."""

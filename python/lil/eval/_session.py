@@ -18,7 +18,6 @@ class Context(Decoder):
 
     def __init__(self, session: Session, method: Method | None, n_ctx: int, fused_dense: bool | None) -> None:
         super().__init__(session, method, n_ctx=n_ctx, fused_dense=fused_dense)
-        self._tokens: list[int] = []
 
     def eval(self, tokens: Sequence[int]) -> Logits:
         """Appends tokens. One token after such a call is a decode step, since that gave the logits to choose it from;
@@ -34,15 +33,13 @@ class Context(Decoder):
         if self.n_tokens + len(tokens) > self.n_ctx:
             raise ContextFullError(f"{len(tokens)} tokens after {self.n_tokens} exceed a context of {self.n_ctx}")
         self._prompt(0, tokens)
-        self._tokens += tokens
         return self._logits(-1).copy()
 
     def keep(self, n: int) -> bool:
         """Removes all but the first `n` tokens. False: the cache cannot, and is as it was."""
         if not self._native.kv_cache_seq_rm(0, n, -1):
             return False
-        del self._tokens[n:]
-        self._lengths = [len(self._tokens)]
+        del self._sequences[0][n:]
         return True
 
     def save(self) -> Any:
@@ -51,7 +48,7 @@ class Context(Decoder):
         state = (ctypes.c_uint8 * size)()
         if bindings.llama_state_seq_get_data(self._native.ctx, state, size, 0) != size:
             raise NativeError("the state of a context could not be copied")
-        return state, list(self._tokens)
+        return state, list(self._sequences[0])
 
     def load(self, saved: Any) -> bool:
         """Takes over what `save` gave. False: this context does not take it, and is empty.
@@ -60,18 +57,18 @@ class Context(Decoder):
         """
         state, tokens = saved
         self._native.kv_cache_clear()
-        self._tokens, self._lengths = [], [0]
+        self._sequences[0] = []
         if not bindings.llama_state_seq_set_data(self._native.ctx, state, len(state), 0):
             self._native.kv_cache_clear()
             return False
-        self._tokens, self._lengths = list(tokens), [len(tokens)]
+        self._sequences[0] = list(tokens)
         if tokens and self.keep(len(tokens) - 1):
             self.eval(tokens[-1:])
         return True
 
     @property
     def n_tokens(self) -> int:
-        return len(self._tokens)
+        return len(self._sequences[0])
 
     @property
     def takes_full(self) -> bool:

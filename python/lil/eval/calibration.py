@@ -108,11 +108,7 @@ def candidates(mass: Sequence[Sequence[Sequence[float]]]) -> list[Candidate]:
             after.append(mean(text[c, c + 1 :]))
             before.append(mean(text[2, 3:c]))
             score.append(mean([*text[2, 3:c], 1.0, *text[c, c + 1 :]]))
-
-        def pair(x: list[float]) -> tuple[float, float]:
-            return x[0], x[1]
-
-        return Candidate(c, pair(after), pair(before), pair(score))
+        return Candidate(c, (after[0], after[1]), (before[0], before[1]), (score[0], score[1]))
 
     return [candidate(c) for c in range(3, n_layer)]
 

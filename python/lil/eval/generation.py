@@ -14,7 +14,7 @@ from .._check import check_int
 from .._errors import ConfigError
 from ..llama_cpp import _internals as internals
 from ..methods import Method
-from ._decoder import Decoder, Logits
+from ._decoder import Decoder
 from ._session import Session
 
 MAX_PARALLEL = 256  # llama.cpp's LLAMA_MAX_SEQ
@@ -106,19 +106,15 @@ class Sequences(Decoder):
         """Appends one token to each of the sequences 0, 1, ...; the logits of sequence i are at row i."""
         self._decode(list(enumerate(tokens)), range(len(tokens)))
 
-    def logits(self, row: int) -> Logits:
-        """[n_vocab], until the next call of `prompt` or `step`."""
-        return self._logits(row)
-
     def choose(self, row: int, sampler: internals.LlamaSampler | None) -> int:
         """The next token by a row of logits."""
         if sampler is None:
-            return int(np.argmax(self.logits(row)))
+            return int(np.argmax(self._logits(row)))
         return sampler.sample(self._native, row)
 
     def clear(self, seq: int) -> None:
         self._native.kv_cache_seq_rm(seq, -1, -1)
-        self._lengths[seq] = 0
+        self._sequences[seq] = []
 
     def move(self, source: int, target: int) -> None:
         """Makes `target` what `source` is, and empties `source`.
@@ -127,7 +123,7 @@ class Sequences(Decoder):
         """
         self.clear(target)
         self._native.kv_cache_seq_cp(source, target, -1, -1)
-        self._lengths[target] = self._lengths[source]
+        self._sequences[target] = self._sequences[source]
         self.clear(source)
 
 
