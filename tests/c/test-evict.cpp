@@ -345,6 +345,47 @@ static void test_state() {
 }
 
 // sequences of different lengths in one batch, each with its own budget, hold what they hold alone
+// what servers save to go back to: in a model with sliding windows such a state holds the window, and the bounded half
+static void test_partial_state() {
+    test_name = __func__;
+
+    if ((int32_t) sparse_layers.size() == n_layer) {
+        return; // nothing is saved
+    }
+
+    for (auto o : all_methods(48)) {
+        o.swa_full = false;
+
+        const auto proceed = [&](llama_context * c) {
+            decode_steps_anew(c, 120, 140);
+            return get_logits(c);
+        };
+
+        llama_context * ctx = new_context(o);
+        CHECK(decode_text(ctx, 0, 100) == 0);
+        decode_steps(ctx, 100, 120);
+
+        std::vector<uint8_t> part(llama_state_seq_get_size_ext(ctx, 0, LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY));
+        CHECK(llama_state_seq_get_data_ext(ctx, part.data(), part.size(), 0, LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY) ==
+                part.size());
+
+        const auto held = get_held(ctx, 0, 0);
+        const auto want = proceed(ctx);
+
+        // far enough for both halves to lose what they held there
+        decode_steps(ctx, 140, 400);
+        CHECK(!llama_memory_seq_rm(llama_get_memory(ctx), 0, 120, -1));
+
+        CHECK(llama_state_seq_set_data_ext(ctx, part.data(), part.size(), 0, LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY) > 0);
+        CHECK(llama_memory_seq_pos_max(llama_get_memory(ctx), 0) == 119);
+        CHECK(llama_memory_seq_rm(llama_get_memory(ctx), 0, 120, -1)); // as servers do
+        CHECK(get_held(ctx, 0, 0) == held);
+        CHECK(max_diff(proceed(ctx), want) <= 2e-2f);
+
+        llama_free(ctx);
+    }
+}
+
 static void test_sequences() {
     test_name = __func__;
 
@@ -649,6 +690,7 @@ int main(int argc, char ** argv) {
     }
     test_seq_rm();
     test_state();
+    test_partial_state();
     test_sequences();
     test_capacity();
     test_overflow();

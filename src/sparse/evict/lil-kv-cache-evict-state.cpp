@@ -1,5 +1,6 @@
 #include "lil-kv-cache-evict.h"
 
+#include "lil-hooks.h"
 #include "lil-state-io.h"
 
 #include <algorithm>
@@ -14,8 +15,9 @@
 //   per stream (all, or one sequence's)
 //     counts
 //     per layer: K rows, V rows [n_used], side tensors (per slot: [n_used] of each KV head; others whole), each with
-//     its size how many ends of prompts are kept, and per end: counts, how much of it is left, and with their size in
-//     sum: the same per layer
+//       its size
+//     how many ends of prompts are kept, and per end: counts, how much of it is left, and with their size in sum: the
+//       same per layer
 //
 // All numbers in the machine's byte order, as the rest of llama.cpp's state.
 
@@ -77,6 +79,10 @@ static state_header make_header(const lil_sparse_params & p, const llama_kv_cach
     }
 
     return h;
+}
+
+bool lil_in_state(const llama_kv_cache & base, llama_state_seq_flags flags) {
+    return (flags & LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY) == 0 || dynamic_cast<const lil_kv_cache_evict *>(&base);
 }
 
 void lil_kv_cache_evict::for_each_part(
