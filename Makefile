@@ -9,6 +9,10 @@
 # make test-x86      ops, LZ77, Guardian, threads for plain x86-64 and for AVX2; make test-arm64: NEON, dotprod, SVE
 #                    under qemu; make test-windows: under Wine
 #
+# make gpu-kit      build/gpu-kit and build/gpu-kit.tar.xz: libraries for CUDA (sm_90), tests and benchmarks for a bare
+#                   machine with a GPU, where build/gpu-kit/run.sh OUT runs them in eight minutes; needs nvcc
+# make gpu-rehearsal   such a kit with the CPU's libraries and an emulated device, and its run.sh
+#
 # make build     the wheel, built and installed into .venv
 # make vendor    an editable, patched tree of upstream's sources in .vendor, one commit per patch
 # make patches   vendor/patches anew from that tree
@@ -35,7 +39,7 @@ export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell $(PYTHON) -c \
 export CTEST_PARALLEL_LEVEL ?= $(CMAKE_BUILD_PARALLEL_LEVEL)
 
 .PHONY: all help build demo test test-c test-python check format test-vulkan test-cuda test-metal test-asan test-tsan \
-	test-x86 test-arm64 test-windows tiny \
+	test-x86 test-arm64 test-windows gpu-kit gpu-kit-built gpu-rehearsal tiny \
 	stock model vendor patches check-patches clean
 
 all: build
@@ -160,6 +164,26 @@ test-vulkan test-cuda test-metal: test-%: tiny
 	$(call tree,$*,-DCMAKE_BUILD_TYPE=Release -DGGML_$(shell echo $* | tr a-z A-Z)=ON)
 	$(call tree_tests,$*,-DCMAKE_BUILD_TYPE=RelWithDebInfo,test-gpu-ops test-gpu-methods test-gpu-greedy bench_attention)
 	@ctest --test-dir build/tests-$* --output-on-failure -R $(GPU_TESTS)
+
+# for a machine with a GPU, which may have nothing but Python and the driver, and for minutes only
+gpu-kit: tiny
+	@flags=$$($(PY) scripts/gpu/kit.py flags build/kit-deps) && $(MAKE) gpu-kit-built KIT_FLAGS="$$flags"
+gpu-kit-built:
+	$(call tree,kit,-DCMAKE_BUILD_TYPE=Release $(KIT_FLAGS))
+	$(call tree_tests,kit,-DCMAKE_BUILD_TYPE=Release,test-gpu-ops test-gpu-methods test-gpu-greedy bench_attention)
+	@$(PY) scripts/gpu/kit.py pack build/gpu-kit --site build/kit/site --tests build/tests-kit
+
+EMU := test-emu-gpu-ops-cuda test-emu-gpu-methods-cuda test-emu-gpu-greedy-cuda bench_attention
+
+gpu-rehearsal: build model tiny
+	@$(STEP) "building the emulated device's tests" build/logs/tests-emu.log -- sh -c '\
+		cmake -S tests/c -B build/tests-c -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DLIL_MODEL=$(CURDIR)/$(MODEL) \
+			-DLIL_TINY=$(CURDIR)/$(TINY) \
+			-DLIL_SITE="$$($(PY) -c "import sysconfig; print(sysconfig.get_path(\"platlib\"))")" && \
+		cmake --build build/tests-c --target $(EMU)'
+	@$(PY) scripts/gpu/kit.py pack build/gpu-rehearsal --site "$$($(PY) -c \
+		'import sysconfig; print(sysconfig.get_path("platlib"))')" --tests build/tests-c --emulated
+	@build/gpu-rehearsal/run.sh build/gpu-rehearsal-out $(MODEL) --small
 
 # some tests, compiled with ThreadSanitizer
 TSAN_TESTS := test-threads test-attn-ops test-select-ops

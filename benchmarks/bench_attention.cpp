@@ -1,9 +1,9 @@
-// The attention of a decode step alone, on any backend that has our ops: full FlashAttention next to Quest's, InfLLM's
-// and H2O's ops, and what they read next to a large copy. The layers are of a model's shape, with random keys and
-// values.
+// The attention of a decode step alone, on any backend that has our ops: full FlashAttention next to the ops of Sink,
+// H2O, Quest, TidalDecode and LessIsMore, and what they read next to a large copy. The layers are of a model's shape,
+// with random keys and values.
 //
 //   bench_attention [--device NAME] [--threads N] [--type f16|q8_0|q4_0] [--heads N] [--heads-kv N] [--head-size N]
-//                   [--budget N] [--contexts N,N,...] [--rounds N]
+//                   [--budget N] [--contexts N,N,...] [--rounds N] [--json FILE]
 //
 // Everything takes its turn in each round, after two rounds that do not count; medians, and the lowest and highest
 // ratio of a round. It is built with the C tests (`make test-c`), and in build folders of one's own as they are
@@ -44,6 +44,7 @@ struct options {
     int64_t     head_size = 128;
     int64_t     budget    = 2048;
     int         rounds    = 20;
+    std::string json      = "";
 
     std::vector<int64_t> contexts = { 2048, 32768, 131072 };
 };
@@ -249,7 +250,8 @@ static void add_full(graph & g, int64_t n) {
     g.fill    = [=]() { set(q, random_floats(ggml_nelements(q))); };
 }
 
-// a list of all tokens: what our kernel makes of the memory
+// a list of n tokens: with all of them, what our kernel makes of the memory; with the budget, a layer of TidalDecode or
+// LessIsMore that reads what another chose
 static void add_list(graph & g, int64_t n) {
     ggml_tensor * q     = g.input(GGML_TYPE_F32, opt.head_size, opt.heads, 1);
     ggml_tensor * list  = g.input(GGML_TYPE_I32, 1 + n, 1, 1);
@@ -266,6 +268,33 @@ static void add_list(graph & g, int64_t n) {
     g.fill    = [=]() {
         set(q, random_floats(ggml_nelements(q)));
         set(list, get_cells(n));
+        set(steps, std::vector<int32_t>{ 0, 0, 1, (int32_t) n, 1, 0, 0, 0 });
+    };
+}
+
+// a layer of TidalDecode or LessIsMore that attends to everything and chooses
+static void add_choice(graph & g, int64_t n, ggml_custom_op_t select, bool per_head) {
+    ggml_tensor * q     = g.input(GGML_TYPE_F32, opt.head_size, opt.heads, 1);
+    ggml_tensor * cells = g.input(GGML_TYPE_I32, 1 + n, 1, 1);
+    ggml_tensor * steps = g.input(GGML_TYPE_I32, LIL_SEL_COUNT, 1);
+
+    for (int64_t il = 0; il < g.n_layer; ++il) {
+        auto * layer = &g.select[il];
+
+        layer->n_sink   = 4;
+        layer->n_recent = opt.budget / 4;
+
+        ggml_tensor * k    = g.cache(n);
+        ggml_tensor * v    = g.cache(n);
+        ggml_tensor * work = g.op(ops->attn, layer, { q, k, v, cells, steps }, GGML_TYPE_F32,
+                ops->attn_n_work(opt.head_size, opt.heads, n, 1, true));
+        g.op(ops->attn_join, layer, { work, cells }, GGML_TYPE_F32, opt.head_size, opt.heads);
+        g.op(select, layer, { work, steps, cells }, GGML_TYPE_I32, 1 + opt.budget, per_head ? opt.heads_kv : 1);
+    }
+    g.n_bytes = 2.0 * n * row_size();
+    g.fill    = [=]() {
+        set(q, random_floats(ggml_nelements(q)));
+        set(cells, get_cells(n));
         set(steps, std::vector<int32_t>{ 0, 0, 1, (int32_t) n, 1, 0, 0, 0 });
     };
 }
@@ -398,21 +427,29 @@ static double median(std::vector<double> x) {
     return x[x.size() / 2];
 }
 
-static void print(const graph & g, const graph & base, const graph * copy) {
+static FILE * json = nullptr;
+
+static void print(const graph & g, const graph & base, const graph & copy, int64_t n) {
     double lo = 1e30;
     double hi = 0;
     for (size_t i = 0; i < g.us.size(); ++i) {
         lo = std::min(lo, base.us[i] / g.us[i]);
         hi = std::max(hi, base.us[i] / g.us[i]);
     }
-    printf("  %-24s %10.1f us  %7.2f x faster (%.2f .. %.2f)", g.name.c_str(), median(g.us),
-            median(base.us) / median(g.us), lo, hi);
-    if (copy) {
-        printf("  %6.1f MB, %3.0f %% of a copy's bandwidth", g.n_bytes / 1e6,
-                100.0 * (g.n_bytes / median(g.us)) / (copy->n_bytes / median(copy->us)));
-    }
-    printf("\n");
+    const double faster = median(base.us) / median(g.us);
+    const double share  = (g.n_bytes / median(g.us)) / (copy.n_bytes / median(copy.us));
+
+    printf("  %-26s %10.1f us  %7.2f x faster (%.2f .. %.2f)  %6.1f MB, %3.0f %% of a copy's bandwidth\n",
+            g.name.c_str(), median(g.us), faster, lo, hi, g.n_bytes / 1e6, 100.0 * share);
     fflush(stdout);
+
+    if (json) {
+        fprintf(json,
+                "{\"context\": %lld, \"budget\": %lld, \"what\": \"%s\", \"us\": %.3f, \"ratio\": %.4f, "
+                "\"ratio_low\": %.4f, \"ratio_high\": %.4f, \"bytes\": %.0f, \"share\": %.4f}\n",
+                (long long) n, (long long) opt.budget, g.name.c_str(), median(g.us), faster, lo, hi, g.n_bytes, share);
+        fflush(json);
+    }
 }
 
 static void bench(int64_t n) {
@@ -430,10 +467,15 @@ static void bench(int64_t n) {
     add("copy", [&](graph & g) { add_copy(g, std::max<int64_t>(4096, (int64_t) n_bytes / 4096 * 4096)); });
     add("full, FlashAttention", [&](graph & g) { add_full(g, n); });
     add("our kernel, all tokens", [&](graph & g) { add_list(g, n); });
+    // those that hold the budget alone have the same step whatever the context
+    const int64_t n_held = std::min(n, opt.budget);
+    add("Sink", [&](graph & g) { add_full(g, n_held); });
+    add("H2O", [&](graph & g) { add_h2o(g, n_held); });
     if (n > opt.budget) {
         add("Quest", [&](graph & g) { add_quest(g, n); });
-    } else {
-        add("H2O", [&](graph & g) { add_h2o(g, n); });
+        add("TidalDecode, choosing", [&](graph & g) { add_choice(g, n, ops->tidal_select, true); });
+        add("LessIsMore, choosing", [&](graph & g) { add_choice(g, n, ops->lessismore_select, false); });
+        add("both, other layers", [&](graph & g) { add_list(g, opt.budget); });
     }
 
     for (int i = -2; i < opt.rounds; ++i) {
@@ -446,7 +488,7 @@ static void bench(int64_t n) {
             (long long) opt.heads_kv, (long long) opt.head_size, (long long) opt.heads, ggml_type_name(type_kv),
             (long long) opt.budget, (long long) n_layer);
     for (size_t i = 1; i < all.size(); ++i) {
-        print(*all[i], *all[1], all[0].get());
+        print(*all[i], *all[1], *all[0], n);
     }
 }
 
@@ -485,6 +527,8 @@ static void parse(int argc, char ** argv) {
             opt.device = value;
         } else if (name == "--type") {
             opt.type = value;
+        } else if (name == "--json") {
+            opt.json = value;
         } else if (name == "--threads") {
             opt.threads = (int) to_number("--threads", value);
         } else if (name == "--rounds") {
@@ -507,7 +551,7 @@ static void parse(int argc, char ** argv) {
         if (!known) {
             fprintf(stderr,
                     "bench_attention: no option %s; there are --device, --threads, --type, --heads, --heads-kv, "
-                    "--head-size, --budget, --contexts, --rounds\n",
+                    "--head-size, --budget, --contexts, --rounds, --json\n",
                     argv[i]);
             exit(2);
         }
@@ -572,9 +616,18 @@ int main(int argc, char ** argv) {
         set_n_threads(backend, opt.threads);
     }
 
+    if (!opt.json.empty() && !(json = fopen(opt.json.c_str(), "w"))) {
+        fprintf(stderr, "bench_attention: --json %s: cannot be written\n", opt.json.c_str());
+        return 2;
+    }
+
     printf("%s: %s\n", ggml_backend_dev_name(dev), ggml_backend_dev_description(dev));
     for (int64_t n : opt.contexts) {
         bench(n);
+    }
+
+    if (json) {
+        fclose(json);
     }
 
     ggml_backend_free(backend);

@@ -9,6 +9,7 @@ holds one. Needs the package gguf.
 from __future__ import annotations
 
 import argparse
+import functools
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -42,17 +43,29 @@ SHAPES = {
 }
 
 
-def matrix(rng: np.random.Generator, kind: gguf.GGMLQuantizationType, n_out: int, n_in: int) -> NDArray[np.uint8]:
-    """Rows as they lie in the file, of a standard deviation of about 1/sqrt(n_in)."""
-    block, size = gguf.GGML_QUANT_SIZES[kind]
-    rows = np.frombuffer(rng.bytes(n_out * n_in // block * size), np.uint8).reshape(-1, size).copy()
+POOL = 64 << 20  # bytes of random weights, which repeat: random numbers are slower than any disk
+
+
+@functools.cache
+def pool(kind: gguf.GGMLQuantizationType, n_in: int) -> NDArray[np.uint8]:
+    """Blocks as they lie in the file, of a standard deviation of about 1/sqrt(n_in)."""
+    _, size = gguf.GGML_QUANT_SIZES[kind]
+    blocks = np.frombuffer(np.random.default_rng(1).bytes(POOL // size * size), np.uint8).reshape(-1, size).copy()
     if kind == gguf.GGMLQuantizationType.F16:  # a sign, a fixed exponent, a random mantissa
         exponent = int(15 - np.log2(np.sqrt(n_in)) - 0.5)
-        rows[:, 1] = (rows[:, 1] & 0x83) | exponent << 2
+        blocks[:, 1] = (blocks[:, 1] & 0x83) | exponent << 2
     else:  # the scale; the numbers behind it are random integers of 8 or 4 bits
         spread = 73.9 if kind == gguf.GGMLQuantizationType.Q8_0 else 4.6
-        rows[:, :2] = np.frombuffer(np.float16(1 / (spread * np.sqrt(n_in))).tobytes(), np.uint8)
-    return rows.reshape(n_out, -1)
+        blocks[:, :2] = np.frombuffer(np.float16(1 / (spread * np.sqrt(n_in))).tobytes(), np.uint8)
+    return blocks.reshape(-1)
+
+
+def matrix(rng: np.random.Generator, kind: gguf.GGMLQuantizationType, n_out: int, n_in: int) -> NDArray[np.uint8]:
+    """Rows as they lie in the file: the pool from somewhere on, again and again where it is too short."""
+    block, size = gguf.GGML_QUANT_SIZES[kind]
+    blocks = pool(kind, n_in)
+    begin = int(rng.integers(len(blocks) // size)) * size
+    return np.resize(np.concatenate([blocks[begin:], blocks[:begin]]), (n_out, n_in // block * size))
 
 
 def tensors(s: Shape, n_layer: int) -> Iterator[tuple[str, tuple[int, ...]]]:
