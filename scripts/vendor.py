@@ -7,10 +7,8 @@
                                     report, patch by patch, what applies (to another version, before a version bump)
     vendor.py edit DIR              a git repository of the sources, one commit per patch        (make vendor)
     vendor.py export DIR            write vendor/patches anew from that repository's commits     (make patches)
-    vendor.py cut TREE SPEC         write patches from the uncommitted edits of a llama.cpp tree, see cut()
 
-A patch is a text that says why, then a unified diff. It is applied strictly: lines may have moved, but every context
-line and every removed line must be there, and the place must be the only one possible.
+Patches are applied strictly, see patching.py.
 """
 
 from __future__ import annotations
@@ -26,8 +24,9 @@ import sys
 import tarfile
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+
+from patching import Patch, VendorError, apply_file, heading, parse_patch, renumber
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCK = ROOT / "vendor" / "lock.json"
@@ -44,10 +43,6 @@ UNUSED = re.compile(
 )
 
 
-class VendorError(Exception):
-    """Something that the user must know; printed without a traceback."""
-
-
 def say(text: str) -> None:
     print(f"lil: {text}", flush=True)
 
@@ -55,160 +50,6 @@ def say(text: str) -> None:
 # ---------------------------------------------------------------------------------------------------------------------
 # Patches
 # ---------------------------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Hunk:
-    start: int  # line number in the old file, 1-based; of the line before an insertion into nothing
-    within: str = ""  # the function or class that it belongs to, as HEADING finds it
-    old: list[str] = field(default_factory=list)  # lines with their ends
-    new: list[str] = field(default_factory=list)
-
-
-@dataclass
-class FilePatch:
-    path: str
-    create: bool
-    hunks: list[Hunk] = field(default_factory=list)
-
-
-@dataclass
-class Patch:
-    name: str  # group/file name
-    header: str
-    files: list[FilePatch]
-
-
-_HUNK = re.compile(r"@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@ ?(.*)")
-
-_DEFINITION = re.compile(r"( *)(?:async def|class|def) (\w+)")
-
-
-def heading(lines: list[str], i: int, path: str) -> str:
-    """What line i of a file lies in: the line that begins the function, the first parameter with it where that is on a
-    line of its own; of Python, the names of the classes and functions. Empty: nothing."""
-    if path.endswith(".py"):
-        names: list[str] = []
-        rest = next((line for line in lines[i:] if line.strip()), "")
-        indent = len(rest) - len(rest.lstrip())
-        for line in reversed(lines[:i]):
-            match = _DEFINITION.match(line)
-            if match and len(match[1]) < indent:
-                names.insert(0, match[2])
-                indent = len(match[1])
-        return ".".join(names)
-    for j in range(i - 1, -1, -1):
-        if re.match(r"[A-Za-z_$@]", lines[j]) and not lines[j].startswith(("public:", "protected:", "private:")):
-            more = lines[j + 1].strip() if lines[j].rstrip().endswith("(") and j + 1 < len(lines) else ""
-            return f"{lines[j].strip()} {more}".strip()[:120].rstrip()
-    return ""
-
-
-def parse_patch(name: str, text: str) -> Patch:
-    """Read a patch. Anything before the first `--- ` is its header; `diff` and `index` lines are ignored."""
-    lines = text.splitlines(keepends=True) if "\r" not in text else re.findall(r"[^\n]*\n|[^\n]+$", text)
-    files: list[FilePatch] = []
-    header: list[str] = []
-    i = 0
-
-    def fail(what: str) -> VendorError:
-        return VendorError(f"patch {name}, line {i + 1}: {what}")
-
-    while i < len(lines):
-        line = lines[i]
-        if line.startswith("--- ") and i + 1 < len(lines) and lines[i + 1].startswith("+++ "):
-            old, new = (s[4:].split("\t")[0].strip() for s in (line, lines[i + 1]))
-            if new == "/dev/null":
-                raise fail("removes a file, which is not supported")
-            if not new.startswith("b/"):
-                raise fail(f"path {new!r} does not begin with b/")
-            files.append(FilePatch(path=new[2:], create=old == "/dev/null"))
-            i += 2
-        elif line.startswith("@@ "):
-            match = _HUNK.match(line)
-            if not match or not files:
-                raise fail("malformed hunk")
-            start = int(match[1])
-            n_old, n_new = (int(match[g] or 1) if match[g] != "0" else 0 for g in (2, 4))
-            hunk = Hunk(start, within=match[5].strip())
-            i += 1
-            while len(hunk.old) < n_old or len(hunk.new) < n_new:
-                if i >= len(lines) or lines[i][0] not in " +-\n":
-                    raise fail("hunk ends early")
-                sign, body = (" ", lines[i]) if lines[i] == "\n" else (lines[i][0], lines[i][1:])
-                if sign in " -":
-                    hunk.old.append(body)
-                if sign in " +":
-                    hunk.new.append(body)
-                last = sign
-                i += 1
-                if i < len(lines) and lines[i].startswith("\\"):  # no newline at the end of the file
-                    for side, signs in ((hunk.old, " -"), (hunk.new, " +")):
-                        if last in signs:
-                            side[-1] = side[-1].rstrip("\n")
-                    i += 1
-            if len(hunk.old) != n_old or len(hunk.new) != n_new:
-                raise fail("hunk's line counts do not add up")
-            files[-1].hunks.append(hunk)
-        else:
-            if not files:
-                header.append(line)
-            i += 1
-
-    if not files:
-        raise VendorError(f"patch {name}: holds no changes")
-    text = "".join(line for line in header if not line.startswith(("diff --git", "index ", "new file mode")))
-    return Patch(name, text.strip() + "\n", files)
-
-
-def apply_file(name: str, patch: FilePatch, text: str | None) -> tuple[str, bool]:
-    """Apply one file's hunks. Returns the new text and whether any hunk had moved.
-
-    Raises:
-        VendorError: naming the patch, the file and the hunk that does not apply.
-    """
-
-    def fail(k: int, why: str) -> VendorError:
-        of = f"hunk {k + 1} of {len(patch.hunks)} (line {patch.hunks[k].start})"
-        return VendorError(f"patch {name} does not apply: {patch.path}, {of}: {why}")
-
-    if patch.create:
-        if text is not None:
-            raise VendorError(f"patch {name} does not apply: {patch.path} exists already")
-        return "".join(line for hunk in patch.hunks for line in hunk.new), False
-    if text is None:
-        raise VendorError(f"patch {name} does not apply: {patch.path} does not exist")
-
-    lines = re.findall(r"[^\n]*\n|[^\n]+$", text)
-    out: list[str] = []
-    done = 0  # lines of the old text that are in `out`
-    shift = 0  # how far the last hunk had moved
-    moved = False
-    for k, hunk in enumerate(patch.hunks):
-        n = len(hunk.old)
-        expected = hunk.start - 1 if n else hunk.start
-        fits = [i for i in range(done, len(lines) - n + 1) if lines[i : i + n] == hunk.old] if n else []
-        alike = [i for i in fits if heading(lines, i, patch.path) == hunk.within] if hunk.within else []
-        if expected in fits and (expected in alike or not alike):
-            at = expected
-        elif len(alike) == 1:
-            at = alike[0]
-        elif n and expected + shift in fits:
-            at = expected + shift
-        elif len(fits) == 1:
-            at = fits[0]
-        elif n == 0 and expected <= len(lines):
-            at = expected
-        elif not fits:
-            raise fail(k, "the lines that it changes are not there")
-        else:
-            places = ", ".join(str(i + 1) for i in fits[:5])
-            raise fail(k, f"the lines that it changes have moved, and fit at several places (lines {places})")
-        shift = at - expected
-        moved = moved or shift != 0
-        out += lines[done:at] + hunk.new
-        done = at + n
-    return "".join(out + lines[done:]), moved
 
 
 def read_exact(path: Path) -> str:
@@ -236,8 +77,8 @@ def apply_patch(patch: Patch, files: dict[str, bytes]) -> bool:
         path = prefix + file.path
         data = result.get(path, files.get(path))
         text = None if data is None else data.decode("utf-8", "surrogateescape")
-        text, m = apply_file(patch.name, file, text)
-        moved = moved or m
+        text, places = apply_file(patch.name, file, text)
+        moved = moved or any(hunk.start != old for hunk, (old, _) in zip(file.hunks, places, strict=True))
         result[path] = text.encode("utf-8", "surrogateescape")
     files.update(result)
     return moved
@@ -483,6 +324,13 @@ def render(tree: Path) -> dict[str, str]:
     """The patch files that the repository's commits since `upstream` stand for: group/name.patch -> text."""
     out: dict[str, str] = {}
     count = dict.fromkeys(GROUPS, 0)
+
+    def at(rev: str, path: str) -> str | None:
+        try:
+            return git(tree, "show", f"{rev}:{path}")
+        except VendorError:
+            return None
+
     for commit in git(tree, "rev-list", "--reverse", "--no-merges", "upstream..HEAD").split():
         message = git(tree, "show", "--no-patch", "--format=%B", commit).strip()
         paths = git(tree, "diff-tree", "-r", "--no-commit-id", "--name-only", "-z", commit).split("\0")[:-1]
@@ -504,19 +352,39 @@ def render(tree: Path) -> dict[str, str]:
         header = message[: trailer.start()].strip() if trailer else message
         text = header + "\n\n"
         for path in sorted(paths):
-
-            def at(rev: str, path: str = path) -> str | None:
-                try:
-                    return git(tree, "show", f"{rev}:{path}")
-                except VendorError:
-                    return None
-
-            new = at(commit)
+            new = at(commit, path)
             if new is None:
                 raise VendorError(f"commit {title!r} removes {path}, which a patch cannot")
-            text += diff_text(at(f"{commit}^"), new, path[len(GROUPS[group]) :])
-        out[f"{group}/{count[group]:04d}-{slug}"] = text
+            text += diff_text(at(f"{commit}^", path), new, path[len(GROUPS[group]) :])
+        name = f"{group}/{count[group]:04d}-{slug}"
+        out[name] = (
+            kept(name, header, {p[len(GROUPS[group]) :]: (at(f"{commit}^", p), at(commit, p)) for p in paths}) or text
+        )
     return out
+
+
+def kept(name: str, header: str, sides: dict[str, tuple[str | None, str | None]]) -> str | None:
+    """The patch that is there, with the numbers of its lines put right, where it already does to these files (old and
+    new text) what it is to do: it may be written with more care for where its hunks find their place than a diff's are.
+    """
+    path = PATCHES / name
+    if not path.is_file():
+        return None
+    text = read_exact(path)
+    patch = parse_patch(name, text)
+    if patch.header.strip() != header or {file.path for file in patch.files} != set(sides):
+        return None
+    places: list[tuple[int, int]] = []
+    for file in patch.files:
+        old, new = sides[file.path]
+        try:
+            result, lines = apply_file(name, file, old)
+        except VendorError:
+            return None
+        if result != new:
+            return None
+        places += lines
+    return renumber(text, places)
 
 
 def _matches(patches: dict[str, str]) -> bool:
@@ -559,81 +427,6 @@ def mark_laid(tree: Path) -> None:
     (tree / ".git" / "lil-series").write_text(series_digest())
 
 
-def cut(tree: Path, spec: Path, base: str) -> None:
-    """Cut the edits of a llama.cpp git tree (work tree against `base`) into patches of the group llama.cpp.
-
-    The spec is a text of sections; other patches of the group stay as they are:
-
-        [0001-name]
-        The header text: why.
-
-        files: src/a.cpp src/b.cpp#1,3      (#: only these hunks of the file, counted in `git diff -U1`)
-
-    Hunks that no section takes, or that two take, are an error. A file of another patch that is on disk but not in the
-    spec may be left out with a section [-] that only has a files: line.
-    """
-    sections: list[tuple[str, str, list[tuple[str, set[int] | None]]]] = []
-    for match in re.finditer(
-        r"^\[([^\]\n]+)\]\n(.*?)^files:((?:.*\n?)(?:[ \t]+\S.*\n?)*)", spec.read_text(), flags=re.MULTILINE | re.DOTALL
-    ):
-        files = []
-        for item in match[3].split():
-            path, _, numbers = item.partition("#")
-            files.append((path, {int(n) for n in numbers.split(",")} if numbers else None))
-        sections.append((match[1], match[2].strip(), files))
-
-    changed = git(tree, "diff", "--name-only", base).split("\n")[:-1]
-    changed += git(tree, "ls-files", "--others", "--exclude-standard").split("\n")[:-1]
-    old: dict[str, str | None] = {}
-    hunks: dict[str, list[Hunk]] = {}
-    for path in changed:
-        try:
-            old[path] = git(tree, "show", f"{base}:./{path}")
-        except VendorError:
-            old[path] = None
-        new = (tree / path).read_bytes().decode("utf-8", "surrogateescape")
-        if old[path] is None:
-            hunks[path] = [Hunk(0, [], re.findall(r"[^\n]*\n|[^\n]+$", new))]
-        else:
-            hunks[path] = parse_patch(path, diff_text(old[path], new, path)).files[0].hunks
-
-    taken: dict[str, set[int]] = {path: set() for path in changed}
-
-    def state(path: str) -> str | None:
-        if old[path] is None:
-            return "".join(hunks[path][0].new) if taken[path] else None
-        part = FilePatch(path, False, [h for i, h in enumerate(hunks[path], 1) if i in taken[path]])
-        return apply_file("cut", part, old[path])[0]
-
-    written: dict[str, str] = {}
-    for name, header, files in sections:
-        text = header + "\n\n"
-        for path, numbers in sorted(files, key=lambda f: f[0]):
-            if path not in hunks:
-                raise VendorError(f"[{name}]: {path} has no changes in {tree}")
-            numbers = numbers or set(range(1, len(hunks[path]) + 1))
-            if twice := numbers & taken[path]:
-                raise VendorError(f"[{name}]: {path}: hunks {sorted(twice)} belong to an earlier section")
-            if more := numbers - set(range(1, len(hunks[path]) + 1)):
-                raise VendorError(f"[{name}]: {path} has {len(hunks[path])} hunks, not {sorted(more)}")
-            before = state(path)
-            taken[path] |= numbers
-            after = state(path)
-            assert after is not None
-            text += diff_text(before, after, path)
-        if name != "-":
-            written[f"llama.cpp/{name}.patch"] = text
-    left = [f"{p}#{i}" for p in changed for i in range(1, len(hunks[p]) + 1) if i not in taken[p]]
-    if left:
-        raise VendorError("no section takes " + " ".join(left))
-    numbers_of = {Path(n).name[:4] for n in written}
-    for path in PATCHES.glob("*/*.patch"):
-        name = f"{path.parent.name}/{path.name}"
-        if path.parent.name != "llama.cpp" or path.name[:4] not in numbers_of:
-            written.setdefault(name, read_exact(path))
-    write_series(dict(sorted(written.items())))
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -644,10 +437,6 @@ def main() -> int:
     sub.add_argument("--version")
     commands.add_parser("edit").add_argument("dir", type=Path)
     commands.add_parser("export").add_argument("dir", type=Path)
-    sub = commands.add_parser("cut")
-    sub.add_argument("tree", type=Path)
-    sub.add_argument("spec", type=Path)
-    sub.add_argument("--base", default="HEAD")
     args = parser.parse_args()
     try:
         match args.command:
@@ -664,8 +453,6 @@ def main() -> int:
                 edit(args.dir)
             case "export":
                 export(args.dir)
-            case "cut":
-                cut(args.tree, args.spec, args.base)
     except VendorError as e:
         print(e if args.command == "lay" else f"lil: {e}", file=sys.stderr)
         return 1

@@ -84,5 +84,6 @@ bool lil_state_v_trans();
 void lil_state_write_v(llama_io_write_i & io, const ggml_tensor * v, uint32_t n_embd,
         const std::vector<std::pair<uint32_t, uint32_t>> & ranges);
 
-void lil_state_read_v(llama_io_read_i & io, ggml_tensor * v, uint32_t n_embd, uint32_t n_cells,
+// with the number of rows in front of them; false: it is not n_embd
+bool lil_state_read_v(llama_io_read_i & io, ggml_tensor * v, uint32_t n_embd, uint32_t n_cells,
         const llama_kv_cache::slot_info & sinfo);

@@ -32,7 +32,10 @@ def script(name: str) -> ModuleType:
     return module
 
 
+sys.path.insert(0, str(REPO / "scripts"))  # for patching, which vendor imports
 vendor = script("vendor")
+sys.path.pop(0)
+patching = sys.modules["patching"]
 bindings = script("bindings")
 
 needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
@@ -53,9 +56,10 @@ PATCHED = "one\ntwo\nTHREE\nand a half\nfour\nfive\n"
 
 
 def apply(patch: str, text: str | None) -> tuple[str, bool]:
-    return vendor.apply_file(
-        "llama.cpp/0001-x.patch", vendor.parse_patch("llama.cpp/0001-x.patch", patch).files[0], text
-    )
+    """The patched text, and whether a hunk has moved."""
+    file = patching.parse_patch("llama.cpp/0001-x.patch", patch).files[0]
+    result, places = patching.apply_file("llama.cpp/0001-x.patch", file, text)
+    return result, [hunk.start for hunk in file.hunks] != [old for old, _ in places]
 
 
 # the applier
@@ -63,7 +67,7 @@ def apply(patch: str, text: str | None) -> tuple[str, bool]:
 
 def test_patch_applies() -> None:
     assert apply(PATCH, TEXT) == (PATCHED, False)
-    assert vendor.parse_patch("x", PATCH).header == "Why it is needed.\n"
+    assert patching.parse_patch("x", PATCH).header == "Why it is needed.\n"
 
 
 def test_patch_follows_lines_that_moved() -> None:
@@ -72,12 +76,12 @@ def test_patch_follows_lines_that_moved() -> None:
 
 
 def test_patch_has_no_fuzz() -> None:
-    with pytest.raises(vendor.VendorError, match=r"0001-x\.patch.*src/x\.txt, hunk 1 of 1 \(line 2\).*not there"):
+    with pytest.raises(patching.VendorError, match=r"0001-x\.patch.*src/x\.txt, hunk 1 of 1 \(line 2\).*not there"):
         apply(PATCH, TEXT.replace("four", "vier"))
 
 
 def test_patch_takes_no_ambiguous_place() -> None:
-    with pytest.raises(vendor.VendorError, match=r"several places \(lines 3, 8\)"):
+    with pytest.raises(patching.VendorError, match=r"several places \(lines 3, 8\)"):
         apply(PATCH, "new\n" + TEXT + TEXT)
     assert apply(PATCH, TEXT + TEXT) == (PATCHED + TEXT, False)  # where the place is the exact one there is no doubt
 
@@ -90,8 +94,8 @@ def test_patch_takes_the_place_in_its_function() -> None:
         parts = text.split("    one();\n")
         wanted = "    one();\n".join(parts[: i + 1]) + "    one();\n    two();\n" + "    one();\n".join(parts[i + 1 :])
         assert apply(patch.format(40, 40, inside), text) == (wanted, True)
-        assert vendor.heading(text.splitlines(keepends=True), 6 * i + 3, "x.cpp") == inside
-    with pytest.raises(vendor.VendorError, match="several places"):
+        assert patching.heading(text.splitlines(keepends=True), 6 * i + 3, "x.cpp") == inside
+    with pytest.raises(patching.VendorError, match="several places"):
         apply(patch.format(40, 40, ""), text)
     lines = [
         "class A:\n",
@@ -103,20 +107,30 @@ def test_patch_takes_the_place_in_its_function() -> None:
         "\n",
         "        return c\n",
     ]
-    assert [vendor.heading(lines, i, "x.py") for i in (0, 1, 5, 7)] == ["", "A", "A.b.c", "A.b"]
+    assert [patching.heading(lines, i, "x.py") for i in (0, 1, 5, 7)] == ["", "A", "A.b.c", "A.b"]
+
+
+def test_patch_is_renumbered() -> None:
+    text = "new\nnew\n" + TEXT
+    file = patching.parse_patch("x", PATCH).files[0]
+    _, places = patching.apply_file("x", file, text)
+    assert places == [(4, 4)]
+    renumbered = patching.renumber(PATCH, places)
+    assert renumbered == PATCH.replace("@@ -2,3 +2,4 @@", "@@ -4,3 +4,4 @@")
+    assert apply(renumbered, text) == ("new\nnew\n" + PATCHED, False)
 
 
 def test_patch_is_not_applied_twice() -> None:
-    with pytest.raises(vendor.VendorError, match="not there"):
+    with pytest.raises(patching.VendorError, match="not there"):
         apply(PATCH, PATCHED)
 
 
 def test_patch_makes_a_file() -> None:
     new = "Why.\n\n--- /dev/null\n+++ b/n.txt\n@@ -0,0 +1,2 @@\n+a\n+b\n\\ No newline at end of file\n"
     assert apply(new, None) == ("a\nb", False)
-    with pytest.raises(vendor.VendorError, match="exists already"):
+    with pytest.raises(patching.VendorError, match="exists already"):
         apply(new, "a\n")
-    with pytest.raises(vendor.VendorError, match="does not exist"):
+    with pytest.raises(patching.VendorError, match="does not exist"):
         apply(PATCH, None)
 
 
@@ -124,7 +138,7 @@ def test_patch_makes_a_file() -> None:
     "bad", [PATCH.replace("+and a half\n", ""), PATCH.replace("@@ -2,3", "@@ 2,3"), "No change.\n"]
 )
 def test_patch_that_is_damaged(bad: str) -> None:
-    with pytest.raises(vendor.VendorError, match=r"0001-x\.patch"):
+    with pytest.raises(patching.VendorError, match=r"0001-x\.patch"):
         apply(bad, TEXT)
 
 
@@ -193,20 +207,20 @@ def test_lay_out(small_upstream: Path, tmp_path: Path) -> None:
 
 def test_lay_out_with_a_patch_that_does_not_apply(small_upstream: Path, tmp_path: Path) -> None:
     (tmp_path / "patches/llama.cpp/0001-x.patch").write_text(PATCH.replace(" four", " vier"))
-    with pytest.raises(vendor.VendorError, match=r"llama\.cpp/0001-x\.patch does not apply: src/x\.txt, hunk 1"):
+    with pytest.raises(patching.VendorError, match=r"llama\.cpp/0001-x\.patch does not apply: src/x\.txt, hunk 1"):
         vendor.lay(tmp_path / "tree")
     assert vendor.check(small_upstream, None) == 1
 
 
 def test_wrong_hash(small_upstream: Path, tmp_path: Path) -> None:
     small_upstream.write_bytes(small_upstream.read_bytes() + b"\0")
-    with pytest.raises(vendor.VendorError, match=r"is not the pinned pkg-1\.0\.tar\.gz(.|\n)*wanted [0-9a-f]{64}"):
+    with pytest.raises(patching.VendorError, match=r"is not the pinned pkg-1\.0\.tar\.gz(.|\n)*wanted [0-9a-f]{64}"):
         vendor.lay(tmp_path / "tree")
 
 
 def test_named_file_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv(vendor.ENV, str(tmp_path / "nothing.tar.gz"))
-    with pytest.raises(vendor.VendorError, match=f"{vendor.ENV} names .*not a file"):
+    with pytest.raises(patching.VendorError, match=f"{vendor.ENV} names .*not a file"):
         vendor.fetch()
 
 
@@ -232,11 +246,19 @@ def test_vendor_and_patches(small_upstream: Path, tmp_path: Path) -> None:
     vendor.export(tree)
     assert patch.read_text() == before
 
+    # one that was written by hand, with other context, stays; its numbers are put right
+    by_hand = before[: before.index("@@")] + "@@ -9,1 +9,2 @@\n-three\n+THREE\n+and a half\n"
+    patch.write_text(by_hand)
+    vendor.edit(tree)
+    vendor.export(tree)
+    assert patch.read_text() == by_hand.replace("-9,1 +9,2", "-3,1 +3,2")
+    before = patch.read_text()
+
     (tree / "vendor/llama.cpp/src/y.txt").write_text("y\nz\n")
-    with pytest.raises(vendor.VendorError, match="uncommitted"):
+    with pytest.raises(patching.VendorError, match="uncommitted"):
         vendor.export(tree)
     vendor.git(tree, "commit", "--all", "--message", "A hook for z\n\nBecause of z.")
-    with pytest.raises(vendor.VendorError, match="commits that vendor/patches lacks"):
+    with pytest.raises(patching.VendorError, match="commits that vendor/patches lacks"):
         vendor.edit(tree)
     vendor.export(tree)
     text = (tmp_path / "patches/llama.cpp/0002-a-hook-for-z.patch").read_text()

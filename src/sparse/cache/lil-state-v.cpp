@@ -2,6 +2,8 @@
 
 #include "lil-state-io.h"
 
+#include "llama-impl.h"
+
 #include <algorithm>
 #include <vector>
 
@@ -61,8 +63,15 @@ void lil_state_write_v(llama_io_write_i & io, const ggml_tensor * v, uint32_t n_
     lil_write(io, trans);
 }
 
-void lil_state_read_v(llama_io_read_i & io, ggml_tensor * v, uint32_t n_embd, uint32_t n_cells,
+bool lil_state_read_v(llama_io_read_i & io, ggml_tensor * v, uint32_t n_embd, uint32_t n_cells,
         const llama_kv_cache::slot_info & sinfo) {
+    uint32_t n_saved;
+    io.read(&n_saved, sizeof(n_saved));
+    if (n_saved != n_embd) {
+        LLAMA_LOG_ERROR("%s: %s: values of %u channels in the state, %u here\n", __func__, v->name, n_saved, n_embd);
+        return false;
+    }
+
     const size_t size = ggml_type_size(v->type);
     const size_t row  = n_embd * size;
 
@@ -83,4 +92,6 @@ void lil_state_read_v(llama_io_read_i & io, ggml_tensor * v, uint32_t n_embd, ui
 
         ggml_backend_tensor_set(v, rows.data() + i * row, idxs[i] * row, n * row);
     }
+
+    return true;
 }
