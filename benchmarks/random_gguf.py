@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import argparse
 import functools
+import math
 from collections.abc import Iterator
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import gguf
 import numpy as np
 from numpy.typing import NDArray
+
+Tensor = tuple[str, tuple[int, ...]]  # its name, and its shape with the rows' length last
 
 TYPES = {
     "f16": gguf.GGMLQuantizationType.F16,
@@ -24,7 +27,10 @@ TYPES = {
 }
 
 
-class Shape(NamedTuple):
+@dataclass(frozen=True)
+class Shape:
+    """Sizes of a model. The base is a plain stack: llama, qwen2."""
+
     arch: str
     n_layer: int
     n_embd: int
@@ -35,11 +41,115 @@ class Shape(NamedTuple):
     n_vocab: int
     rope_base: float
 
+    def add(self, out: gguf.GGUFWriter) -> None:
+        """Metadata beyond those of a plain stack."""
+        out.add_rope_dimension_count(self.head_dim)
+
+    def qkv(self, blk: str, *, gated: bool = False) -> Iterator[Tensor]:
+        n_q, n_kv = self.n_head * self.head_dim, self.n_head_kv * self.head_dim
+        for name, n in (("q", 2 * n_q if gated else n_q), ("k", n_kv), ("v", n_kv)):
+            yield f"{blk}attn_{name}.weight", (n, self.n_embd)
+            if self.arch in ("qwen2", "gpt-oss"):
+                yield f"{blk}attn_{name}.bias", (n,)
+        yield blk + "attn_output.weight", (self.n_embd, n_q)
+
+    def ffn(self, blk: str) -> Iterator[Tensor]:
+        yield blk + "ffn_gate.weight", (self.n_ff, self.n_embd)
+        yield blk + "ffn_up.weight", (self.n_ff, self.n_embd)
+        yield blk + "ffn_down.weight", (self.n_embd, self.n_ff)
+
+    def layer(self, il: int) -> Iterator[Tensor]:
+        blk = f"blk.{il}."
+        yield blk + "attn_norm.weight", (self.n_embd,)
+        yield from self.qkv(blk)
+        yield blk + "ffn_norm.weight", (self.n_embd,)
+        yield from self.ffn(blk)
+
+
+@dataclass(frozen=True)
+class Qwen35(Shape):
+    """Three layers of a gated delta net, then one of attention with a gate; positions of several dimensions."""
+
+    interval: int = 4
+    n_heads_linear: int = 16  # of keys and of values
+    state: int = 128
+    conv: int = 4
+
+    def add(self, out: gguf.GGUFWriter) -> None:
+        out.add_rope_dimension_count(64)
+        out.add_rope_dimension_sections([11, 11, 10, 0])
+        out.add_key_length(self.head_dim)
+        out.add_value_length(self.head_dim)
+        out.add_full_attention_interval(self.interval)
+        out.add_ssm_conv_kernel(self.conv)
+        out.add_ssm_inner_size(self.n_heads_linear * self.state)
+        out.add_ssm_state_size(self.state)
+        out.add_ssm_time_step_rank(self.n_heads_linear)
+        out.add_ssm_group_count(self.n_heads_linear)
+
+    def layer(self, il: int) -> Iterator[Tensor]:
+        blk = f"blk.{il}."
+        yield blk + "attn_norm.weight", (self.n_embd,)
+        if (il + 1) % self.interval == 0:
+            yield from self.qkv(blk, gated=True)
+            yield blk + "attn_q_norm.weight", (self.head_dim,)
+            yield blk + "attn_k_norm.weight", (self.head_dim,)
+        else:
+            n = self.n_heads_linear * self.state
+            yield blk + "attn_qkv.weight", (3 * n, self.n_embd)
+            yield blk + "attn_gate.weight", (n, self.n_embd)
+            yield blk + "ssm_conv1d.weight", (3 * n, self.conv)
+            yield blk + "ssm_dt.bias", (self.n_heads_linear,)
+            yield blk + "ssm_a", (self.n_heads_linear,)
+            yield blk + "ssm_beta.weight", (self.n_heads_linear, self.n_embd)
+            yield blk + "ssm_alpha.weight", (self.n_heads_linear, self.n_embd)
+            yield blk + "ssm_norm.weight", (self.state,)
+            yield blk + "ssm_out.weight", (self.n_embd, n)
+        yield blk + "post_attention_norm.weight", (self.n_embd,)
+        yield from self.ffn(blk)
+
+
+@dataclass(frozen=True)
+class GptOss(Shape):
+    """Every other layer in a window, learned sinks, a mixture of experts."""
+
+    n_expert: int = 32
+    n_expert_used: int = 4
+    window: int = 128
+
+    def add(self, out: gguf.GGUFWriter) -> None:
+        super().add(out)
+        out.add_key_length(self.head_dim)
+        out.add_value_length(self.head_dim)
+        out.add_sliding_window(self.window)
+        out.add_expert_count(self.n_expert)
+        out.add_expert_used_count(self.n_expert_used)
+        out.add_expert_feed_forward_length(self.n_ff)
+
+    def layer(self, il: int) -> Iterator[Tensor]:
+        blk = f"blk.{il}."
+        yield blk + "attn_norm.weight", (self.n_embd,)
+        yield from self.qkv(blk)
+        yield blk + "attn_output.bias", (self.n_embd,)
+        yield blk + "attn_sinks.weight", (self.n_head,)
+        yield blk + "post_attention_norm.weight", (self.n_embd,)
+        yield blk + "ffn_gate_inp.weight", (self.n_expert, self.n_embd)
+        yield blk + "ffn_gate_inp.bias", (self.n_expert,)
+        for name, n_out, n_in in (
+            ("gate", self.n_ff, self.n_embd),
+            ("up", self.n_ff, self.n_embd),
+            ("down", self.n_embd, self.n_ff),
+        ):
+            yield f"{blk}ffn_{name}_exps.weight", (self.n_expert, n_out, n_in)
+            yield f"{blk}ffn_{name}_exps.bias", (self.n_expert, n_out)
+
 
 SHAPES = {
     "llama-8b": Shape("llama", 32, 4096, 14336, 32, 8, 128, 128256, 5e5),  # Llama 3.1 8B
     "qwen-7b": Shape("qwen2", 28, 3584, 18944, 28, 4, 128, 152064, 1e6),  # Qwen2.5 7B
     "qwen-0.5b": Shape("qwen2", 24, 896, 4864, 14, 2, 64, 151936, 1e6),  # Qwen2.5 0.5B
+    "qwen3.5-2b": Qwen35("qwen35", 24, 2048, 6144, 8, 2, 256, 248320, 1e7),  # 6 layers of attention
+    "gpt-oss": GptOss("gpt-oss", 12, 2880, 2880, 64, 8, 64, 201088, 1.5e5),  # half of gpt-oss-20b's layers
 }
 
 
@@ -68,24 +178,28 @@ def matrix(rng: np.random.Generator, kind: gguf.GGMLQuantizationType, n_out: int
     return np.resize(np.concatenate([blocks[begin:], blocks[:begin]]), (n_out, n_in // block * size))
 
 
-def tensors(s: Shape, n_layer: int) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Names and shapes, outputs first; one dimension: a norm or a bias."""
+def tensors(s: Shape, n_layer: int) -> Iterator[Tensor]:
+    """Names and shapes, outputs first."""
     yield "token_embd.weight", (s.n_vocab, s.n_embd)
     yield "output_norm.weight", (s.n_embd,)
     yield "output.weight", (s.n_vocab, s.n_embd)
-    n_q, n_kv = s.n_head * s.head_dim, s.n_head_kv * s.head_dim
     for il in range(n_layer):
-        blk = f"blk.{il}."
-        yield blk + "attn_norm.weight", (s.n_embd,)
-        for name, n in (("q", n_q), ("k", n_kv), ("v", n_kv)):
-            yield f"{blk}attn_{name}.weight", (n, s.n_embd)
-            if s.arch == "qwen2":
-                yield f"{blk}attn_{name}.bias", (n,)
-        yield blk + "attn_output.weight", (s.n_embd, n_q)
-        yield blk + "ffn_norm.weight", (s.n_embd,)
-        yield blk + "ffn_gate.weight", (s.n_ff, s.n_embd)
-        yield blk + "ffn_up.weight", (s.n_ff, s.n_embd)
-        yield blk + "ffn_down.weight", (s.n_embd, s.n_ff)
+        yield from s.layer(il)
+
+
+def is_f32(name: str, shape: tuple[int, ...]) -> bool:
+    """Norms, biases, and what is too small to be worth a smaller type."""
+    return len(shape) == 1 or name.endswith(".bias") or min(shape) < 32 or "gate_inp" in name
+
+
+def small(rng: np.random.Generator, name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    if "norm" in name:
+        return np.ones(shape, np.float32)
+    if name.endswith("ssm_a"):
+        return np.full(shape, -1.0, np.float32)
+    if len(shape) == 1 or name.endswith(".bias"):
+        return np.zeros(shape, np.float32)
+    return (rng.standard_normal(shape) / np.sqrt(shape[-1])).astype(np.float32)
 
 
 def main() -> None:
@@ -113,7 +227,7 @@ def main() -> None:
     out.add_feed_forward_length(s.n_ff)
     out.add_head_count(s.n_head)
     out.add_head_count_kv(s.n_head_kv)
-    out.add_rope_dimension_count(s.head_dim)
+    s.add(out)
     out.add_layer_norm_rms_eps(1e-5)
     out.add_rope_freq_base(s.rope_base)
     out.add_vocab_size(s.n_vocab)
@@ -139,11 +253,11 @@ def main() -> None:
 
     block, size = gguf.GGML_QUANT_SIZES[kind]
     for name, shape in tensors(s, n_layer):
-        if len(shape) == 1:
-            out.add_tensor_info(name, shape, np.dtype(np.float32), 4 * shape[0])
+        if is_f32(name, shape):
+            out.add_tensor_info(name, shape, np.dtype(np.float32), 4 * math.prod(shape))
         else:
-            rows = (shape[0], shape[1] // block * size)
-            out.add_tensor_info(name, rows, np.dtype(np.uint8), rows[0] * rows[1], raw_dtype=kind)
+            rows = (*shape[:-1], shape[-1] // block * size)
+            out.add_tensor_info(name, rows, np.dtype(np.uint8), math.prod(rows), raw_dtype=kind)
 
     out.write_header_to_file()
     out.write_kv_data_to_file()
@@ -151,10 +265,10 @@ def main() -> None:
 
     rng = np.random.default_rng(1)
     for name, shape in tensors(s, n_layer):
-        if len(shape) == 1:
-            out.write_tensor_data(np.full(shape, 0.0 if name.endswith("bias") else 1.0, np.float32))
+        if is_f32(name, shape):
+            out.write_tensor_data(small(rng, name, shape))
         else:
-            out.write_tensor_data(matrix(rng, kind, *shape))
+            out.write_tensor_data(matrix(rng, kind, math.prod(shape[:-1]), shape[-1]))
     out.close()
 
 

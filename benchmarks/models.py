@@ -1,0 +1,69 @@
+"""Decode steps of models beyond plain stacks, at a long context with a method and at a short one with full attention.
+
+    python benchmarks/models.py MODEL.gguf [--context 32768] [--short 1024] [--budget 1024] [--rounds 7]
+                                [--methods quest,lessismore]
+
+The models are random_gguf.py's (qwen3.5-2b, gpt-oss): what they say means nothing. One process holds the model and a
+context for each case; they take turns, round by round. Printed is the ratio of medians to full attention at the short
+context, and the lowest and highest ratio of a round. The long context is evaluated once, with full attention, and its
+state goes into each of the others. Nothing else should run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from common import Ratios
+from lil.eval.bench_runtimes import Worker
+from lil.methods import METHODS
+from rich.console import Console
+
+STEPS = 6
+
+TARGETS = {"quest": "<= 1.10", "lessismore": "<= 1.18"}  # at 32k, budget 1024
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("--context", type=int, default=32768)
+    parser.add_argument("--short", type=int, default=1024)
+    parser.add_argument("--budget", type=int, default=1024)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--methods", default="quest,lessismore")
+    parser.add_argument("--threads", type=int, default=2)
+    args = parser.parse_args()
+
+    cases: dict[str, tuple[int, dict[str, Any]]] = {"full, short": (args.short, {}), "full, long": (args.context, {})}
+    for name in args.methods.split(","):
+        if name not in METHODS:
+            parser.error(f"--methods {name}: one of {', '.join(METHODS)}")
+        cases[name] = (args.context, {"sparse": [METHODS[name].__name__, {"budget": args.budget}]})
+
+    room = 2 + args.rounds * (STEPS + 1)
+    with (
+        tempfile.TemporaryDirectory(prefix="lil-models-") as states,
+        Worker("lil", args.model, threads=args.threads) as worker,
+    ):
+        for name, (n, options) in cases.items():
+            worker("fill", n=n, state=str(Path(states) / str(n)), options=options, slot=name, room=room)
+            worker("decode", n=2, slot=name, back=True)
+        times: dict[str, list[float]] = {name: [] for name in cases}
+        for _ in range(args.rounds):
+            for name in cases:
+                worker("decode", n=1, slot=name, back=True)  # awake
+                times[name].append(worker("decode", n=STEPS, slot=name, back=True))
+
+    ratios = Ratios()
+    for name, mine in times.items():
+        ratios.add(f"{name} / full, short", mine, times["full, short"], TARGETS.get(name, ""))
+    console = Console()
+    console.print(f"{Path(args.model).name}: {args.short} and {args.context} tokens, budget {args.budget}")
+    console.print(ratios.table())
+
+
+if __name__ == "__main__":
+    main()
