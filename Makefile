@@ -208,7 +208,7 @@ test-asan: export ASAN_OPTIONS ?= detect_leaks=0
 test-asan: export UBSAN_OPTIONS ?= print_stacktrace=1
 test-asan: tiny
 	$(call tree,asan,$(ASAN_FLAGS))
-	$(call tree_tests,asan,$(ASAN_FLAGS),$(ASAN_TESTS))
+	$(call tree_tests,asan,$(ASAN_FLAGS) -DLIL_TIMEOUT=1200,$(ASAN_TESTS))
 	@ctest --test-dir build/tests-asan --output-on-failure -R $(call exactly,$(ASAN_TESTS) \
 		$(foreach test,$(ASAN_TINY),test-$(test)-llama test-$(test)-gemma3))
 

@@ -87,7 +87,7 @@ def _dict(value: Any) -> dict[str, Any]:
 
 def _layer(entry: dict[str, Any]) -> int | None:
     value = entry.get("reselect")
-    return value if type(value) is int and value > 2 else None
+    return value if type(value) is int and value > 0 else None
 
 
 def _length(entry: dict[str, Any], budget: int) -> int | None:

@@ -8,7 +8,7 @@ from ._errors import ContextError, MethodWarning, NativeError
 from ._info import SparseInfo
 from .llama_cpp import _internals as internals
 from .llama_cpp import llama_cpp as bindings
-from .methods import FUSED_DENSE_AUTO, Method, Reselect, Select
+from .methods import FUSED_DENSE_AUTO, DenseFirst, Method, Reselect, Select
 from .methods.dense import Dense, Probe
 
 # ggml_type -> values per block, bytes per block
@@ -81,6 +81,7 @@ class SparseContext(internals.LlamaContext):
             budget=None if isinstance(method, (Dense, Probe)) else native.budget,
             capacity=native.capacity,
             reselect=native.reselect if isinstance(method, Reselect) else None,
+            dense_layers=native.n_dense_layers if isinstance(method, DenseFirst) else None,
             n_layer=native.n_layer,
             form="fused" if native.fused else "portable",
             fused_dense=native.fused_dense,

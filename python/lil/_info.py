@@ -16,6 +16,7 @@ class SparseInfo:
         budget: Tokens a decode step may attend to. None where it attends to all.
         capacity: Slots per layer, as allocated.
         reselect: TidalDecode and LessIsMore: the re-selection layer in use. None with other methods.
+        dense_layers: Quest, TidalDecode and LessIsMore: the first layers, which attend to everything. None with others.
         n_layer: Layers that the method acts on.
         form: "fused" or "portable".
         fused_dense: Whether decode steps that attend to everything, or to all that an evicting method holds, run
@@ -38,6 +39,7 @@ class SparseInfo:
     budget: int | None
     capacity: int
     reselect: int | None = None
+    dense_layers: int | None = None
     n_layer: int
     form: str | None
     fused_dense: bool = False

@@ -158,7 +158,10 @@ struct lil_sparse_params {
     uint32_t block;      // InfLLM: tokens per block; 0: 16, or 8 where B < 128
     uint32_t n_repr;     // InfLLM: representative keys per block
     uint32_t reselect;   // TidalDecode, LessIsMore: the re-selection layer c, counted among the full-attention layers,
-                         // 2 < c < L; 0: floor(0.55*L + 0.5)
+                         // dense_layers < c < L; 0: floor(0.55*L + 0.5)
+    // Quest, TidalDecode, LessIsMore: layers at the start that always attend to everything, counted among the
+    // full-attention layers, L of them. -1: 2 where L >= 16, 1 where 8 <= L < 16, 0 where L < 8
+    int32_t dense_layers;
     // LessIsMore: share of the budget for the last tokens. RaaS: share of the pages that a step stamps
     float ratio;
 
@@ -176,7 +179,8 @@ struct lil_sparse_params {
 // The defaults: budget 1024, form AUTO, fused_dense AUTO, absolute positions, min_ctx 0, and those of each method's
 // paper:
 //   n_sink 4; recent 0, exact prompt scores; first_page false; n_init 4, block 0, n_repr 4; reselect 0;
-//   ratio 0.25 (LessIsMore), 0.5 (RaaS); buffer 128, n_obs 8, lambda 0.1, threshold 0.5; kept_prompts 2 (evict)
+//   dense_layers -1; ratio 0.25 (LessIsMore), 0.5 (RaaS); buffer 128, n_obs 8, lambda 0.1, threshold 0.5; kept_prompts
+//   2 (evict)
 LLAMA_API struct lil_sparse_params lil_sparse_default_params(enum lil_sparse_method method);
 
 // llama_init_from_model() with sparse attention.
@@ -192,7 +196,8 @@ LLAMA_API struct lil_sparse_params lil_sparse_default_params(enum lil_sparse_met
 // its own.
 //
 // Returns NULL where the parameters are out of range or cannot work together, where the model's architecture is not
-// covered (no ordinary KV cache: MLA, recurrent, hybrid, encoder-only), and where llama_init_from_model() would.
+// covered (docs/models.md: MLA, recurrent, encoder-only, a trained indexer, ALiBi), and where llama_init_from_model()
+// would.
 //
 // A token is a decode step if its own logits and its predecessor's were asked for: someone sampled it from those.
 // Everything else is a part of a prompt, for which attention is full: also its last token where that comes alone,
@@ -225,10 +230,11 @@ struct lil_sparse_info {
     enum lil_sparse_method method;
 
     uint32_t budget;
-    uint32_t capacity;    // slots per layer and sequence, as allocated
-    uint32_t reselect;    // TidalDecode, LessIsMore: the re-selection layer, counted among the full-attention layers
-    uint32_t n_layer;     // layers that the method acts on (the full-attention layers)
-    bool     fused;       // whether the fused form runs
+    uint32_t capacity;       // slots per layer and sequence, as allocated
+    uint32_t reselect;       // TidalDecode, LessIsMore: the re-selection layer, counted among the full-attention layers
+    uint32_t n_layer;        // layers that the method acts on (the full-attention layers)
+    uint32_t n_dense_layers; // Quest, TidalDecode, LessIsMore: of these, the first ones, which attend to everything
+    bool     fused;          // whether the fused form runs
     bool     fused_dense; // whether decode steps that attend to everything run through the op, see enum lil_fused_dense
 
     uint64_t kv_bytes;  // bytes allocated for those layers: keys, values, scores, positions, page metadata, kept ends
@@ -279,11 +285,10 @@ LLAMA_API int32_t lil_sparse_get_slots(struct llama_context * ctx, llama_seq_id 
         llama_pos * pos, float * score, int32_t n);
 
 // LIL_SPARSE_PROBE: what re-selection layers are worth. Each decode step, with full attention, takes the sets that
-// TidalDecode and LessIsMore (budget, n_sink, ratio) would take at every layer, and sums the share of the later layers'
-// softmax mass that they hold. Layers are counted among the full-attention layers, L of them.
+// TidalDecode and LessIsMore (budget, n_sink, ratio) would take at every layer, and sums the share of this and the
+// later layers' softmax mass that they hold. Layers are counted among the full-attention layers, L of them.
 //   mass [L*L]  [c*L + l]: mean share of layer l's mass in the set of layer c, over decode steps with T > B and heads;
-//   0
-//               where l <= c
+//               0 where l < c
 // Returns L, or -1 on error: ctx is no probe, method is not TIDAL or LESSISMORE, n < L*L.
 LLAMA_API int32_t lil_probe_get(struct llama_context * ctx, enum lil_sparse_method method, float * mass, int32_t n);
 

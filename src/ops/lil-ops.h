@@ -140,6 +140,7 @@ struct lil_ops_shape {
     int64_t        n_embd_v;
     int64_t        n_head;
     int64_t        n_head_kv;
+    bool           sinks; // learned ones, a logit for each query head in the softmax's denominator
 };
 
 // The ops of a backend. Null: the backend has no kernel for that op, and methods that need it have no fused form there.
@@ -150,6 +151,11 @@ struct lil_ops {
 
     // whether `part` of score_prompt and infllm_score_prompt may have more than one part
     bool has_parts;
+
+    // Whether the ops that score tokens by probabilities take learned sinks; attn_join does everywhere. They are the
+    // last source of a node, F32 [n_head], left out where a model has none:
+    //   attn_join, score_step, score_prompt, score_window, infllm_score, infllm_score_prompt, rkv_score
+    bool has_sinks;
 
     // attn's work: floats in all, and where the logits begin, which are [n_max, n_head, n_steps] everywhere. The
     // partial results before them are the backend's own matter
@@ -191,7 +197,7 @@ struct lil_ops {
 
     // Attention over a list. Every K and V row is read once for all query heads of its group.
     //   dst = work F32 [lil_attn_n_work()], src = { q, K, V, list, steps }
-    //   dst = F32 [n_embd_head_v, n_head, n_steps], src = { work, list }
+    //   dst = F32 [n_embd_head_v, n_head, n_steps], src = { work, list } or { work, list, sinks }
     ggml_custom_op_t attn;
     ggml_custom_op_t attn_join;
 

@@ -10,9 +10,12 @@
 #include "llama-context.h"
 #include "llama-impl.h"
 #include "llama-kv-cache-iswa.h"
+#include "llama-memory-hybrid-iswa.h"
+#include "llama-memory-hybrid.h"
 #include "llama-model.h"
 
 #include <algorithm>
+#include <set>
 #include <string>
 
 bool lil_state_v_trans() {
@@ -67,9 +70,15 @@ llama_kv_cache * lil_new_kv_cache(const llama_model & model, const llama_hparams
         const llama_memory_i::layer_share_cb & share) {
     const auto * init = lil_get_init();
 
+    // gemma4's callback is always there, and says of most models that no layer does
+    bool shares = false;
+    for (uint32_t il = 0; reuse && il < hparams.n_layer_all; ++il) {
+        shares = shares || ((!filter || filter(il)) && reuse(il) >= 0);
+    }
+
     if (!init ||
             (init->is_optional() &&
-                    (mem_other || reuse || share || v_trans ||
+                    (mem_other || shares || share || v_trans ||
                             !dense_wins(model, hparams, type_k, type_v, offload, filter)))) {
         return new llama_kv_cache(model, hparams, type_k, type_v, v_trans, offload, unified, kv_size, n_seq_max, n_pad,
                 n_swa, swa_type, mem_other, filter, reuse, share);
@@ -77,20 +86,26 @@ llama_kv_cache * lil_new_kv_cache(const llama_model & model, const llama_hparams
 
     lil_sparse_params params = *init->sparse;
 
-    if (mem_other || reuse || share) {
-        lil_throw("the architecture %s shares keys and values between layers, which method %d cannot follow yet",
-                llm_arch_name(model.arch), params.method);
+    if (mem_other || share) {
+        lil_throw("the architecture %s is not covered: it reads the cache of another model", llm_arch_name(model.arch));
     }
 
     const auto * m = lil_find_method(params.method);
 
+    if (m->evicts && shares) {
+        lil_throw("the architecture %s is not covered: its layers share keys and values, which no evicting method "
+                  "follows yet",
+                llm_arch_name(model.arch));
+    }
     if (m->evicts) { // kv_size is n_ctx of one sequence, padded
         params.capacity = params.capacity == 0 ? kv_size : std::min<uint32_t>(GGML_PAD(params.capacity, 256), kv_size);
         params.recent   = params.recent == 0 ? params.budget / 2 : params.recent;
     }
 
-    return m->make(
-            { model, hparams, type_k, type_v, v_trans, offload, unified, kv_size, n_seq_max, n_pad, filter, params });
+    static const llama_memory_i::layer_reuse_cb no_reuse = nullptr;
+
+    return m->make({ model, hparams, type_k, type_v, v_trans, offload, unified, kv_size, n_seq_max, n_pad, filter,
+            shares ? reuse : no_reuse, params });
 }
 
 // A node that the device of the cache cannot compute would go to the CPU, and with it the cache, step by step. Nodes
@@ -145,7 +160,7 @@ ggml_tensor * lil_build_attn(const llm_graph_context & g, const llama_kv_cache_c
         return g.build_attn_mha(q, k, v, kq_b, kq_mask, sinks, v_mla, 0, kq_scale, il);
     }
 
-    if (kq_b || sinks || v_mla) {
+    if (kq_b || v_mla || (sinks && !sparse->takes_sinks(sinks, il))) {
         const auto * init = lil_get_init();
 
         if (init && init->is_optional()) {
@@ -154,8 +169,8 @@ ggml_tensor * lil_build_attn(const llm_graph_context & g, const llama_kv_cache_c
 
         lil_throw("the architecture %s is not covered: its attention has %s", llm_arch_name(g.arch),
                 kq_b ? "a position bias"
-                        : sinks ? "learned sinks"
-                                : "compressed values");
+                        : v_mla ? "compressed values"
+                                : "learned sinks of an unknown kind");
     }
 
     ggml_tensor * cur = sparse->build_attn(g, mctx, q, k, v, kq_mask, kq_scale, il);
@@ -167,11 +182,30 @@ ggml_tensor * lil_build_attn(const llm_graph_context & g, const llama_kv_cache_c
 }
 
 llama_kv_cache * lil_get_kv(llama_memory_i * memory) {
+    if (auto * hybrid = dynamic_cast<llama_memory_hybrid *>(memory)) {
+        memory = hybrid->get_mem_attn();
+    } else if (auto * hybrid_iswa = dynamic_cast<llama_memory_hybrid_iswa *>(memory)) {
+        memory = hybrid_iswa->get_mem_attn();
+    }
     if (auto * iswa = dynamic_cast<llama_kv_cache_iswa *>(memory)) {
         memory = iswa->get_base();
     }
 
     return dynamic_cast<llama_kv_cache *>(memory);
+}
+
+const llama_kv_cache_context * lil_get_kv_context(const llama_memory_context_i * mctx) {
+    if (const auto * hybrid = dynamic_cast<const llama_memory_hybrid_context *>(mctx)) {
+        return hybrid->get_attn();
+    }
+    if (const auto * hybrid_iswa = dynamic_cast<const llama_memory_hybrid_iswa_context *>(mctx)) {
+        return hybrid_iswa->get_attn()->get_base();
+    }
+    if (const auto * iswa = dynamic_cast<const llama_kv_cache_iswa_context *>(mctx)) {
+        return iswa->get_base();
+    }
+
+    return dynamic_cast<const llama_kv_cache_context *>(mctx);
 }
 
 lil_sparse * lil_get_sparse(llama_memory_i * memory) {
@@ -187,14 +221,22 @@ void lil_begin_batch(llama_memory_i & memory, llama_batch_allocr & balloc, uint3
 }
 
 void lil_ubatch_failed(llama_memory_i & memory, const llama_ubatch & ubatch) {
-    GGML_UNUSED(ubatch);
+    std::set<llama_seq_id> gone;
 
-    auto * kv = lil_get_sparse(&memory);
-    if (!kv) {
-        return;
+    if (auto * kv = lil_get_sparse(&memory)) {
+        const auto seq_ids = kv->fail_ubatch();
+        gone.insert(seq_ids.begin(), seq_ids.end());
     }
 
-    for (const llama_seq_id seq_id : kv->fail_ubatch()) {
+    // what a recurrent half has taken in cannot be taken back, and is not whole
+    const bool is_hybrid =
+            dynamic_cast<llama_memory_hybrid *>(&memory) || dynamic_cast<llama_memory_hybrid_iswa *>(&memory);
+
+    for (uint32_t i = 0; i < ubatch.n_tokens && is_hybrid; ++i) {
+        gone.insert(ubatch.seq_id[i], ubatch.seq_id[i] + ubatch.n_seq_id[i]);
+    }
+
+    for (const llama_seq_id seq_id : gone) {
         LLAMA_LOG_WARN("%s: sequence %d was left half changed and is removed\n", __func__, seq_id);
         memory.seq_rm(seq_id, -1, -1);
     }

@@ -62,9 +62,12 @@ void lil_ubatch_done(llama_kv_cache & kv);
 // rest itself.
 bool lil_can_seq_rm(llama_kv_cache & base, const llama_kv_cache & swa, llama_seq_id seq_id, llama_pos p0, llama_pos p1);
 
-// In a model with sliding windows: whether a state with these flags holds the full-attention half, too. Partial states
-// do where it cannot go back to where they were saved by removing the tokens that have come since.
-bool lil_in_state(const llama_kv_cache & base, llama_state_seq_flags flags);
+// In a hybrid model: whether the attention half can do this removal.
+bool lil_can_seq_rm(llama_memory_i & attn, llama_seq_id seq_id, llama_pos p0, llama_pos p1);
+
+// In a model with sliding windows, and in a hybrid: whether a state with these flags holds the full-attention half,
+// too. Partial states do where it cannot go back to where they were saved by removing the tokens that have come since.
+bool lil_in_state(const llama_kv_cache & attn, llama_state_seq_flags flags);
 
 // a batch is about to be cut into ubatches: see lil-steps.h
 void lil_begin_batch(llama_memory_i & memory, llama_batch_allocr & balloc, uint32_t n_ubatch);

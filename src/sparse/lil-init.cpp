@@ -26,20 +26,23 @@ static std::string check_model(const llama_model & model, const lil_sparse_param
     if (hparams.vocab_only) {
         return "the model was loaded with vocab_only = true: it has no layers";
     }
-    if (llm_arch_is_recurrent(model.arch) || llm_arch_is_hybrid(model.arch)) {
-        return format("the architecture %s is not covered: it is recurrent or hybrid", name);
+    if (llm_arch_is_recurrent(model.arch)) {
+        return format("the architecture %s is not covered: it is recurrent, without attention", name);
     }
     if (llama_model_has_encoder(&model)) {
         return format("the architecture %s is not covered: it has an encoder", name);
     }
+    if (hparams.indexer_top_k > 0) {
+        return format("the architecture %s is not covered: its attention chooses tokens by a trained indexer", name);
+    }
     if (hparams.is_mla()) {
         return format("the architecture %s is not covered: its keys and values are compressed (MLA)", name);
     }
+    if (model.arch == LLM_ARCH_GROK) { // llama.cpp turns it off
+        return format("the architecture %s is not covered: it cannot have FlashAttention", name);
+    }
     if (hparams.use_alibi) {
         return format("the architecture %s is not covered: its attention depends on positions through ALiBi", name);
-    }
-    if (hparams.n_pos_per_embd() != 1) {
-        return format("the architecture %s is not covered: its positions have several dimensions (M-RoPE)", name);
     }
     if (p.positions != LIL_POSITIONS_ABSOLUTE && hparams.rope_type != LLAMA_ROPE_TYPE_NORM &&
             hparams.rope_type != LLAMA_ROPE_TYPE_NEOX) {

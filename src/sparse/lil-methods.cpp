@@ -68,6 +68,7 @@ lil_sparse_params lil_sparse_default_params(lil_sparse_method method) {
     res.prompt_scores = LIL_PROMPT_SCORES_EXACT;
     res.form          = LIL_FORM_AUTO;
     res.fused_dense   = LIL_FUSED_DENSE_AUTO;
+    res.dense_layers  = -1;
     res.n_init        = 4;
     res.n_repr        = 4;
     res.ratio         = m ? m->ratio : 0.25f;
@@ -112,6 +113,10 @@ std::string lil_check_params(const lil_sparse_params & p) {
     }
     if (p.fused_dense == LIL_FUSED_DENSE_ON && p.form == LIL_FORM_PORTABLE) {
         return "fused_dense = 1 (on) and form = 1 (portable): the op is a fused one; use form AUTO or FUSED";
+    }
+    if (p.dense_layers < -1 || (p.dense_layers >= 0 && !m->has_dense_layers)) {
+        return format("dense_layers = %d: %s", p.dense_layers,
+                m->has_dense_layers ? "how many layers attend to everything, or -1" : "this method has none; use -1");
     }
     if (!m->evicts && p.kept_prompts != 0) {
         return format("kept_prompts = %u: only a method that evicts keeps ends of prompts", p.kept_prompts);

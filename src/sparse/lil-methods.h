@@ -21,6 +21,7 @@ struct lil_cache_args {
     uint32_t              n_seq_max;
     uint32_t              n_pad;
     const llama_memory_i::layer_filter_cb & filter;
+    const llama_memory_i::layer_reuse_cb &  reuse;  // layers that read another's keys and values; null: none does
     lil_sparse_params                       params; // evict: complete, capacity and recent are set
 };
 
@@ -43,6 +44,9 @@ struct lil_method {
 
     // LessIsMore's ratio, and RaaS's
     float ratio = 0.25f;
+
+    // whether its first layers attend to everything, see lil_sparse_params::dense_layers
+    bool has_dense_layers = false;
 };
 
 // each is defined in the method's file

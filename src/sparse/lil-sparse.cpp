@@ -61,8 +61,7 @@ int32_t lil_sparse_get_slots(llama_context * ctx, llama_seq_id seq_id, int32_t i
         return -1;
     }
 
-    const auto ids = lil_get_kv(llama_get_memory(ctx))->get_layer_ids();
-    if (std::find(ids.begin(), ids.end(), (uint32_t) il) == ids.end()) {
+    if (!kv->acts_on(il)) {
         lil_set_last_error("il = %d is no layer that the method acts on", il);
         return -1;
     }

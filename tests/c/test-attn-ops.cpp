@@ -170,12 +170,19 @@ static void test_attn(int n_embd, int n_embd_v, int n_group, ggml_type type_k, g
 
     ggml_tensor * work =
             g.op(ops->attn, layer, { q, k, v, list, steps }, lil_attn_n_work(n_embd_v, n_head, n_max, n_steps, kq));
-    ggml_tensor * out = g.op(ops->attn_join, layer, { work, list }, n_embd_v, n_head, n_steps);
+    ggml_tensor * sinks = rng() % 2 ? g.input(GGML_TYPE_F32, n_head) : nullptr;
+    ggml_tensor * out   = sinks ? g.op(ops->attn_join, layer, { work, list, sinks }, n_embd_v, n_head, n_steps)
+                                : g.op(ops->attn_join, layer, { work, list }, n_embd_v, n_head, n_steps);
 
     g.alloc();
 
     const std::vector<float> qs = rand_floats(ggml_nelements(q), 4.0f);
     set_data(q, qs);
+
+    const std::vector<float> ss = rand_floats(n_head, 4.0f);
+    if (sinks) {
+        set_data(sinks, ss);
+    }
 
     kv_cache kc;
     kv_cache vc;
@@ -218,7 +225,7 @@ static void test_attn(int n_embd, int n_embd_v, int n_group, ggml_type type_k, g
                 max = std::max(max, l);
             }
 
-            double              sum = 0.0;
+            double              sum = sinks ? std::exp(ss[h] - max) : 0.0;
             std::vector<double> ref(n_embd_v, 0.0);
             for (size_t j = 0; j < cells.size(); ++j) {
                 const double  p   = std::exp(logits[j] - max);

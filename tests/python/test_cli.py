@@ -282,7 +282,7 @@ def test_candidates() -> None:
     for text in range(2):
         for c in range(n_layer):
             mass[text, c, c + 1 :] = 0.1 * c + 0.01 * text
-    found = candidates(mass.tolist())
+    found = candidates(mass.tolist(), 2)
     assert [c.layer for c in found] == [3, 4, 5]
     assert found[0].after == pytest.approx((0.3, 0.31))
     assert math.isnan(found[0].before[0])
@@ -290,24 +290,32 @@ def test_candidates() -> None:
     assert found[1].score[0] == pytest.approx((0.2 + 1 + 0.4) / 3)
     assert math.isnan(found[2].after[0])
     assert found[2].score[1] == pytest.approx((0.21 + 0.21 + 1) / 3)
-    assert fallback(30) == 17
+    assert fallback(30, 2) == 17
+    assert fallback(3, 0) == 2
+    assert fallback(8, 6) == 7
     for c, screen in zip(found, (0.1, 0.3, 0.2), strict=True):
         c.screen = screen
-    assert [c.layer for c in worth_trying(found, 1, n_layer)] == [3]  # the best, which is the one by formula
-    assert [c.layer for c in worth_trying(found, 2, n_layer)] == [3, 5]
-    assert [c.layer for c in worth_trying(found, 3, n_layer)] == [3, 4, 5]
+    assert [c.layer for c in worth_trying(found, 1, fallback(n_layer, 2))] == [
+        3
+    ]  # the best, which is the one by formula
+    assert [c.layer for c in worth_trying(found, 2, fallback(n_layer, 2))] == [3, 5]
+    assert [c.layer for c in worth_trying(found, 3, fallback(n_layer, 2))] == [3, 4, 5]
     found[1].screen = 0.0
-    assert [c.layer for c in worth_trying(found, 1, n_layer)] == [3, 4]
+    assert [c.layer for c in worth_trying(found, 1, fallback(n_layer, 2))] == [3, 4]
 
 
 def test_the_smallest_excess_wins() -> None:
-    found = candidates(np.zeros((2, 6, 6)).tolist())
+    found = candidates(np.zeros((2, 6, 6)).tolist(), 2)
     calibration = measure.Calibration(LessIsMore(budget=64), 6, (3.0, 0.2), found)
     found[0].loss = (3.0, 2.0)
     found[1].loss = (3.1, 0.3)
     assert calibration.excess(found[1]) == pytest.approx(0.2)
     assert calibration.excess(found[2]) == math.inf
     assert calibration.best is found[1]
+    calibration.own = [(0.3, 0.9), (0.8, 0.4), (0.6, 0.7), (0.1, 0.1), (0.9, 0.9), (0.9, 0.9)]
+    assert calibration.dense_layers == 2  # a later one that is diffuse does not count
+    calibration.own = [(0.9, 0.9)] * 6
+    assert calibration.dense_layers == 0
     assert calibration.entry["reselect"] == 4
     assert calibration.entry["budget"] == 64
 
@@ -381,7 +389,7 @@ def test_calibrate_tries_the_best_and_takes_the_least_excess() -> None:
         screens = [math.log(50) + 0.1 + 0.1 * abs(c - 12) * 3 / 4 for c in range(3, 16)]
         assert [c.screen for c in calibration.candidates] == pytest.approx(screens, abs=1e-3)
         tried = [c.layer for c in calibration.candidates if c.loss is not None]
-        assert tried == [fallback(16), 11, 12, 13]
+        assert tried == [fallback(16, 2), 11, 12, 13]
         assert calibration.best.layer == 11
         assert calibration.excess(calibration.best) == pytest.approx(0.1 * 9 / 10, abs=1e-3)
     probes = [method for method in session.made if isinstance(method, lil.methods.dense.Probe)]
@@ -392,8 +400,8 @@ def test_calibrate_tries_the_best_and_takes_the_least_excess() -> None:
 
     with pytest.raises(ConfigError, match="of one budget"):
         measure.calibrate(session, texts, [TidalDecode(budget=8), LessIsMore(budget=16)])  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="3 full-attention layers"):
-        measure.calibrate(_Scripted(3, loss), texts, methods)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="1 full-attention layers, 0 of them dense"):
+        measure.calibrate(_Scripted(1, loss), texts, methods)  # type: ignore[arg-type]
     session.loads = False
     with pytest.raises(NativeError, match=r"tidal: .*state of the prompt"):
         measure.calibrate(session, texts, methods)  # type: ignore[arg-type]
@@ -458,7 +466,7 @@ def test_lookup(calibrations: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         '{"version": 1, "models": {"m": 3}}',
         '{"version": 1, "models": {"m": {"tidal": 3}}}',
         '{"version": 1, "models": {"m": {"tidal": {"reselect": "9", "min_ctx": 9}}}}',
-        '{"version": 1, "models": {"m": {"tidal": {"reselect": 2, "min_ctx": {"x": 1, "8": "y"}}}}}',
+        '{"version": 1, "models": {"m": {"tidal": {"reselect": 0, "min_ctx": {"x": 1, "8": "y"}}}}}',
     ],
 )
 def test_a_damaged_table_is_none(calibrations: Path, damaged: str) -> None:

@@ -116,7 +116,9 @@ def test_defaults(method: type) -> None:
         (lambda: InfLLM(positions="clipped", min_ctx=4096), ["min_ctx=4096", "at most budget=1024"]),
         (lambda: InfLLM(positions="clipped", form="fused"), ["clipped", "portable"]),
         (lambda: TidalDecode(budget=1), ["budget=1", "at least 2"]),
-        (lambda: TidalDecode(reselect=2), ["reselect=2", "at least 3", "layer 2 is the first"]),
+        (lambda: TidalDecode(reselect=0), ["reselect=0", "at least 1", "layer 0 is the first"]),
+        (lambda: TidalDecode(reselect=2, dense_layers=2), ["reselect=2", "at least 3", "layer 2 is the first"]),
+        (lambda: Quest(dense_layers=-1), ["dense_layers=-1", "at least 0"]),
         (lambda: TidalDecode(reselect="best"), ["reselect='best'", '"auto"']),
         (lambda: LessIsMore(budget=5), ["budget=5", "at least 6", "n_sink=4"]),
         (lambda: LessIsMore(budget=100, ratio=0.005), ["budget=100", "at least 200"]),
@@ -124,7 +126,7 @@ def test_defaults(method: type) -> None:
         (lambda: LessIsMore(ratio=0), ["ratio=0", "above 0 and below 1"]),
         (lambda: LessIsMore(ratio=1), ["ratio=1", "above 0 and below 1"]),
         (lambda: LessIsMore(ratio=1.5), ["ratio=1.5", "at most 1"]),
-        (lambda: LessIsMore(reselect=0), ["reselect=0", "at least 3"]),
+        (lambda: LessIsMore(reselect=0), ["reselect=0", "at least 1"]),
         (lambda: RaaS(budget=15), ["budget=15", "at least 16"]),
         (lambda: RaaS(ratio=0), ["ratio=0", "above 0"]),
         (lambda: RaaS(ratio=1.01), ["ratio=1.01", "at most 1"]),
@@ -293,8 +295,8 @@ def test_server_keywords() -> None:
 
 @pytest.mark.skipif(ctypes.sizeof(ctypes.c_void_p) != 8, reason="sizes of a 64-bit platform")
 def test_native_layout() -> None:
-    assert ctypes.sizeof(_native.SparseParams) == 88
-    assert ctypes.sizeof(_native.SparseInfo) == 96
+    assert ctypes.sizeof(_native.SparseParams) == 92
+    assert ctypes.sizeof(_native.SparseInfo) == 104
     assert ctypes.sizeof(_native.MemoryInfo) == 24
     assert ctypes.sizeof(_native.GuardianParams) == 32
     assert ctypes.sizeof(_native.GuardianReport) == 56

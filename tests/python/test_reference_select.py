@@ -123,12 +123,12 @@ def run(reference: Reference, text: Sequence[int], n_prompt: int) -> F32:
 def all_methods(budget: int, **kwargs: Any) -> list[Select]:
     """Needs a budget of 40 and five layers."""
     return [
-        Quest(budget=budget, **kwargs),
-        Quest(budget=budget, first_page=True, **kwargs),
+        Quest(budget=budget, dense_layers=2, **kwargs),
+        Quest(budget=budget, first_page=True, dense_layers=2, **kwargs),
         InfLLM(budget=budget, **kwargs),
         InfLLM(budget=budget, positions="clipped", **kwargs),
-        TidalDecode(budget=budget, reselect=3, **kwargs),
-        LessIsMore(budget=budget, reselect=3, **kwargs),
+        TidalDecode(budget=budget, reselect=3, dense_layers=2, **kwargs),
+        LessIsMore(budget=budget, reselect=3, dense_layers=2, **kwargs),
         RaaS(budget=budget, **kwargs),
     ]
 
@@ -257,7 +257,7 @@ def test_page_bound_holds_in_a_model(tiny: Callable[..., Weights], kv: str) -> N
 
 
 def test_quest_by_hand() -> None:
-    policy = Quest(budget=40)  # two pages
+    policy = Quest(dense_layers=2, budget=40)  # two pages
     policy.start([0, 2, 5], 1)
     keys = np.zeros(100)
     keys[5], keys[20], keys[40] = 3, -4, 3  # pages 0, 1, 2
@@ -282,7 +282,7 @@ def test_quest_groups_and_heads_by_hand() -> None:
     keys = np.zeros((49, 2, 1))
     keys[5, 0], keys[20, 0] = 3, -4
     keys[5, 1], keys[40, 1] = 3, -1
-    policy = Quest(budget=32)
+    policy = Quest(dense_layers=2, budget=32)
     policy.start([0, 1, 2], 2)
     # head 0: 1 and -0.5 give pages 3, 2, 0: page 0. -1 and 0.5 in place of it: page 1. head 1 chooses for itself.
     assert decode(policy, 48, [[[1], [-0.5]], [[0], [-1]]], Keys(keys), 2) == [spans((0, 16), 48), spans((32, 49))]
@@ -292,14 +292,14 @@ def test_quest_groups_and_heads_by_hand() -> None:
 def test_quest_first_page_by_hand() -> None:
     keys = np.zeros(70)
     keys[20], keys[50] = 5, 4
-    policy = Quest(budget=50, first_page=True)
+    policy = Quest(dense_layers=2, budget=50, first_page=True)
     policy.start([0, 1, 2], 1)
     assert decode(policy, 64, 1, Keys(keys), 2) == [spans((0, 32), 64)]
     assert decode(policy, 64, -1, Keys(keys), 2) == [spans((0, 16), (48, 65))]  # all tie
     # page 0 is the best itself: it is not counted twice
     assert decode(policy, 69, 1, Keys(np.r_[9, keys[1:]]), 2) == [spans((0, 32), (64, 70))]
     # just the two
-    policy = Quest(budget=33, first_page=True)
+    policy = Quest(dense_layers=2, budget=33, first_page=True)
     policy.start([0, 1, 2], 1)
     assert decode(policy, 64, 1, Keys(keys), 2) == [spans((0, 16), 64)]
 
@@ -308,7 +308,7 @@ def test_quest_refuses_less_than_its_pages() -> None:
     for kwargs in ({"budget": 15}, {"budget": 31, "first_page": True}):
         with pytest.raises(ValueError, match="budget"):
             Quest(**kwargs)
-    policy = Quest(budget=16)  # the current page alone
+    policy = Quest(dense_layers=2, budget=16)  # the current page alone
     policy.start([0, 1, 2], 1)
     assert decode(policy, 16, 1, Keys(np.zeros(17)), 2) == [[16]]
 
@@ -528,13 +528,13 @@ def test_infllm_keeps_its_books(tiny: Callable[..., Weights]) -> None:
 def test_reselect_must_be_a_later_layer(method: Any) -> None:
     for c in (2, 6, 0):
         with pytest.raises(ValueError, match="reselect"):
-            method(budget=16, reselect=c).start(range(6), 1)
+            method(budget=16, reselect=c, dense_layers=2).start(range(6), 1)
     for c in (3, 5):
         method(budget=16, reselect=c).start(range(6), 1)
 
 
 def test_tidal_by_hand() -> None:
-    policy = TidalDecode(budget=4, reselect=4)
+    policy = TidalDecode(dense_layers=2, budget=4, reselect=4)
     policy.start([1, 3, 5, 7, 9, 11], 2)
     everything = [spans((0, 7))] * 2
     a = np.zeros((7, 2, 2))
@@ -557,7 +557,7 @@ def test_tidal_by_hand() -> None:
 
 
 def test_tidal_is_dense_up_to_the_budget() -> None:
-    policy = TidalDecode(budget=4, reselect=3)
+    policy = TidalDecode(dense_layers=2, budget=4, reselect=3)
     policy.start(range(5), 1)
     for pos, held in ((3, [0, 1, 2, 3]), (4, [1, 2, 3, 4])):
         for il in range(5):
@@ -575,7 +575,7 @@ def test_merge_ranks_by_hand() -> None:
 
 
 def test_lessismore_by_hand() -> None:
-    policy = LessIsMore(budget=9, reselect=3, n_sink=3, ratio=0.25)  # 3 first, 2 last, 4 ranked
+    policy = LessIsMore(dense_layers=2, budget=9, reselect=3, n_sink=3, ratio=0.25)  # 3 first, 2 last, 4 ranked
     assert (policy.n_recent, policy.n_ranked) == (2, 4)
     policy.start(range(5), 2)
     # 14 tokens: 0 to 2, 12 and 13; 3 to 11 are ranked. Three of four heads as in the example above, one per channel.
@@ -592,7 +592,7 @@ def test_lessismore_by_hand() -> None:
     assert decode(policy, 13, q, Keys(np.zeros((14, 2, 2))), 3) == [spans((0, 14))] * 2
     # all tie: the newest, and they are the same for all heads
     assert decode(policy, 13, q, Keys(keys), 4) == [[0, 1, 2, 8, 9, 10, 11, 12, 13]] * 2
-    policy = LessIsMore(budget=9, reselect=4, n_sink=3, ratio=0.25)
+    policy = LessIsMore(dense_layers=2, budget=9, reselect=4, n_sink=3, ratio=0.25)
     policy.start(range(6), 2)
     decode(policy, 13, q, Keys(keys), 2)
     assert decode(policy, 13, q, Keys(keys), 3) == [[0, 1, 2, 3, 5, 7, 9, 12, 13]] * 2
@@ -607,7 +607,10 @@ def test_lessismore_refuses_less_than_its_parts() -> None:
 
 def test_layers_share_a_set_until_the_next(tiny: Callable[..., Weights]) -> None:
     w = tiny("llama", n_layer=7)
-    for policy in (TidalDecode(budget=12, reselect=4), LessIsMore(budget=12, reselect=4)):
+    for policy in (
+        TidalDecode(dense_layers=2, budget=12, reselect=4),
+        LessIsMore(dense_layers=2, budget=12, reselect=4),
+    ):
         differ = 0
         for n, _ in steps(Reference(w, policy), random_text(50), 30):
             if n == 30:

@@ -35,7 +35,7 @@ from reference import (
     write_tiny,
 )
 from reference.evict import Positions
-from reference.select import group_page_scores, page_tokens
+from reference.select import count_dense_layers, group_page_scores, page_tokens
 from test_reference import GGML_TYPE, PROSE, Engine, heads_of, jaccard, random_text, real_model  # noqa: F401
 
 F32 = NDArray[np.float32]
@@ -142,7 +142,7 @@ class Judge:
 class JudgedQuest(Judge, Quest):
     def _choose(self, il: int, pos: int, q: F32, view: LayerView, q_far: F32 | None) -> Positions:
         got, expected = self._got(il, pos), super()._choose(il, pos, q, view, q_far)
-        if self._layers.index(il) < 2:
+        if self._layers.index(il) < count_dense_layers(self.dense_layers, len(self._layers)):
             assert got == expected
             return got
         fixed = {0, pos // PAGE} if self.first_page else {pos // PAGE}
@@ -450,7 +450,7 @@ def test_kv_types_equal_reference(
 @pytest.mark.parametrize(
     ("policy", "form"),
     in_forms(
-        JudgedQuest(budget=48, first_page=True),
+        JudgedQuest(budget=48, first_page=True, dense_layers=1),
         JudgedQuest(budget=31),
         JudgedQuest(budget=64, min_ctx=137),
         JudgedInfLLM(budget=128),
@@ -459,9 +459,9 @@ def test_kv_types_equal_reference(
         JudgedInfLLM(budget=47, n_init=3, block=7, n_repr=2, positions="clipped"),
         JudgedTidal(budget=2, reselect=4),
         JudgedTidal(budget=75, reselect=3, min_ctx=90),
-        JudgedTidal(budget=100, reselect=5),
+        JudgedTidal(budget=100, reselect=5, dense_layers=2),
         JudgedLessIsMore(budget=6, reselect=4),
-        JudgedLessIsMore(budget=75, reselect=4, n_sink=0, ratio=0.6),
+        JudgedLessIsMore(budget=75, reselect=4, n_sink=0, ratio=0.6, dense_layers=2),
         JudgedLessIsMore(budget=100, reselect=5, min_ctx=110),
         JudgedRaaS(budget=48, ratio=0.2),
         JudgedRaaS(budget=20),

@@ -95,6 +95,7 @@ def calibrate(
             "saved": entries,
             "candidates": {c.method.name: [vars(x) for x in c.candidates] for c in found},
             "full": found[0].full,
+            "own": {c.method.name: c.own for c in found},
             "timings": {name: [vars(t) for t in measured] for name, measured in timings.items()},
         }
         options = {"text": text, "budget": budget, "prompt": prompt, "tokens": tokens, "screen": screen, "tries": tries}
@@ -102,6 +103,8 @@ def calibrate(
 
 
 def _show(console: Console, of: Calibration) -> None:
+    from ..eval.calibration import DIFFUSE
+
     columns = ["layer", "mass after: plain", "recall", "mass before: plain", "recall", "screen",
                "perplexity: plain", "recall", "excess, nats"]  # fmt: skip
     out = common.table(columns)
@@ -118,7 +121,19 @@ def _show(console: Console, of: Calibration) -> None:
         out.add_row(str(c.layer), *map(share, (*c.after, *c.before)), screen, *measured, style=style)
     name = type(of.method).__name__
     common.show(console, f"{name}, budget {of.method.budget}, {of.n_layer} layers", out)
-    console.print(f"{name}(reselect={of.best.layer})\n")
+    console.print(f"{name}(reselect={of.best.layer})")
+    diffuse = [f"{i} ({min(shares):.0%})" for i, shares in enumerate(of.own) if min(shares) < DIFFUSE]
+    if diffuse:
+        console.print(
+            f"Layers whose own {of.method.budget} tokens hold less than {DIFFUSE:.0%} of their attention: "
+            f"{', '.join(diffuse)}. "
+            + (
+                f"dense_layers={of.dense_layers} keeps the first ones dense."
+                if of.dense_layers
+                else "None at the start."
+            )
+        )
+    console.print()
 
 
 def _times(session: Session, tokens: list[int], budget: int, longest: int) -> dict[str, list[Timing]]:

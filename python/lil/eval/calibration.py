@@ -27,12 +27,15 @@ import numpy as np
 
 from .._errors import ConfigError, NativeError
 from ..methods import Reselect
+from ..methods._base import default_dense_layers
 from ..methods.dense import Probe
 from ._decoder import Logits
 from ._session import Session
 from .losses import Step, Texts, token_losses
 
 Pair = tuple[float, float]  # plain, recall
+
+DIFFUSE = 0.5  # a layer whose own best tokens hold less of its mass than this is better left dense
 
 
 @dataclass
@@ -42,8 +45,10 @@ class Candidate:
     Attributes:
         layer: c, counted among the full-attention layers.
         after: Mean share of the softmax mass of layers c+1 to L-1 that c's set holds, on both texts. NaN for the last.
-        before: The same of layers 3 to c-1 and the set of layer 2. NaN where there are none.
-        score: Mean share over layers 3 to L-1, of the set that each would read; c itself reads everything.
+        before: The same of the layers between the first that selects and c, and the first one's set. NaN where there
+            are none.
+        score: Mean share over the layers behind the first that selects, of the set that each would read; c itself reads
+            everything.
         screen: Mean loss of the method, nats per token, on the screened tokens; None: not screened.
         loss: The same on both texts; None: not tried.
     """
@@ -64,6 +69,12 @@ class Calibration:
     n_layer: int
     full: Pair  # mean loss of full attention, nats per token
     candidates: list[Candidate] = field(default_factory=list)
+    own: list[Pair] = field(default_factory=list)  # per layer, mean share of its mass that its own set would hold
+
+    @property
+    def dense_layers(self) -> int:
+        """How many layers at the start are too diffuse for the budget on either text: `dense_layers` for them."""
+        return next((i for i, shares in enumerate(self.own) if min(shares) >= DIFFUSE), len(self.own))
 
     def excess(self, candidate: Candidate) -> float:
         """What the choice minimises; infinite where the candidate was not tried."""
@@ -90,11 +101,12 @@ class Calibration:
         }
 
 
-def candidates(mass: Sequence[Sequence[Sequence[float]]]) -> list[Candidate]:
+def candidates(mass: Sequence[Sequence[Sequence[float]]], first: int) -> list[Candidate]:
     """All layers that may be re-selection layers, by a probe's result on both texts.
 
     Args:
         mass: [2][L][L], see `lil_probe_get` in lil.h.
+        first: The first layer that selects.
     """
     m = np.asarray(mass, dtype=np.float64)
     n_layer = m.shape[1]
@@ -106,23 +118,23 @@ def candidates(mass: Sequence[Sequence[Sequence[float]]]) -> list[Candidate]:
         after, before, score = [], [], []
         for text in m:
             after.append(mean(text[c, c + 1 :]))
-            before.append(mean(text[2, 3:c]))
-            score.append(mean([*text[2, 3:c], 1.0, *text[c, c + 1 :]]))
+            before.append(mean(text[first, first + 1 : c]))
+            score.append(mean([*text[first, first + 1 : c], 1.0, *text[c, c + 1 :]]))
         return Candidate(c, (after[0], after[1]), (before[0], before[1]), (score[0], score[1]))
 
-    return [candidate(c) for c in range(3, n_layer)]
+    return [candidate(c) for c in range(first + 1, n_layer)]
 
 
-def fallback(n_layer: int) -> int:
+def fallback(n_layer: int, first: int) -> int:
     """The layer that is taken where nothing is known."""
-    return math.floor(0.55 * n_layer + 0.5)
+    return max(math.floor(0.55 * n_layer + 0.5), first + 1)
 
 
-def worth_trying(of: Sequence[Candidate], n: int, n_layer: int) -> list[Candidate]:
-    """The `n` candidates of the least screen loss, and the one that would be taken without a calibration."""
+def worth_trying(of: Sequence[Candidate], n: int, guess: int) -> list[Candidate]:
+    """The `n` candidates of the least screen loss, and `guess`, that would be taken without a calibration."""
     ranked = sorted(of, key=lambda candidate: math.inf if candidate.screen is None else candidate.screen)
-    guess = [candidate for candidate in of if candidate.layer == fallback(n_layer) and candidate not in ranked[:n]]
-    return sorted([*ranked[:n], *guess], key=lambda candidate: candidate.layer)
+    more = [candidate for candidate in of if candidate.layer == guess and candidate not in ranked[:n]]
+    return sorted([*ranked[:n], *more], key=lambda candidate: candidate.layer)
 
 
 def calibrate(
@@ -137,7 +149,8 @@ def calibrate(
     """
     Args:
         texts: See `make_texts`.
-        methods: Whose layer is looked for; of one budget, and of one `n_sink` and `ratio` where they have them.
+        methods: Whose layer is looked for; of one budget and `dense_layers`, and of one `n_sink` and `ratio` where they
+            have them.
         screen: Tokens of the recall text, after the prompt, on which every candidate is screened.
         tries: Candidates that are run over both texts, of each method; the one by formula is tried as well.
         progress: Called with the decode steps done, their number, and what is going on.
@@ -146,8 +159,8 @@ def calibrate(
         ConfigError: The methods differ in budget, or the model has too few layers.
         NativeError: A context does not take over the state of the prompt.
     """
-    if len({method.budget for method in methods}) != 1:
-        raise ConfigError(f"methods={list(methods)} must be of one budget")
+    if len({(method.budget, method.dense_layers) for method in methods}) != 1:
+        raise ConfigError(f"methods={list(methods)} must be of one budget and one dense_layers")
     shape = {name: getattr(m, name) for m in methods for name in ("n_sink", "ratio") if hasattr(m, name)}
     probe = Probe(budget=methods[0].budget, **shape)
     n_ctx = max(map(len, (texts.plain, texts.recall)))
@@ -166,24 +179,31 @@ def calibrate(
 
     full: list[float] = []
     mass: dict[str, list[Any]] = {method.name: [] for method in methods}
-    n_layer = 0
+    n_layer = first = 0
     for tokens, kind in ((texts.plain, "plain text"), (texts.recall, "recall")):
         with session.context(probe, n_ctx=n_ctx) as context:
             info = context.info()
             assert info is not None
             n_layer = info.n_layer
-            if n_layer < 4:
+            asked = methods[0].dense_layers
+            first = default_dense_layers(n_layer) if asked is None else asked
+            if n_layer < first + 2:
                 raise ConfigError(
-                    f"the model has {n_layer} full-attention layers; a re-selection layer needs 4 or more"
+                    f"the model has {n_layer} full-attention layers, {first} of them dense; a re-selection layer needs "
+                    f"{first + 2} or more"
                 )
-            most = min(n_layer - 3, tries + 1)
-            screens = (n_layer - 3) * (len(screened) - texts.n_prompt)
+            most = min(n_layer - first - 1, tries + 1)
+            screens = (n_layer - first - 1) * (len(screened) - texts.n_prompt)
             total = texts.n_steps + len(methods) * (screens + most * texts.n_steps)
             full.append(run(context.eval, tokens, f"probe, {kind}"))
             for method in methods:
                 mass[method.name].append(context.probed(type(method)))
 
-    found = [Calibration(m, n_layer, (full[0], full[1]), candidates(mass[m.name])) for m in methods]
+    found = []
+    for m in methods:
+        texts_own = [np.diagonal(np.asarray(text)) for text in mass[m.name]]
+        own = [(float(a), float(b)) for a, b in zip(*texts_own, strict=True)]
+        found.append(Calibration(m, n_layer, (full[0], full[1]), candidates(mass[m.name], first), own))
     with session.context(None, n_ctx=n_ctx) as context:
         prompt_logits = context.eval(texts.plain[: texts.n_prompt])
         prompt_state = context.save()
@@ -204,7 +224,7 @@ def calibrate(
         for candidate in calibration.candidates:
             method = replace(calibration.method, reselect=candidate.layer)
             candidate.screen = trial(method, screened, "screen")
-    trials = [(f, c) for f in found for c in worth_trying(f.candidates, tries, n_layer)]
+    trials = [(f, c) for f in found for c in worth_trying(f.candidates, tries, fallback(n_layer, first))]
     total = done + texts.n_steps * len(trials)
     for calibration, candidate in trials:
         method = replace(calibration.method, reselect=candidate.layer)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from .._errors import ConfigError, ConfigTypeError
 from ._base import FUSED_DENSE_AUTO as FUSED_DENSE_AUTO
+from ._base import DenseFirst as DenseFirst
 from ._base import Evict, Method, Select
 from ._base import Reselect as Reselect
 from .h2o import H2O

@@ -160,15 +160,42 @@ class Select(Method):
         return params
 
 
+def default_dense_layers(n_layer: int) -> int:
+    """How many of a model's first full-attention layers attend to everything where nobody says otherwise."""
+    return 2 if n_layer >= 16 else 1 if n_layer >= 8 else 0
+
+
 @dataclass(frozen=True, kw_only=True)
-class Reselect(Select):
+class DenseFirst(Select):
+    """A method whose first layers attend to everything.
+
+    Args:
+        dense_layers: How many, counted among the L full-attention layers. None: 2 where L >= 16, 1 where 8 <= L < 16,
+            0 where L < 8: in a hybrid model two of six would cost a third of all reads.
+    """
+
+    dense_layers: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.dense_layers is not None:
+            set_field(self, "dense_layers", check_int(type(self).__name__, "dense_layers", self.dense_layers, least=0))
+
+    def native(self, *, n_ctx: int, fused_dense: bool | None = None) -> SparseParams:
+        params = super().native(n_ctx=n_ctx, fused_dense=fused_dense)
+        params.dense_layers = -1 if self.dense_layers is None else self.dense_layers
+        return params
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reselect(DenseFirst):
     """A method that selects in two layers, and whose other layers read what was selected last.
 
     Args:
         reselect: The second of the two, the re-selection layer, counted from 0 among the full-attention layers; the
-            first is layer 2. It matters greatly and differs by model. "auto": what `lil calibrate` found on this
-            machine, or what ships with the package for this model; otherwise `floor(0.55*L + 0.5)` of L layers, with a
-            `CalibrationWarning`.
+            first is layer `dense_layers`. It matters greatly and differs by model. "auto": what `lil calibrate` found
+            on this machine, or what ships with the package for this model; otherwise `floor(0.55*L + 0.5)` of L layers,
+            with a `CalibrationWarning`.
     """
 
     from_full: ClassVar[bool] = True
@@ -177,7 +204,8 @@ class Reselect(Select):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_auto(self, "reselect", least=3, why="layers 0 and 1 are dense, and layer 2 is the first that selects")
+        first = self.dense_layers or 0
+        _check_auto(self, "reselect", least=first + 1, why=f"layer {first} is the first that selects")
 
     def native(self, *, n_ctx: int, fused_dense: bool | None = None) -> SparseParams:
         params = super().native(n_ctx=n_ctx, fused_dense=fused_dense)

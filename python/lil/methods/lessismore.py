@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 class LessIsMore(Reselect):
     """LessIsMore, https://arxiv.org/abs/2508.07101.
 
-    Rule: layers 0 and 1 are dense. Layer 2 and the re-selection layer attend to everything and choose one set for all
-    heads of the layers after them: the first `n_sink` tokens, the last `floor(ratio * budget)`, and the best of those
-    between, for which every query head ranks by q.k and the rankings are merged rank by rank.
+    Rule: the first `dense_layers` layers are dense. The next one and the re-selection layer attend to everything and
+    choose one set for all heads of the layers after them: the first `n_sink` tokens, the last `floor(ratio * budget)`,
+    and the best of those between, for which every query head ranks by q.k and the rankings are merged rank by rank.
 
     Args:
         n_sink: First tokens that are always in the set.

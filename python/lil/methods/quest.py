@@ -5,19 +5,19 @@ from typing import TYPE_CHECKING, ClassVar
 
 from .._check import check_bool
 from .._errors import ConfigError
-from ._base import PAGE, Select
+from ._base import PAGE, DenseFirst
 
 if TYPE_CHECKING:
     from .._native import SparseParams
 
 
 @dataclass(frozen=True, kw_only=True)
-class Quest(Select):
+class Quest(DenseFirst):
     """Quest, https://arxiv.org/abs/2406.10774.
 
     Rule: pages of 16 tokens, each with the minimum and the maximum of its keys per channel. They give an upper bound
     on q.k for every key in the page. Each KV head attends to the page of the current token and to the
-    `budget // 16 - 1` others with the highest bounds. Layers 0 and 1 are dense.
+    `budget // 16 - 1` others with the highest bounds. The first `dense_layers` layers are dense.
 
     Args:
         first_page: Page 0 is always attended to.

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 class TidalDecode(Reselect):
     """TidalDecode, https://arxiv.org/abs/2410.05076.
 
-    Rule: layers 0 and 1 are dense. Layer 2 and the re-selection layer attend to everything and keep, per KV head, the
-    current token and the `budget - 1` tokens with the largest q.k; the layers after each attend to those.
+    Rule: the first `dense_layers` layers are dense. The next one and the re-selection layer attend to everything and
+    keep, per KV head, the current token and the `budget - 1` tokens with the largest q.k; the layers after each attend
+    to those.
     """
 
     name: ClassVar[str] = "tidal"

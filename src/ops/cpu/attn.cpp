@@ -290,8 +290,9 @@ void lil_attn(ggml_tensor * dst, int ith, int nth, void * userdata) {
 void lil_attn_join(ggml_tensor * dst, int ith, int nth, void * userdata) {
     const auto * layer = (const lil_select_layer *) userdata;
 
-    const ggml_tensor * work = dst->src[0];
-    const ggml_tensor * list = dst->src[1];
+    const ggml_tensor * work  = dst->src[0];
+    const ggml_tensor * list  = dst->src[1];
+    const ggml_tensor * sinks = dst->src[2];
 
     const int64_t n_embd  = dst->ne[0];
     const int64_t n_head  = dst->ne[1];
@@ -307,13 +308,15 @@ void lil_attn_join(ggml_tensor * dst, int ith, int nth, void * userdata) {
 
         const float * part = (const float *) work->data + i_step * n_chunk * stride + i_head * (n_embd + 2);
 
-        float max = -INFINITY;
+        const float sink = sinks ? ((const float *) sinks->data)[i_head] : -INFINITY;
+
+        float max = sink;
         for (int64_t c = 0; c < n; ++c) {
             max = std::max(max, part[c * stride + n_embd]);
         }
 
         float * y   = lil_sel_f32(dst, i_head, i_step);
-        float   sum = 0.0f;
+        float   sum = expf(sink - max);
 
         memset(y, 0, n_embd * sizeof(float));
 

@@ -54,6 +54,7 @@ void lil_infllm_score(ggml_tensor * dst, int ith, int nth, void * userdata) {
     const ggml_tensor * work  = dst->src[1];
     const ggml_tensor * list  = dst->src[2];
     const ggml_tensor * steps = dst->src[3];
+    const ggml_tensor * sinks = dst->src[4];
 
     auto & scratch = infllm_scratch::get();
 
@@ -90,7 +91,10 @@ void lil_infllm_score(ggml_tensor * dst, int ith, int nth, void * userdata) {
         for (int64_t g = 0; g < n_group; ++g) {
             const float * x = logits.row(i_head * n_group + g, i_step);
 
-            const double total = ggml_vec_soft_max_f32((int) n, p, x, get_max(x, n));
+            const float sink = sinks ? ((const float *) sinks->data)[i_head * n_group + g] : -INFINITY;
+            const float max  = std::max(get_max(x, n), sink);
+
+            const double total = ggml_vec_soft_max_f32((int) n, p, x, max) + expf(sink - max);
 
             ggml_vec_mad_f32((int) n_win, sum, p + (n - n_win), (float) (1.0 / total));
         }
@@ -108,6 +112,7 @@ void lil_infllm_score_prompt(ggml_tensor * dst, int ith, int nth, void * userdat
     const ggml_tensor * k     = dst->src[1];
     const ggml_tensor * cells = dst->src[2];
     const ggml_tensor * steps = dst->src[3];
+    const ggml_tensor * sinks = dst->src[4];
 
     const int64_t n_head_kv = layer->n_head_kv;
     const int64_t n_group   = q->ne[1] / n_head_kv;
@@ -148,6 +153,7 @@ void lil_infllm_score_prompt(ggml_tensor * dst, int ith, int nth, void * userdat
         job.q_stride_head  = q->nb[1];
         job.q_stride_token = q->nb[2];
         job.n_group        = n_group;
+        job.sinks          = sinks ? (const float *) sinks->data + i_head * n_group : nullptr;
         job.ring_pos       = -1;
         job.base           = step[LIL_SEL_N] - step[LIL_SEL_NEW];
         job.n_window       = layer->n_recent;

@@ -6,6 +6,7 @@ const lil_ops * lil_ops_cpu(void) {
 
         res.name           = "CPU";
         res.has_parts      = true;
+        res.has_sinks      = true;
         res.attn_n_work    = lil_attn_n_work;
         res.attn_kq_offset = lil_attn_kq_offset;
         res.attn_wins      = lil_attn_wins;

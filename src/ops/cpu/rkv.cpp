@@ -40,10 +40,11 @@ float dot(const float * a, const float * b, int64_t n) {
     return res;
 }
 
-void soft_max(float * x, int64_t n) {
-    const float max = *std::max_element(x, x + n);
+// sink: counts in the denominator
+void soft_max(float * x, int64_t n, float sink = -INFINITY) {
+    const float max = std::max(*std::max_element(x, x + n), sink);
 
-    float sum = 0.0f;
+    float sum = expf(sink - max);
     for (int64_t j = 0; j < n; ++j) {
         x[j] = expf(x[j] - max);
         sum += x[j];
@@ -62,7 +63,7 @@ float get_logit(const lil_evict_layer & layer, float kq) {
 
 // ring: a head's first query in row 0, n_ring rows; the last n_win queries before position p1
 std::vector<float> get_importance(const lil_evict_layer & layer, rkv_keys & keys, const char * ring, size_t stride,
-        int64_t n_ring, int64_t n_group, int64_t n_win, int64_t p1) {
+        int64_t n_ring, int64_t n_group, int64_t n_win, int64_t p1, float sink) {
     std::vector<float> mean(keys.n, 0.0f);
     std::vector<float> prob(keys.n);
 
@@ -83,7 +84,7 @@ std::vector<float> get_importance(const lil_evict_layer & layer, rkv_keys & keys
             prob[j] = get_logit(layer, max);
         }
 
-        soft_max(prob.data(), n);
+        soft_max(prob.data(), n, sink);
 
         for (int64_t j = 0; j < n; ++j) {
             mean[j] += prob[j] / n_win;
@@ -141,6 +142,7 @@ void lil_rkv_score(ggml_tensor * dst, int ith, int nth, void * userdata) {
     const ggml_tensor * k     = dst->src[2];
     const ggml_tensor * pos   = dst->src[3];
     const ggml_tensor * steps = dst->src[4];
+    const ggml_tensor * sinks = dst->src[5];
 
     const int64_t n_head_kv = layer->n_head_kv;
     const int64_t n_embd    = k->ne[0] / n_head_kv;
@@ -162,8 +164,12 @@ void lil_rkv_score(ggml_tensor * dst, int ith, int nth, void * userdata) {
         const char * queries = (const char *) ring->data + step[LIL_STEP_STREAM] * ring->nb[2] +
                 i_head * n_group * n_embd * sizeof(float);
 
+        // as with the logits, the largest of the group
+        const float * first = sinks ? (const float *) sinks->data + i_head * n_group : nullptr;
+        const float   sink  = first ? *std::max_element(first, first + n_group) : -INFINITY;
+
         const auto importance = get_importance(
-                *layer, keys, queries, ring->nb[1], ring->ne[1], n_group, step[LIL_STEP_WIN], step[LIL_STEP_POS]);
+                *layer, keys, queries, ring->nb[1], ring->ne[1], n_group, step[LIL_STEP_WIN], step[LIL_STEP_POS], sink);
         const auto redundancy = get_redundancy(keys, layer->threshold);
 
         for (int64_t j = 0; j < keys.n; ++j) {

@@ -27,11 +27,12 @@ struct lil_score_job {
     int64_t         n_keys;
 
     // row r's query [n_embd]
-    const char * q;
-    size_t       q_stride_head;
-    size_t       q_stride_token;
-    int64_t      n_group;  // G
-    int64_t      ring_pos; // >= 0: the queries are a ring, query i in row (ring_pos + i) % LIL_PROMPT_WINDOW
+    const char *  q;
+    size_t        q_stride_head;
+    size_t        q_stride_token;
+    int64_t       n_group;  // G
+    const float * sinks;    // learned ones of the G heads; null: none
+    int64_t       ring_pos; // >= 0: the queries are a ring, query i in row (ring_pos + i) % LIL_PROMPT_WINDOW
 
     // which keys a query sees. pos: those with pos[key] <= pos0 + query; otherwise keys [0, base + query]
     const float * pos;
@@ -165,6 +166,19 @@ static inline void lil_score_block(
     lil_vf row_sum[NV];
     for (int v = 0; v < NV; ++v) {
         row_sum[v] = lil_vf_set1(0.0f);
+    }
+
+    if (job.sinks) {
+        float sink[N_ROWS];
+        for (int r = 0; r < N_ROWS; ++r) {
+            sink[r] = job.sinks[(r0 + r) % job.n_group];
+        }
+        for (int v = 0; v < NV; ++v) {
+            const lil_vf s = lil_vf_load(sink + v * LIL_VF_N);
+
+            row_max[v] = lil_vf_max(row_max[v], s);
+            row_sum[v] = lil_vf_exp(lil_vf_sub(s, row_max[v]));
+        }
     }
 
     for (int64_t j = 0; j < n_keys; ++j) {

@@ -23,7 +23,9 @@ void score_rows(const lil_score_job & job, int64_t r0, int64_t n_rows, float * s
     }
 }
 
-lil_score_job make_job(const lil_evict_layer & layer, const ggml_tensor * k, int64_t strm, int64_t i_head) {
+// sinks: may be null
+lil_score_job make_job(const lil_evict_layer & layer, const ggml_tensor * k, const ggml_tensor * sinks, int64_t n_group,
+        int64_t strm, int64_t i_head) {
     const auto head = lil_get_evict_head(layer, k, nullptr, nullptr, nullptr, strm, i_head);
 
     lil_score_job job = {};
@@ -34,6 +36,8 @@ lil_score_job make_job(const lil_evict_layer & layer, const ggml_tensor * k, int
     job.k_head   = head.k;
     job.k_stride = head.k_stride;
     job.n_embd   = k->ne[0] / layer.n_head_kv;
+    job.n_group  = n_group;
+    job.sinks    = sinks ? (const float *) sinks->data + i_head * n_group : nullptr;
     job.ring_pos = -1;
 
     return job;
@@ -48,6 +52,7 @@ void lil_score_step(ggml_tensor * dst, int ith, int nth, void * userdata) {
     const ggml_tensor * k     = dst->src[2];
     const ggml_tensor * pos   = dst->src[3];
     const ggml_tensor * steps = dst->src[4];
+    const ggml_tensor * sinks = dst->src[5];
 
     const int64_t n_head_kv = layer->n_head_kv;
     const int64_t n_group   = q->ne[1] / n_head_kv;
@@ -68,14 +73,13 @@ void lil_score_step(ggml_tensor * dst, int ith, int nth, void * userdata) {
             std::fill_n(head.score, base + 1, 0.0f);
         }
 
-        lil_score_job job = make_job(*layer, k, step[LIL_STEP_STREAM], i_head);
+        lil_score_job job = make_job(*layer, k, sinks, n_group, step[LIL_STEP_STREAM], i_head);
 
         job.n_keys         = base + 1;
         job.base           = base;
         job.q              = (const char *) q->data + i_step * q->nb[2] + i_head * n_group * q->nb[1];
         job.q_stride_head  = q->nb[1];
         job.q_stride_token = q->nb[2];
-        job.n_group        = n_group;
 
         score_rows(job, 0, n_group, head.score);
     }
@@ -87,6 +91,7 @@ void lil_score_prompt(ggml_tensor * dst, int ith, int nth, void * userdata) {
     const ggml_tensor * q     = dst->src[0];
     const ggml_tensor * k     = dst->src[1];
     const ggml_tensor * steps = dst->src[2];
+    const ggml_tensor * sinks = dst->src[3];
 
     const int64_t n_head_kv = layer->n_head_kv;
     const int64_t n_group   = q->ne[1] / n_head_kv;
@@ -111,14 +116,13 @@ void lil_score_prompt(ggml_tensor * dst, int ith, int nth, void * userdata) {
         const int32_t * step = lil_get_step(steps, i_step);
         const int64_t   base = step[LIL_STEP_BEFORE] - step[LIL_STEP_EVICT];
 
-        lil_score_job job = make_job(*layer, k, step[LIL_STEP_STREAM], i_head);
+        lil_score_job job = make_job(*layer, k, sinks, n_group, step[LIL_STEP_STREAM], i_head);
 
         job.n_keys         = base + n_query;
         job.base           = base;
         job.q              = (const char *) q->data + i_step * n_query * q->nb[2] + i_head * n_group * q->nb[1];
         job.q_stride_head  = q->nb[1];
         job.q_stride_token = q->nb[2];
-        job.n_group        = n_group;
 
         const int64_t r0 = i_block * LIL_SCORE_ROWS;
 
@@ -181,6 +185,7 @@ void lil_score_window(ggml_tensor * dst, int ith, int nth, void * userdata) {
     const ggml_tensor * k     = dst->src[2];
     const ggml_tensor * pos   = dst->src[3];
     const ggml_tensor * steps = dst->src[4];
+    const ggml_tensor * sinks = dst->src[5];
 
     const int64_t n_head_kv = layer->n_head_kv;
     const int64_t n_embd    = k->ne[0] / n_head_kv;
@@ -198,14 +203,13 @@ void lil_score_window(ggml_tensor * dst, int ith, int nth, void * userdata) {
 
         const auto head = lil_get_evict_head(*layer, k, nullptr, dst, pos, step[LIL_STEP_STREAM], i_head);
 
-        lil_score_job job = make_job(*layer, k, step[LIL_STEP_STREAM], i_head);
+        lil_score_job job = make_job(*layer, k, sinks, n_group, step[LIL_STEP_STREAM], i_head);
 
         job.n_keys = step[LIL_STEP_BEFORE];
         job.q      = (const char *) win->data + step[LIL_STEP_STREAM] * win->nb[2] +
                 i_head * n_group * n_embd * sizeof(float);
         job.q_stride_head  = n_embd * sizeof(float);
         job.q_stride_token = win->nb[1];
-        job.n_group        = n_group;
         job.ring_pos       = step[LIL_STEP_POS] - n_win;
         job.pos            = head.pos;
         job.pos0           = step[LIL_STEP_POS] - n_win;

@@ -6,7 +6,9 @@
 // cache.
 static __global__ void lil_attn_join_kernel(float * dst, int64_t dst_nb1, int64_t dst_nb2, // [n_embd, n_head, n_steps]
         const float * part, // [n_embd + 2, n_head, n_split, n_steps]
-        const char * list, int64_t list_nb1, int64_t list_nb2, int n_embd, int n_group, int n_split) {
+        const char * list, int64_t list_nb1, int64_t list_nb2,
+        const float * sinks, // [n_head], or null
+        int n_embd, int n_group, int n_split) {
     const int i_head = blockIdx.x;
     const int i_step = blockIdx.y;
     const int n_head = gridDim.x;
@@ -20,13 +22,15 @@ static __global__ void lil_attn_join_kernel(float * dst, int64_t dst_nb1, int64_
 
     part += (int64_t) i_step * n_split * stride + (int64_t) i_head * (n_embd + 2);
 
-    float max = -INFINITY;
+    const float sink = sinks ? sinks[i_head] : -INFINITY;
+
+    float max = sink;
     for (int s = 0; s < n_used; ++s) {
         max = fmaxf(max, part[s * stride + n_embd]);
     }
 
     float y   = 0.0f;
-    float sum = 0.0f;
+    float sum = sinks ? expf(sink - max) : 0.0f;
 
     LIL_UNROLL_BY(4)
     for (int s = 0; s < n_used; ++s) {
@@ -44,7 +48,7 @@ static __global__ void lil_attn_join_kernel(float * dst, int64_t dst_nb1, int64_
 }
 
 void lil_cuda_attn_join(const lil_select_layer & layer, const lil_cuda_tensor & dst, const lil_cuda_tensor & work,
-        const lil_cuda_tensor & list, int n_sm, cudaStream_t stream) {
+        const lil_cuda_tensor & list, const lil_cuda_tensor & sinks, int n_sm, cudaStream_t stream) {
     const int64_t n_embd  = dst.ne[0];
     const int64_t n_head  = dst.ne[1];
     const int64_t n_steps = dst.ne[2];
@@ -54,5 +58,5 @@ void lil_cuda_attn_join(const lil_select_layer & layer, const lil_cuda_tensor & 
     LIL_LAUNCH(dim3((unsigned) n_head, (unsigned) n_steps), (int) (n_embd + 31) / 32 * 32, 0, stream,
             lil_attn_join_kernel, (float *) dst.data, (int64_t) dst.nb[1], (int64_t) dst.nb[2],
             (const float *) work.data, (const char *) list.data, list.ne[1] == 1 ? (int64_t) 0 : (int64_t) list.nb[1],
-            (int64_t) list.nb[2], (int) n_embd, (int) (n_head / layer.n_head_kv), n_split);
+            (int64_t) list.nb[2], (const float *) sinks.data, (int) n_embd, (int) (n_head / layer.n_head_kv), n_split);
 }

@@ -82,9 +82,9 @@ void lil_cuda_attn(const lil_select_layer & layer, const lil_cuda_tensor & work,
         const lil_cuda_tensor & k, const lil_cuda_tensor & v, const lil_cuda_tensor & list,
         const lil_cuda_tensor & steps, int n_sm, cudaStream_t stream);
 
-// attn_join. dst F32 [n_embd_head_v, n_head, n_steps]
+// attn_join. dst F32 [n_embd_head_v, n_head, n_steps]; sinks F32 [n_head], {}: none
 void lil_cuda_attn_join(const lil_select_layer & layer, const lil_cuda_tensor & dst, const lil_cuda_tensor & work,
-        const lil_cuda_tensor & list, int n_sm, cudaStream_t stream);
+        const lil_cuda_tensor & list, const lil_cuda_tensor & sinks, int n_sm, cudaStream_t stream);
 
 // page_bounds. All tensors of lil_ops::page_bounds, dst in place.
 //   Time: reads each dirty token's K row once, writes the bounds; once per page of a head, or per token as it comes.

@@ -155,10 +155,12 @@ static const lil_cuda_op lil_cuda_op_attn = {
 
 static const lil_cuda_op lil_cuda_op_attn_join = {
     [](const node & n) {
-        return n.has({ F32, F32, I32 }) && n.t->ne[0] <= LIL_CUDA_MAX_EMBD && lil_cuda_is_grid(n.t->ne[2]);
+        return n.has({ F32, F32, I32 }) && (!n.t->src[2] || n.t->src[2]->type == F32) &&
+                n.t->ne[0] <= LIL_CUDA_MAX_EMBD && lil_cuda_is_grid(n.t->ne[2]);
     },
     [](const node & n, const run & r) {
-        lil_cuda_attn_join(n.select(), n.dst(), n.src(0), n.src(1), r.n_sm, r.stream);
+        lil_cuda_attn_join(
+                n.select(), n.dst(), n.src(0), n.src(1), n.t->src[2] ? n.src(2) : lil_cuda_tensor{}, r.n_sm, r.stream);
     },
 };
 
@@ -212,7 +214,7 @@ static const lil_cuda_op lil_cuda_op_lessismore_select = {
 
 static const lil_cuda_op lil_cuda_op_infllm_score = {
     [](const node & n) {
-        return n.has({ F32, F32, F32, I32, I32 }) && n.has_work(1) &&
+        return !n.t->src[4] && n.has({ F32, F32, F32, I32, I32 }) && n.has_work(1) &&
                 lil_cuda_infllm_score_supports(n.select(), n.src(0), n.work_n_head(1));
     },
     [](const node & n, const run & r) {
@@ -223,7 +225,7 @@ static const lil_cuda_op lil_cuda_op_infllm_score = {
 
 static const lil_cuda_op lil_cuda_op_infllm_score_prompt = {
     [](const node & n) {
-        return n.has({ F32, F32, KV, I32, I32 }) &&
+        return !n.t->src[4] && n.has({ F32, F32, KV, I32, I32 }) &&
                 lil_cuda_infllm_score_prompt_supports(n.select(), n.dst(), n.src(0), n.src(1), n.src(2), n.src(3));
     },
     [](const node & n, const run & r) {
@@ -306,7 +308,7 @@ static const lil_cuda_op lil_cuda_op_new_slots = {
 
 static const lil_cuda_op lil_cuda_op_score_step = {
     [](const node & n) {
-        return n.has({ F32, F32, F32, KV, F32, I32 }) &&
+        return !n.t->src[5] && n.has({ F32, F32, F32, KV, F32, I32 }) &&
                 lil_cuda_score_step_supports(n.evict(), n.src(0), n.src(1), n.src(2), n.src(3), n.src(4));
     },
     [](const node & n, const run & r) {
@@ -317,7 +319,7 @@ static const lil_cuda_op lil_cuda_op_score_step = {
 
 static const lil_cuda_op lil_cuda_op_score_prompt = {
     [](const node & n) {
-        return n.has({ F32, F32, KV, I32 }) &&
+        return !n.t->src[3] && n.has({ F32, F32, KV, I32 }) &&
                 lil_cuda_score_prompt_supports(n.evict(), n.dst(), n.src(0), n.src(1), n.src(2));
     },
     [](const node & n, const run & r) {
@@ -339,7 +341,7 @@ static const lil_cuda_op lil_cuda_op_score_add = {
 
 static const lil_cuda_op lil_cuda_op_score_window = {
     [](const node & n) {
-        return n.has({ F32, F32, F32, KV, F32, I32 }) &&
+        return !n.t->src[5] && n.has({ F32, F32, F32, KV, F32, I32 }) &&
                 lil_cuda_score_window_supports(n.evict(), n.src(0), n.src(1), n.src(2), n.src(3), n.src(4));
     },
     [](const node & n, const run & r) {
@@ -352,7 +354,7 @@ static const lil_cuda_op lil_cuda_op_score_window = {
 
 static const lil_cuda_op lil_cuda_op_rkv_score = {
     [](const node & n) {
-        return n.has({ F32, F32, F32, KV, F32, I32 }) &&
+        return !n.t->src[5] && n.has({ F32, F32, F32, KV, F32, I32 }) &&
                 lil_cuda_rkv_score_supports(n.evict(), n.src(0), n.src(1), n.src(2), n.src(3), n.src(4));
     },
     [](const node & n, const run & r) {

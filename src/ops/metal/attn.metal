@@ -202,6 +202,7 @@ kernel void kernel_lil_attn_join(
         device       char * dst  [[buffer(1)]],
         device const char * work [[buffer(2)]],
         device const char * list [[buffer(3)]],
+        device const char * sinks [[buffer(4)]],
         uint3  tgpig [[threadgroup_position_in_grid]],
         ushort tiitg [[thread_index_in_threadgroup]],
         ushort tiisg [[thread_index_in_simdgroup]],
@@ -227,11 +228,14 @@ kernel void kernel_lil_attn_join(
     }
     m = simd_max(m);
 
+    const float sink = args.has_sinks ? ((device const float *) sinks)[i_head] : LIL_NEG;
+    m = max(m, sink);
+
     float s = 0.0f;
     for (int c = tiisg; c < n; c += 32) {
         s += exp(ms[c*stride] - m)*ms[c*stride + 1];
     }
-    s = simd_sum(s);
+    s = simd_sum(s) + (args.has_sinks ? exp(sink - m) : 0.0f);
 
     device float * y = (device float *) (dst + i_step*args.nb_d2 + i_head*args.nb_d1);
 

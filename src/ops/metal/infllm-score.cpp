@@ -28,6 +28,10 @@ static lil_metal_kargs_infllm get_args(const lil_select_layer & layer, const ggm
 }
 
 const char * lil_metal_plan_infllm_score(const ggml_tensor * dst, const void * userdata, lil_metal_launch & l) {
+    if (dst->src[4]) {
+        return "it knows no learned sinks";
+    }
+
     const auto & layer = *(const lil_select_layer *) userdata;
 
     const ggml_tensor * work  = dst->src[1];
@@ -53,6 +57,10 @@ const char * lil_metal_plan_infllm_score(const ggml_tensor * dst, const void * u
 }
 
 const char * lil_metal_plan_infllm_score_prompt(const ggml_tensor * dst, const void * userdata, lil_metal_launch & l) {
+    if (dst->src[4]) {
+        return "it knows no learned sinks";
+    }
+
     const auto & layer = *(const lil_select_layer *) userdata;
 
     const ggml_tensor * q     = dst->src[0];

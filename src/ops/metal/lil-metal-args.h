@@ -94,6 +94,8 @@ struct lil_metal_kargs_attn_join {
     int32_t  n_group;
     int32_t  n_head;
     int32_t  n_chunk;
+    int32_t  has_sinks;
+    int32_t  unused;
     uint64_t nb_d1;
     uint64_t nb_d2;
     uint64_t nb_l1; // 0: all heads share the list

@@ -3,6 +3,10 @@
 #include <algorithm>
 
 const char * lil_metal_plan_rkv_score(const ggml_tensor * dst, const void * userdata, lil_metal_launch & l) {
+    if (dst->src[5]) {
+        return "it knows no learned sinks";
+    }
+
     const auto & layer = *(const lil_evict_layer *) userdata;
 
     const ggml_tensor * ring  = dst->src[1];

@@ -10,6 +10,10 @@ static const char * plan_score(const char * name, const ggml_tensor * k, int64_t
 }
 
 const char * lil_metal_plan_score_step(const ggml_tensor * dst, const void * userdata, lil_metal_launch & l) {
+    if (dst->src[5]) {
+        return "it knows no learned sinks";
+    }
+
     const auto & layer = *(const lil_evict_layer *) userdata;
 
     const ggml_tensor * q     = dst->src[1];
@@ -36,6 +40,10 @@ const char * lil_metal_plan_score_step(const ggml_tensor * dst, const void * use
 }
 
 const char * lil_metal_plan_score_prompt(const ggml_tensor * dst, const void * userdata, lil_metal_launch & l) {
+    if (dst->src[3]) {
+        return "it knows no learned sinks";
+    }
+
     const auto & layer = *(const lil_evict_layer *) userdata;
 
     const ggml_tensor * q     = dst->src[0];
@@ -83,6 +91,10 @@ const char * lil_metal_plan_score_add(const ggml_tensor * dst, const void * user
 }
 
 const char * lil_metal_plan_score_window(const ggml_tensor * dst, const void * userdata, lil_metal_launch & l) {
+    if (dst->src[5]) {
+        return "it knows no learned sinks";
+    }
+
     const auto & layer = *(const lil_evict_layer *) userdata;
 
     const ggml_tensor * win   = dst->src[1];

@@ -9,10 +9,16 @@
 lil_kv_cache::lil_kv_cache(const args & a, const layout & l) :
     llama_kv_cache(a.model, a.hparams, a.type_k, a.type_v, l.v_trans, a.offload, l.unified, l.kv_size, a.n_seq_max,
             l.n_pad,
-            /*.n_swa =*/0, LLAMA_SWA_TYPE_NONE, nullptr, a.filter, nullptr, nullptr),
+            /*.n_swa =*/0, LLAMA_SWA_TYPE_NONE, nullptr, a.filter, a.reuse, nullptr),
     params(a.params) {
+    for (const auto & [il, ikv] : map_layer_ids) {
+        readers.push_back({ il, (size_t) ikv });
+    }
+    std::sort(readers.begin(), readers.end(), [](const auto & a, const auto & b) { return a.il < b.il; });
+
     for (const auto & layer : layers) {
-        ops.add(layer.k, layer.v, layer.il, hparams.n_head(layer.il), hparams.n_head_kv(layer.il));
+        ops.add(layer.k, layer.v, layer.il, hparams.n_head(layer.il), hparams.n_head_kv(layer.il),
+                model.layers[layer.il].attn_sinks != nullptr);
     }
 
     fused = ops.choose(params, lil_find_method(params.method)->needs(params));
@@ -32,6 +38,35 @@ lil_kv_cache::lil_kv_cache(const args & a, const layout & l) :
 ggml_tensor * lil_kv_cache::new_side(
         size_t ikv, const char * name, ggml_type type, int64_t ne0, int64_t ne1, int64_t ne2, int64_t ne3) {
     return side.add(layers[ikv].k, layers[ikv].il, name, type, ne0, ne1, ne2, ne3);
+}
+
+size_t lil_kv_cache::get_reader(int il) const {
+    const auto it = std::find_if(readers.begin(), readers.end(), [il](const auto & r) { return r.il == il; });
+    GGML_ASSERT(it != readers.end());
+
+    return it - readers.begin();
+}
+
+ggml_tensor * lil_kv_cache::sinks(size_t ikv) const {
+    return model.layers[layers[ikv].il].attn_sinks;
+}
+
+bool lil_kv_cache::has_sinks() const {
+    for (size_t ikv = 0; ikv < layers.size(); ++ikv) {
+        if (sinks(ikv)) {
+            return true;
+        }
+    }
+
+    return false;
+}
+
+std::vector<ggml_tensor *> lil_kv_cache::with_sinks(size_t ikv, std::vector<ggml_tensor *> srcs) const {
+    if (sinks(ikv)) {
+        srcs.push_back(sinks(ikv));
+    }
+
+    return srcs;
 }
 
 void lil_kv_cache::alloc_side() {
@@ -54,7 +89,7 @@ void lil_kv_cache::get_info(lil_sparse_info & info) const {
     info.method      = params.method;
     info.budget      = params.budget;
     info.capacity    = get_size();
-    info.n_layer     = layers.size();
+    info.n_layer     = readers.size();
     info.fused       = fused;
     info.fused_dense = fused_dense;
     info.n_dense     = n_dense;

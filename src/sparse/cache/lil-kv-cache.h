@@ -19,7 +19,13 @@ public:
 
     // lil_sparse
 
-    bool is_built() const override { return built.size() == layers.size(); }
+    bool acts_on(int il) const override { return map_layer_ids.count(il) > 0; }
+
+    bool is_built() const override { return built.size() == readers.size(); }
+
+    bool takes_sinks(const ggml_tensor * sinks, int il) const override {
+        return sinks == this->sinks(map_layer_ids.at(il)) && sinks->type == GGML_TYPE_F32;
+    }
 
     void set_context(llama_context * lctx) override { this->lctx = lctx; }
 
@@ -41,6 +47,18 @@ protected:
     // all that lies beside a layer's K and V
     virtual std::vector<const ggml_tensor *> get_beside(size_t ikv) const = 0;
 
+    // The layers that attend to this cache, in their order: L of them, and what a layer's number counts. Most own the
+    // keys and values that they read; some read another's
+    struct reader {
+        int    il;
+        size_t ikv; // whose
+    };
+    std::vector<reader> readers;
+
+    size_t get_reader(int il) const;
+
+    bool owns(size_t ir) const { return (int) layers[readers[ir].ikv].il == readers[ir].il; }
+
     lil_sparse_params params;
 
     lil_layer_ops ops; // by cache layer
@@ -59,6 +77,13 @@ protected:
     uint32_t n_head_kv(size_t ikv) const { return hparams.n_head_kv(layers[ikv].il); }
     uint32_t n_embd_head_k(size_t ikv) const { return layers[ikv].k->ne[0] / n_head_kv(ikv); }
     uint32_t n_embd_head_v(size_t ikv) const { return layers[ikv].v->ne[0] / n_head_kv(ikv); }
+
+    // learned sinks of a layer, F32 [n_head]; null: none
+    ggml_tensor * sinks(size_t ikv) const;
+    bool          has_sinks() const;
+
+    // the sources of a node that takes them last
+    std::vector<ggml_tensor *> with_sinks(size_t ikv, std::vector<ggml_tensor *> srcs) const;
 
     // of q.k; 0: none
     float softcap() const { return hparams.attn_soft_cap ? hparams.f_attn_logit_softcapping : 0.0f; }

@@ -21,8 +21,14 @@ struct lil_sparse {
     virtual ggml_tensor * build_attn(const llm_graph_context & g, const llama_kv_cache_context * mctx, ggml_tensor * q,
             ggml_tensor * k, ggml_tensor * v, ggml_tensor * kq_mask, float kq_scale, int il) = 0;
 
+    // whether the learned sinks of a layer's attention are those that build_attn() takes: the model's
+    virtual bool takes_sinks(const ggml_tensor * sinks, int il) const = 0;
+
     // nodes that a graph gets in addition, at most
     virtual uint32_t graph_max_nodes() const = 0;
+
+    // whether a layer attends to this cache
+    virtual bool acts_on(int il) const = 0;
 
     // whether every layer of the cache has passed through build_attn()
     virtual bool is_built() const = 0;
@@ -65,6 +71,9 @@ protected:
 
 // the cache of a memory's full-attention layers, or null
 llama_kv_cache * lil_get_kv(llama_memory_i * memory);
+
+// the part of a graph's memory that belongs to that cache
+const llama_kv_cache_context * lil_get_kv_context(const llama_memory_context_i * mctx);
 
 // the same, as a cache with a sparse method; null: it has none
 lil_sparse * lil_get_sparse(llama_memory_i * memory);

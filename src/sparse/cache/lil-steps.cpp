@@ -7,7 +7,7 @@
 void lil_steps::begin(const llama_batch & batch) {
     steps.clear();
 
-    if (prompt) {
+    if (prompt || !batch.token) { // embeddings: an image's
         return;
     }
 

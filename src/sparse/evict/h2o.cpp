@@ -40,7 +40,8 @@ protected:
 
     // the queries that wait
     void build_rank(const layer_graph & lg) override {
-        build_inplace(lg, score[lg.ikv], { ring[lg.ikv], layers[lg.ikv].k, pos[lg.ikv], lg.inp.steps },
+        build_inplace(lg, score[lg.ikv],
+                with_sinks(lg.ikv, { ring[lg.ikv], layers[lg.ikv].k, pos[lg.ikv], lg.inp.steps }),
                 ops[lg.ikv].score_window);
     }
 
@@ -56,7 +57,7 @@ protected:
         ggml_tensor * k = layers[ikv].k;
 
         if (lg.n_new() == 1 && !store_queries(lg.decode())) {
-            build_inplace(lg, score[ikv], { attn.q, k, pos[ikv], lg.inp.steps }, ops[lg.ikv].score_step);
+            build_inplace(lg, score[ikv], with_sinks(ikv, { attn.q, k, pos[ikv], lg.inp.steps }), ops[ikv].score_step);
             return;
         }
 
@@ -67,9 +68,9 @@ protected:
 
         auto & op = evict_layers[ikv];
 
-        ggml_tensor * srcs[] = { attn.q, k, lg.inp.steps };
-        ggml_tensor * part   = ggml_custom_4d(lg.g.ctx0, GGML_TYPE_F32, attn.k->ne[2], op.n_head_kv, op.n_score_part,
-                lg.n_steps(), srcs, 3, ops[ikv].score_prompt, GGML_N_TASKS_MAX, &op);
+        auto          srcs = with_sinks(ikv, { attn.q, k, lg.inp.steps });
+        ggml_tensor * part = ggml_custom_4d(lg.g.ctx0, GGML_TYPE_F32, attn.k->ne[2], op.n_head_kv, op.n_score_part,
+                lg.n_steps(), srcs.data(), srcs.size(), ops[ikv].score_prompt, GGML_N_TASKS_MAX, &op);
 
         build_inplace(lg, score[ikv], { part, pos[ikv], lg.inp.steps }, ops[lg.ikv].score_add);
     }

@@ -4,6 +4,7 @@
 
 #include "llama-impl.h"
 #include "llama-io.h"
+#include "llama-kv-cache-iswa.h"
 
 #include <limits>
 #include <stdexcept>
@@ -271,6 +272,13 @@ bool lil_kv_cache_evict::can_rm_swa(const llama_kv_cache & swa, llama_seq_id seq
     }
 
     return true;
+}
+
+bool lil_can_seq_rm(llama_memory_i & attn, llama_seq_id seq_id, llama_pos p0, llama_pos p1) {
+    const auto * iswa = dynamic_cast<const llama_kv_cache_iswa *>(&attn);
+    const auto * kv   = dynamic_cast<const lil_kv_cache_evict *>(iswa ? iswa->get_base() : &attn);
+
+    return !kv || (kv->can_rm(seq_id, p0, p1) && (!iswa || kv->can_rm_swa(*iswa->get_swa(), seq_id, p0, p1)));
 }
 
 bool lil_can_seq_rm(

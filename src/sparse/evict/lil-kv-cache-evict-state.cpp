@@ -81,8 +81,8 @@ static state_header make_header(const lil_sparse_params & p, const llama_kv_cach
     return h;
 }
 
-bool lil_in_state(const llama_kv_cache & base, llama_state_seq_flags flags) {
-    return (flags & LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY) == 0 || dynamic_cast<const lil_kv_cache_evict *>(&base);
+bool lil_in_state(const llama_kv_cache & attn, llama_state_seq_flags flags) {
+    return (flags & LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY) == 0 || dynamic_cast<const lil_kv_cache_evict *>(&attn);
 }
 
 void lil_kv_cache_evict::for_each_part(

@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cassert>
 #include <limits>
+#include <tuple>
 #include <numeric>
 #include <stdexcept>
 
@@ -49,6 +50,16 @@ std::vector<lil_batch_piece> lil_kv_cache_evict::begin_batch(const llama_batch &
     return record.cut(batch, n_ubatch, n_stream > 1);
 }
 
+static bool follow_each_other(const llama_pos * pos, uint32_t n) {
+    for (uint32_t i = 1; i < n; ++i) {
+        if (pos[i] != pos[0] + (llama_pos) i) {
+            return false;
+        }
+    }
+
+    return true;
+}
+
 bool lil_kv_cache_evict::plan(const lil_evict_stream & st, uint32_t strm, bool decode, const llama_pos * pos,
         uint32_t n_new, lil_evict_step & step) const {
     step.strm      = strm;
@@ -60,6 +71,12 @@ bool lil_kv_cache_evict::plan(const lil_evict_stream & st, uint32_t strm, bool d
     step.pos_first = st.n_used == 0 ? pos[0] : st.pos_first;
 
     if (pos[0] < 0 || (uint64_t) pos[0] + n_new > n_ctx) {
+        return false;
+    }
+    // where positions have several dimensions, the tokens of an image share the first one, and others are left out
+    if (!follow_each_other(pos, n_new) || (st.n_used > 0 && pos[0] != st.pos_next)) {
+        LLAMA_LOG_ERROR("%s: positions %d to %d after %d: an evicting method takes text, no images\n", __func__, pos[0],
+                pos[n_new - 1], st.pos_next - 1);
         return false;
     }
 
@@ -292,7 +309,7 @@ bool lil_kv_cache_evict::can_cut(const lil_evict_stream & st, llama_pos p0) cons
     return n_rest > 0 && n_rest + params.budget / 16 >= n_full;
 }
 
-bool lil_kv_cache_evict::can_rm(uint32_t strm, llama_pos p0, llama_pos p1) const {
+bool lil_kv_cache_evict::can_rm_of(uint32_t strm, llama_pos p0, llama_pos p1) const {
     const auto & st = streams[strm];
 
     p0 = std::max(p0, st.pos_first);
@@ -347,22 +364,32 @@ void lil_kv_cache_evict::do_rm(uint32_t strm, llama_pos p0, llama_pos p1) {
     trim(strm, p0);
 }
 
-bool lil_kv_cache_evict::seq_rm(llama_seq_id seq_id, llama_pos p0, llama_pos p1) {
-    if (p0 < 0) {
-        p0 = 0;
-    }
-    if (p1 < 0) {
-        p1 = std::numeric_limits<llama_pos>::max();
-    }
+// an interval as the calls of llama.h have it
+static std::pair<llama_pos, llama_pos> get_interval(llama_pos p0, llama_pos p1) {
+    return { std::max(p0, 0), p1 < 0 ? std::numeric_limits<llama_pos>::max() : p1 };
+}
 
+bool lil_kv_cache_evict::can_rm(llama_seq_id seq_id, llama_pos p0, llama_pos p1) const {
+    const auto [q0, q1] = get_interval(p0, p1);
     const auto [s0, s1] = get_streams(seq_id);
 
-    // all or nothing
     for (uint32_t s = s0; s < s1; ++s) {
-        if (!can_rm(s, p0, p1)) {
+        if (!can_rm_of(s, q0, q1)) {
             return false;
         }
     }
+
+    return true;
+}
+
+bool lil_kv_cache_evict::seq_rm(llama_seq_id seq_id, llama_pos p0, llama_pos p1) {
+    if (!can_rm(seq_id, p0, p1)) { // all or nothing
+        return false;
+    }
+
+    std::tie(p0, p1) = get_interval(p0, p1);
+
+    const auto [s0, s1] = get_streams(seq_id);
 
     for (uint32_t s = s0; s < s1; ++s) {
         do_rm(s, p0, p1);
@@ -385,7 +412,7 @@ void lil_kv_cache_evict::seq_cp(llama_seq_id seq_id_src, llama_seq_id seq_id_dst
 
     const auto & src = streams[s0];
 
-    if ((p0 > 0 && p0 > src.pos_first) || (p1 >= 0 && p1 < src.pos_next && !can_rm(s0, p1, src.pos_next))) {
+    if ((p0 > 0 && p0 > src.pos_first) || (p1 >= 0 && p1 < src.pos_next && !can_rm_of(s0, p1, src.pos_next))) {
         LLAMA_LOG_ERROR(
                 "%s: positions [%d, %d) of sequence %d cannot be copied: only a whole sequence, or one less a tail "
                 "that is held whole\n",
@@ -562,7 +589,7 @@ ggml_tensor * lil_kv_cache_evict::build_attn(const llm_graph_context & g, const 
         return build_slots(g, q, kq_scale, il);
     }
 
-    return g.build_attn_mha(q, k, v, nullptr, kq_mask, nullptr, nullptr, 0, kq_scale, il);
+    return g.build_attn_mha(q, k, v, nullptr, kq_mask, sinks(map_layer_ids.at(il)), nullptr, 0, kq_scale, il);
 }
 
 //
@@ -633,9 +660,9 @@ ggml_tensor * lil_kv_cache_evict::build_slots(const llm_graph_context & g, ggml_
     ggml_tensor * work =
             ggml_custom_4d(g.ctx0, GGML_TYPE_F32, n_work, 1, 1, 1, srcs, 5, ops[ikv].attn, GGML_N_TASKS_MAX, &layer);
 
-    ggml_tensor * join[] = { work, inp->list };
-    ggml_tensor * cur    = ggml_custom_4d(
-            g.ctx0, GGML_TYPE_F32, n_embd_v, n_head, n_steps, 1, join, 2, ops[ikv].attn_join, GGML_N_TASKS_MAX, &layer);
+    auto          join = with_sinks(ikv, { work, inp->list });
+    ggml_tensor * cur  = ggml_custom_4d(g.ctx0, GGML_TYPE_F32, n_embd_v, n_head, n_steps, 1, join.data(), join.size(),
+            ops[ikv].attn_join, GGML_N_TASKS_MAX, &layer);
     ggml_build_forward_expand(g.gf, cur);
 
     return ggml_reshape_2d(g.ctx0, cur, n_embd_v * n_head, n_steps);

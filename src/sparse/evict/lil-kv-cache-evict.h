@@ -133,6 +133,9 @@ public:
 
     std::vector<ggml_tensor *> get_cell_side() const override;
 
+    // whether seq_rm() would do it
+    bool can_rm(llama_seq_id seq_id, llama_pos p0, llama_pos p1) const;
+
     // In a model with sliding windows: whether swa, the cache of those layers, still holds what the first token behind
     // such a removal sees.
     bool can_rm_swa(const llama_kv_cache & swa, llama_seq_id seq_id, llama_pos p0, llama_pos p1) const;
@@ -247,7 +250,7 @@ private:
     bool can_cut(const lil_evict_stream & st, llama_pos p0) const;
     void do_cut(uint32_t strm, llama_pos p0);
 
-    bool can_rm(uint32_t strm, llama_pos p0, llama_pos p1) const;
+    bool can_rm_of(uint32_t strm, llama_pos p0, llama_pos p1) const;
     void do_rm(uint32_t strm, llama_pos p0, llama_pos p1);
 
     void set_cells(uint32_t strm);

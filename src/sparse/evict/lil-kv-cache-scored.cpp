@@ -4,7 +4,6 @@
 #include "lil-keys.h"
 
 #include "llama-context.h"
-#include "llama-kv-cache-iswa.h"
 #include "llama-model.h"
 
 #include <algorithm>
@@ -291,9 +290,7 @@ void lil_kv_cache_scored::build_store_queries(const layer_graph & lg, ggml_tenso
 }
 
 void lil_kv_cache_scored::build_inplace(
-        const layer_graph & lg, ggml_tensor * dst, std::initializer_list<ggml_tensor *> srcs, ggml_custom_op_t op) {
-    std::vector<ggml_tensor *> args(srcs);
-
+        const layer_graph & lg, ggml_tensor * dst, std::vector<ggml_tensor *> args, ggml_custom_op_t op) {
     ggml_build_forward_expand(lg.g.gf,
             ggml_custom_inplace(lg.g.ctx0, dst, args.data(), args.size(), op, GGML_N_TASKS_MAX, &evict_layers[lg.ikv]));
 }
@@ -471,6 +468,7 @@ ggml_tensor * lil_kv_cache_scored::build_received(
     }
 
     kq = ggml_soft_max_ext(ctx0, kq, mask, scale, 0.0f);
+    ggml_soft_max_add_sinks(kq, sinks(lg.ikv));
 
     // a group's queries, one after another, then their sum for each key
     kq = ggml_reshape_4d(ctx0, kq, n_kv, ggml_nelements(kq) / (n_kv * n_head * n_steps), n_head, n_steps);
@@ -565,11 +563,6 @@ void lil_graph_input_scored::set_input(const llama_ubatch * ubatch) {
 }
 
 bool lil_graph_input_scored::can_reuse(const llm_graph_params & params) {
-    const auto * mctx = dynamic_cast<const llama_kv_cache_context *>(params.mctx);
-    if (!mctx) {
-        mctx = dynamic_cast<const llama_kv_cache_iswa_context *>(params.mctx)->get_base();
-    }
-
     const auto & cur = kv->cur.steps;
 
     if (cur.size() != built.size() || kv->keeps(cur) || kv->keeps(built)) {
@@ -590,5 +583,5 @@ bool lil_graph_input_scored::can_reuse(const llm_graph_params & params) {
         }
     }
 
-    return steps ? true : keep->ne[0] == mctx->get_n_kv();
+    return steps ? true : keep->ne[0] == lil_get_kv_context(params.mctx)->get_n_kv();
 }

@@ -148,8 +148,7 @@ protected:
     void set_head(ggml_tensor * t, uint32_t strm, uint32_t h, const std::vector<float> & src) const;
 
     // a fused op that changes a side tensor
-    void build_inplace(
-            const layer_graph & lg, ggml_tensor * dst, std::initializer_list<ggml_tensor *> srcs, ggml_custom_op_t op);
+    void build_inplace(const layer_graph & lg, ggml_tensor * dst, std::vector<ggml_tensor *> srcs, ggml_custom_op_t op);
 
     // slots [0, n) of a side tensor in a stream [n, n_head_kv], or one element a row, for get_rows and set_rows [1, n,
     // n_head_kv]

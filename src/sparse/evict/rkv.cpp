@@ -27,6 +27,11 @@ constexpr int64_t N_CHUNKS         = 32;
 class lil_kv_cache_rkv : public lil_kv_cache_scored {
 public:
     explicit lil_kv_cache_rkv(const args & a) : lil_kv_cache_scored(a, a.params.n_obs, /*.ring_stays =*/true) {
+        if (has_sinks() && !fused) {
+            lil_throw("this model has learned sinks, which R-KV takes in the fused form only, and %s",
+                    ops.why_not().c_str());
+        }
+
         for (auto & op : evict_layers) {
             op.lambda    = params.lambda;
             op.threshold = params.threshold;
@@ -70,7 +75,8 @@ protected:
 
     void build_rank(const layer_graph & lg) override {
         if (fused) {
-            build_inplace(lg, score[lg.ikv], { ring[lg.ikv], layers[lg.ikv].k, pos[lg.ikv], lg.inp.steps },
+            build_inplace(lg, score[lg.ikv],
+                    with_sinks(lg.ikv, { ring[lg.ikv], layers[lg.ikv].k, pos[lg.ikv], lg.inp.steps }),
                     ops[lg.ikv].rkv_score);
             return;
         }

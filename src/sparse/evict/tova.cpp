@@ -30,8 +30,9 @@ protected:
         const size_t ikv = lg.ikv;
 
         if (fused) {
-            build_inplace(lg, score[ikv], { view_last_query(lg, attn.q), layers[ikv].k, pos[ikv], lg.inp.steps },
-                    ops[lg.ikv].score_step);
+            build_inplace(lg, score[ikv],
+                    with_sinks(ikv, { view_last_query(lg, attn.q), layers[ikv].k, pos[ikv], lg.inp.steps }),
+                    ops[ikv].score_step);
             return;
         }
 

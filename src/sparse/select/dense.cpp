@@ -13,8 +13,8 @@ public:
 protected:
     bool takes_any_batch() const override { return true; }
 
-    bool is_dense_layer(size_t ikv) const override {
-        GGML_UNUSED(ikv);
+    bool is_dense_layer(size_t ir) const override {
+        GGML_UNUSED(ir);
 
         return true;
     }

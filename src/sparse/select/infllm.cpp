@@ -42,6 +42,11 @@ lil_kv_cache_infllm::lil_kv_cache_infllm(const args & a) :
     }
 
     alloc_side();
+
+    if (has_sinks() && (!fused || is_clipped())) {
+        lil_throw("this model has learned sinks, which InfLLM takes in the fused form with absolute positions only%s%s",
+                fused ? "" : ", and ", fused ? "" : ops.why_not().c_str());
+    }
 }
 
 uint32_t lil_kv_cache_infllm::graph_max_nodes() const {
@@ -76,7 +81,11 @@ ggml_tensor * lil_kv_cache_infllm::build_list(const layer_graph & lg) {
 }
 
 void lil_kv_cache_infllm::build_after(const layer_graph & lg, ggml_tensor * work, ggml_tensor * list) {
-    custom_inplace(lg, score[lg.ikv], { work, list, input_steps(lg) }, ops[lg.ikv].infllm_score);
+    if (!owns(lg.ir)) { // scores are the owner's queries'
+        return;
+    }
+
+    custom_inplace(lg, score[lg.ikv], with_sinks(lg.ikv, { work, list, input_steps(lg) }), ops[lg.ikv].infllm_score);
 }
 
 void lil_kv_cache_infllm::build_pages(const layer_graph & lg) {
@@ -96,13 +105,18 @@ void lil_kv_cache_infllm::build_pages(const layer_graph & lg) {
 }
 
 void lil_kv_cache_infllm::build_after_dense(const layer_graph & lg) {
+    if (!owns(lg.ir)) {
+        return;
+    }
+
     const int64_t n_steps = lg.steps.size();
     const int64_t n_new   = lg.steps[0].n_new;
 
     if (fused) {
-        ggml_tensor * part = custom(lg, GGML_TYPE_F32, shape.window + n_new, lg.n_head_kv,
-                select_layers[lg.ikv].n_score_part, n_steps,
-                { lg.q, layers[lg.ikv].k, input_cells(lg), input_steps(lg) }, ops[lg.ikv].infllm_score_prompt);
+        ggml_tensor * part =
+                custom(lg, GGML_TYPE_F32, shape.window + n_new, lg.n_head_kv, select_layers[lg.ikv].n_score_part,
+                        n_steps, with_sinks(lg.ikv, { lg.q, layers[lg.ikv].k, input_cells(lg), input_steps(lg) }),
+                        ops[lg.ikv].infllm_score_prompt);
 
         custom_inplace(lg, score[lg.ikv], { part, input_cells(lg), input_steps(lg) }, ops[lg.ikv].infllm_score_add);
         return;

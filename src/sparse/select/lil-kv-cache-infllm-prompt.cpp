@@ -31,8 +31,8 @@ ggml_tensor * lil_kv_cache_infllm::build_prompt_step(const layer_graph & lg, siz
         return ggml_view_3d(lg.ctx, t, t->ne[0], t->ne[1], t->ne[2], t->nb[1], t->nb[2], s * t->nb[3]);
     };
 
-    return lg.g.build_attn_mha(step_q(lg, i), stream(lg.k), stream(lg.v), nullptr, step_mask(lg, i), nullptr, nullptr,
-            0, lg.kq_scale, lg.il);
+    return lg.g.build_attn_mha(step_q(lg, i), stream(lg.k), stream(lg.v), nullptr, step_mask(lg, i), sinks(lg.ikv),
+            nullptr, 0, lg.kq_scale, lg.il);
 }
 
 ggml_tensor * lil_kv_cache_infllm::build_prompt_clipped(const layer_graph & lg, size_t i) const {

@@ -6,13 +6,21 @@
 #include <cmath>
 
 lil_kv_cache_reselect::lil_kv_cache_reselect(const args & a) : lil_kv_cache_select(a) {
-    if (params.reselect == 0) {
-        params.reselect = (uint32_t) std::floor(0.55 * layers.size() + 0.5);
+    const uint32_t L = readers.size();
+
+    if (L < n_dense_layers + 2) {
+        lil_throw(
+                "the model has %u full-attention layers, and dense_layers is %u: two more are needed, one that selects "
+                "and the re-selection layer",
+                L, n_dense_layers);
     }
-    if (params.reselect <= 2 || params.reselect >= layers.size()) {
-        lil_throw("reselect = %u: the re-selection layer is one of 3 to %d, counted among the %d full-attention "
+    if (params.reselect == 0) {
+        params.reselect = std::max((uint32_t) std::floor(0.55 * L + 0.5), n_dense_layers + 1);
+    }
+    if (params.reselect <= n_dense_layers || params.reselect >= L) {
+        lil_throw("reselect = %u: the re-selection layer is one of %u to %u, counted among the %u full-attention "
                   "layers of this model",
-                params.reselect, (int) layers.size() - 1, (int) layers.size());
+                params.reselect, n_dense_layers + 1, L - 1, L);
     }
 }
 
@@ -21,7 +29,7 @@ void lil_kv_cache_reselect::build_after(const layer_graph & lg, ggml_tensor * wo
 
     const bool sparse = std::any_of(lg.steps.begin(), lg.steps.end(), [](const auto & step) { return step.sparse; });
 
-    if (selects(lg.ikv) && sparse) {
+    if (selects(lg.ir) && sparse) {
         ggml_tensor * res = build_select(lg, work);
         lg.expand(res);
 
@@ -34,7 +42,7 @@ ggml_tensor * lil_kv_cache_reselect::build_list(const layer_graph & lg) {
 }
 
 void lil_kv_cache_reselect::build_after_dense(const layer_graph & lg) {
-    if (fused || !selects(lg.ikv) || !lg.steps[0].decode) {
+    if (fused || !selects(lg.ir) || !lg.steps[0].decode) {
         return;
     }
 

@@ -2,18 +2,18 @@
 
 #include "lil-kv-cache-select.h"
 
-// Layers 0 and 1 are dense. Layer 2 and the re-selection layer c attend fully and choose tokens by q.k; the layers
-// after each attend to those (TidalDecode, LessIsMore). Layers are counted among the full-attention layers.
+// The first n_dense_layers are dense. The next one and the re-selection layer c attend fully and choose tokens by q.k;
+// the layers after each attend to those (TidalDecode, LessIsMore). Layers are counted among the full-attention layers.
 class lil_kv_cache_reselect : public lil_kv_cache_select {
 public:
     explicit lil_kv_cache_reselect(const args & a);
 
 protected:
-    bool is_dense_layer(size_t ikv) const override { return ikv <= 2 || ikv == params.reselect; }
+    bool is_dense_layer(size_t ir) const override { return ir <= n_dense_layers || ir == params.reselect; }
 
-    bool selects(size_t ikv) const { return ikv == 2 || ikv == params.reselect; }
+    bool selects(size_t ir) const { return ir == n_dense_layers || ir == params.reselect; }
 
-    bool wants_kq(size_t ikv) const override { return selects(ikv); }
+    bool wants_kq(size_t ir) const override { return selects(ir); }
 
     // fused: the list of the tokens chosen, from the logits over all
     virtual ggml_tensor * build_select(const layer_graph & lg, ggml_tensor * work) = 0;

@@ -49,6 +49,7 @@ ggml_tensor * lil_kv_cache_select::build_attn(const llm_graph_context & g, const
         kq_scale,
         il,
         ikv,
+        get_reader(il),
         q->ne[0],
         v->ne[0],
         q->ne[1],
@@ -69,7 +70,7 @@ ggml_tensor * lil_kv_cache_select::build_attn(const llm_graph_context & g, const
 }
 
 ggml_tensor * lil_kv_cache_select::build_prompt(const layer_graph & lg) {
-    return lg.g.build_attn_mha(lg.q, lg.k, lg.v, nullptr, lg.kq_mask, nullptr, nullptr, 0, lg.kq_scale, lg.il);
+    return lg.g.build_attn_mha(lg.q, lg.k, lg.v, nullptr, lg.kq_mask, sinks(lg.ikv), nullptr, 0, lg.kq_scale, lg.il);
 }
 
 ggml_tensor * lil_kv_cache_select::build_decode_fused(const layer_graph & lg) {
@@ -86,10 +87,10 @@ ggml_tensor * lil_kv_cache_select::build_decode_fused(const layer_graph & lg) {
     ggml_tensor * steps = input_steps(lg);
     ggml_tensor * list  = input_cells(lg);
 
-    if (sparse && !is_dense_layer(lg.ikv)) {
+    if (sparse && !is_dense_layer(lg.ir)) {
         list = build_list(lg);
 
-        last[lg.ikv].list = list;
+        last[lg.ir].list = list;
     }
 
     // It stays readable after the computation. A list of everything too: a graph that differs in nothing else gets the
@@ -97,12 +98,12 @@ ggml_tensor * lil_kv_cache_select::build_decode_fused(const layer_graph & lg) {
     ggml_set_output(list);
 
     const int64_t n_steps = lg.steps.size();
-    const int64_t n_work  = ops[lg.ikv].attn_n_work(lg.n_embd_v, lg.n_head, list->ne[0] - 1, n_steps, wants_kq(lg.ikv));
+    const int64_t n_work  = ops[lg.ikv].attn_n_work(lg.n_embd_v, lg.n_head, list->ne[0] - 1, n_steps, wants_kq(lg.ir));
 
     ggml_tensor * work = custom(lg, GGML_TYPE_F32, n_work, 1, 1, 1,
             { lg.q, layers[lg.ikv].k, layers[lg.ikv].v, list, steps }, ops[lg.ikv].attn);
-    ggml_tensor * cur =
-            custom(lg, GGML_TYPE_F32, lg.n_embd_v, lg.n_head, n_steps, 1, { work, list }, ops[lg.ikv].attn_join);
+    ggml_tensor * cur  = custom(lg, GGML_TYPE_F32, lg.n_embd_v, lg.n_head, n_steps, 1,
+            with_sinks(lg.ikv, { work, list }), ops[lg.ikv].attn_join);
     lg.expand(cur);
 
     build_after(lg, work, list);
@@ -118,7 +119,7 @@ ggml_tensor * lil_kv_cache_select::build_decode_portable(const layer_graph & lg)
         build_pages(lg);
     }
 
-    last[lg.ikv].rows.assign(lg.steps.size(), {});
+    last[lg.ir].rows.assign(lg.steps.size(), {});
 
     ggml_tensor * cur = nullptr;
 
@@ -138,7 +139,7 @@ ggml_tensor * lil_kv_cache_select::build_decode_portable(const layer_graph & lg)
 }
 
 ggml_tensor * lil_kv_cache_select::build_step(const layer_graph & lg, size_t i) {
-    if (is_dense_layer(lg.ikv)) {
+    if (is_dense_layer(lg.ir)) {
         return build_dense_step(lg, i);
     }
 
@@ -149,9 +150,13 @@ ggml_tensor * lil_kv_cache_select::build_step(const layer_graph & lg, size_t i) 
     const auto & layer = layers[lg.ikv];
     const auto & step  = lg.steps[i];
 
-    // heads in the last dimension: each has rows of its own
+    // heads in the last dimension: each has rows of its own. With sinks a row of zeros more, whose logit is the sink
     const auto fold = [&](ggml_tensor * t) {
-        ggml_tensor * x = ggml_cast(lg.ctx, gather(lg, t, step.strm, list.rows), GGML_TYPE_F16);
+        ggml_tensor * x = gather(lg, t, step.strm, list.rows);
+        if (sinks(lg.ikv)) {
+            x = ggml_pad(lg.ctx, x, 0, 1, 0, 0);
+        }
+        x = ggml_cast(lg.ctx, x, GGML_TYPE_F16);
         return ggml_reshape_4d(lg.ctx, x, x->ne[0], x->ne[1], 1, x->ne[2]);
     };
 
@@ -160,11 +165,27 @@ ggml_tensor * lil_kv_cache_select::build_step(const layer_graph & lg, size_t i) 
     ggml_tensor * mask =
             list.mask ? ggml_reshape_4d(lg.ctx, list.mask, list.mask->ne[0], 1, 1, list.mask->ne[1]) : nullptr;
 
+    if (sinks(lg.ikv)) {
+        mask = add_sinks(lg, mask, list.rows->ne[0]);
+    }
+
     ggml_tensor * cur = ggml_flash_attn_ext(
             lg.ctx, q, fold(layer.k), fold(layer.v), mask, lg.kq_scale, 0.0f, select_layers[lg.ikv].softcap);
     ggml_prec_set_acc(cur, GGML_PREC_F32);
 
     return cur;
+}
+
+// mask F16 [n, 1, 1, n_head_kv] or null -> [n + 1, 1, n_group, n_head_kv]
+ggml_tensor * lil_kv_cache_select::add_sinks(const layer_graph & lg, ggml_tensor * mask, int64_t n) const {
+    ggml_tensor * s = ggml_reshape_4d(lg.ctx, sinks(lg.ikv), 1, 1, lg.n_group(), lg.n_head_kv);
+
+    ggml_tensor * m = mask ? ggml_cast(lg.ctx, mask, GGML_TYPE_F32)
+                           : ggml_fill(lg.ctx, ggml_new_tensor_4d(lg.ctx, GGML_TYPE_F32, n, 1, 1, 1), 0.0f);
+
+    m = ggml_concat(lg.ctx, ggml_repeat_4d(lg.ctx, m, n, 1, lg.n_group(), lg.n_head_kv), s, 0);
+
+    return ggml_cast(lg.ctx, m, GGML_TYPE_F16);
 }
 
 void lil_kv_cache_select::remember(const layer_graph & lg, size_t i, const lil_select_rows & list) {
@@ -175,7 +196,7 @@ void lil_kv_cache_select::remember(const layer_graph & lg, size_t i, const lil_s
         }
     }
 
-    last[lg.ikv].rows[i] = list;
+    last[lg.ir].rows[i] = list;
 }
 
 //
@@ -209,7 +230,7 @@ ggml_tensor * lil_kv_cache_select::build_dense_step(const layer_graph & lg, size
     mask = ggml_view_2d(lg.ctx, mask, mask->ne[0], 1, mask->nb[1], mask->ne[3] > 1 ? i * mask->nb[3] : i * mask->nb[1]);
 
     return lg.g.build_attn_mha(
-            step_q(lg, i), stream(lg.k), stream(lg.v), nullptr, mask, nullptr, nullptr, 0, lg.kq_scale, lg.il);
+            step_q(lg, i), stream(lg.k), stream(lg.v), nullptr, mask, sinks(lg.ikv), nullptr, 0, lg.kq_scale, lg.il);
 }
 
 ggml_tensor * lil_kv_cache_select::row_view(

@@ -15,10 +15,29 @@
 // lil_kv_cache_select
 //
 
+// see lil_sparse_params::dense_layers
+static uint32_t get_n_dense_layers(const lil_sparse_params & params, uint32_t n_layer) {
+    if (!lil_find_method(params.method)->has_dense_layers) {
+        return 0;
+    }
+    if (params.dense_layers >= 0) {
+        return params.dense_layers;
+    }
+
+    return n_layer >= 16 ? 2 : n_layer >= 8 ? 1 : 0;
+}
+
 lil_kv_cache_select::lil_kv_cache_select(const args & a) :
     lil_kv_cache(a, { a.v_trans, a.unified, a.kv_size, a.n_pad }) {
-    index.resize(n_seq_max);
-    last.resize(layers.size());
+    index.resize(n_seq_max, lil_seq_index(/*.by_rank =*/hparams.n_pos_per_embd() > 1));
+    last.resize(readers.size());
+
+    n_dense_layers = get_n_dense_layers(params, readers.size());
+
+    if (n_dense_layers > 0 && n_dense_layers >= readers.size()) {
+        lil_throw("dense_layers = %u: less than the %u full-attention layers of this model", n_dense_layers,
+                (uint32_t) readers.size());
+    }
 
     // as many pages as full ones need, and some more for those that edits have left partly filled
     n_pages_max = GGML_PAD(get_size() / lil_seq_index::PAGE + get_size() / 64 + 16, 16);
@@ -235,8 +254,9 @@ void lil_kv_cache_select::apply_ubatch(const slot_info & sinfo, const llama_ubat
         if (decode) {
             (step.sparse ? n_sparse : n_dense)++;
 
-            for (size_t ikv = 0; ikv < layers.size(); ++ikv) {
-                n_rows_read += n_head_kv(ikv) * (step.sparse && !is_dense_layer(ikv) ? n_rows(step) : step.n);
+            for (size_t ir = 0; ir < readers.size(); ++ir) {
+                n_rows_read +=
+                        n_head_kv(readers[ir].ikv) * (step.sparse && !is_dense_layer(ir) ? n_rows(step) : step.n);
             }
         }
 
@@ -537,7 +557,8 @@ std::vector<const ggml_tensor *> lil_kv_cache_select::get_beside(size_t ikv) con
 void lil_kv_cache_select::get_info(lil_sparse_info & info) const {
     lil_kv_cache::get_info(info);
 
-    info.reselect = params.reselect;
+    info.reselect       = params.reselect;
+    info.n_dense_layers = n_dense_layers;
 }
 
 int32_t lil_kv_cache_select::get_slots(
@@ -546,7 +567,7 @@ int32_t lil_kv_cache_select::get_slots(
 
     const auto & idx   = index[seq_id];
     const size_t ikv   = map_layer_ids.at(il);
-    const auto & lists = last[ikv];
+    const auto & lists = last[get_reader(il)];
 
     std::vector<int32_t> cells;
 

@@ -97,7 +97,8 @@ struct lil_select_layer_graph {
 
     float  kq_scale;
     int    il;
-    size_t ikv; // index of the layer among the full-attention layers
+    size_t ikv; // whose keys and values it reads
+    size_t ir;  // its number among the full-attention layers
 
     int64_t n_embd_k; // of a head
     int64_t n_embd_v;
@@ -177,6 +178,8 @@ protected:
 
     uint32_t n_pages_max = 0; // rows of a table of page tensors
 
+    uint32_t n_dense_layers = 0; // the first ones, which attend to everything
+
     //
     // what a method says
     //
@@ -186,8 +189,8 @@ protected:
     virtual bool takes_any_batch() const { return false; }
 
     // whether a layer attends to everything in every step
-    virtual bool is_dense_layer(size_t ikv) const {
-        GGML_UNUSED(ikv);
+    virtual bool is_dense_layer(size_t ir) const {
+        GGML_UNUSED(ir);
         return false;
     }
 
@@ -219,8 +222,8 @@ protected:
     virtual bool dense_needs_pages() const { return false; }
 
     // the current logits over the list are wanted after the attention of a layer
-    virtual bool wants_kq(size_t ikv) const {
-        GGML_UNUSED(ikv);
+    virtual bool wants_kq(size_t ir) const {
+        GGML_UNUSED(ir);
         return false;
     }
 
@@ -338,6 +341,9 @@ protected:
     ggml_tensor * build_dense_step(const layer_graph & lg, size_t i) const;
 
     // what step i reads, for lil_sparse_get_slots()
+    // the mask of a portable step of n rows, with the sinks behind it
+    ggml_tensor * add_sinks(const layer_graph & lg, ggml_tensor * mask, int64_t n) const;
+
     void remember(const layer_graph & lg, size_t i, const lil_select_rows & list);
 
     // the ubatch being computed, or (reserve) the graph whose size is being measured

@@ -1,7 +1,7 @@
 #include "lil-seq-index.h"
 
 #include <algorithm>
-#include <utility>
+#include <tuple>
 
 uint32_t lil_seq_index::rank_of(llama_pos p) const {
     return std::lower_bound(ps.begin(), ps.end(), p) - ps.begin();
@@ -13,7 +13,7 @@ void lil_seq_index::age(uint32_t r) {
 }
 
 void lil_seq_index::add_page(uint32_t rank) {
-    if (pages.empty() || ps[rank] / PAGE != ps[pages.back()] / PAGE) {
+    if (by_rank ? rank % PAGE == 0 : pages.empty() || ps[rank] / PAGE != ps[pages.back()] / PAGE) {
         pages.push_back(rank);
     }
 }
@@ -25,7 +25,7 @@ void lil_seq_index::cut_pages(uint32_t rank) {
 }
 
 void lil_seq_index::append(uint32_t cell, llama_pos p) {
-    if (!ps.empty() && p <= ps.back()) {
+    if (!ps.empty() && (p < ps.back() || (p == ps.back() && !by_rank))) {
         invalidate(p);
     }
     if (stale) {
@@ -68,11 +68,22 @@ void lil_seq_index::invalidate(llama_pos p) {
 }
 
 void lil_seq_index::read(const llama_kv_cells & kv_cells, llama_seq_id seq_id) {
-    std::vector<std::pair<llama_pos, uint32_t>> found;
+    struct token {
+        llama_pos pos;
+        llama_pos y, x; // in an image
+        uint32_t  cell;
+
+        bool operator<(const token & other) const {
+            return std::tie(pos, y, x, cell) < std::tie(other.pos, other.y, other.x, other.cell);
+        }
+    };
+
+    std::vector<token> found;
 
     for (uint32_t i = 0; i < kv_cells.size(); ++i) {
         if (kv_cells.seq_has(i, seq_id)) {
-            found.push_back({ kv_cells.pos_get(i), i });
+            const auto & ext = kv_cells.ext_get(i);
+            found.push_back({ kv_cells.pos_get(i), by_rank ? ext.y : 0, by_rank ? ext.x : 0, i });
         }
     }
 
@@ -82,9 +93,9 @@ void lil_seq_index::read(const llama_kv_cells & kv_cells, llama_seq_id seq_id) {
     ps.clear();
     pages.clear();
 
-    for (const auto & [p, cell] : found) {
-        cells.push_back(cell);
-        ps.push_back(p);
+    for (const auto & token : found) {
+        cells.push_back(token.cell);
+        ps.push_back(token.pos);
         add_page(ps.size() - 1);
     }
 
@@ -93,5 +104,5 @@ void lil_seq_index::read(const llama_kv_cells & kv_cells, llama_seq_id seq_id) {
 }
 
 void lil_seq_index::clear() {
-    *this = {};
+    *this = lil_seq_index(by_rank);
 }

@@ -9,8 +9,12 @@
 // that order is its rank.
 class lil_seq_index {
 public:
-    // Page p is the positions [p*LIL_PAGE, (p + 1)*LIL_PAGE). Pages without a token are left out.
+    // Page p is the positions [p*PAGE, (p + 1)*PAGE). Pages without a token are left out. By rank: it is those ranks.
     static constexpr llama_pos PAGE = 16;
+
+    // by_rank: positions have several dimensions, and the tokens of an image share the first one. Their order is that
+    // of arrival, row by row
+    explicit lil_seq_index(bool by_rank = false) : by_rank(by_rank) {}
 
     // Metadata of ranks [0, n_valid) have been computed.
     uint32_t n_valid = 0;
@@ -33,7 +37,7 @@ public:
     // the first rank whose position is p or more
     uint32_t rank_of(llama_pos p) const;
 
-    // positions beyond the last one, which is the rule; anything else makes the index stale
+    // positions beyond the last one (by rank: or at it), which is the rule; anything else makes the index stale
     void append(uint32_t cell, llama_pos p);
 
     // positions [p0, p1) go
@@ -50,10 +54,11 @@ public:
     void clear();
 
 private:
+    bool by_rank;
     bool stale = false;
 
     std::vector<uint32_t>  cells; // [size]
-    std::vector<llama_pos> ps;    // [size] ascending
+    std::vector<llama_pos> ps;    // [size] ascending, by rank not strictly
     std::vector<uint32_t>  pages;
 
     void age(uint32_t rank);

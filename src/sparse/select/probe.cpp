@@ -20,7 +20,7 @@ public:
                     ops.names().c_str());
         }
 
-        const size_t n = layers.size();
+        const size_t n = readers.size();
 
         for (auto & op : select_layers) {
             op.n_sink   = params.n_sink;
@@ -33,15 +33,15 @@ public:
         }
         n_counted.assign(n, 0);
 
-        for (size_t ikv = 0; ikv < n; ++ikv) {
-            nodes.push_back({ this, ikv });
+        for (size_t ir = 0; ir < n; ++ir) {
+            nodes.push_back({ this, ir });
         }
     }
 
     int32_t get(lil_sparse_method method, float * mass, int32_t n_mass) const override {
         synchronize();
 
-        const int32_t n = layers.size();
+        const int32_t n = readers.size();
 
         if (n_mass < n * n) {
             return -1;
@@ -57,13 +57,13 @@ public:
     }
 
 protected:
-    bool is_dense_layer(size_t ikv) const override {
-        GGML_UNUSED(ikv);
+    bool is_dense_layer(size_t ir) const override {
+        GGML_UNUSED(ir);
         return true;
     }
 
-    bool wants_kq(size_t ikv) const override {
-        GGML_UNUSED(ikv);
+    bool wants_kq(size_t ir) const override {
+        GGML_UNUSED(ir);
         return true;
     }
 
@@ -84,9 +84,10 @@ protected:
         ggml_tensor * less  = custom(lg, GGML_TYPE_I32, 1 + n_list(lg.steps), 1, n_steps, 1, { work, steps, cells },
                 ops[lg.ikv].lessismore_select);
 
-        ggml_tensor * srcs[] = { work, tidal, less, steps, cells };
+        auto srcs = with_sinks(lg.ikv, { work, tidal, less, steps, cells });
 
-        lg.expand(ggml_custom_4d(lg.ctx, GGML_TYPE_F32, 1, 1, 1, 1, srcs, 5, measure, 1, &nodes[lg.ikv]));
+        lg.expand(
+                ggml_custom_4d(lg.ctx, GGML_TYPE_F32, 1, 1, 1, 1, srcs.data(), srcs.size(), measure, 1, &nodes[lg.ir]));
     }
 
 private:
@@ -100,7 +101,7 @@ private:
 
     struct node {
         lil_kv_cache_probe * kv;
-        size_t               ikv;
+        size_t               ir;
     };
 
     state states[2]; // TidalDecode, LessIsMore
@@ -115,14 +116,15 @@ private:
 
         if (ith == 0) {
             // one sequence: what is kept from layer to layer belongs to it
-            nd->kv->measure_layer(dst, nd->ikv);
+            nd->kv->measure_layer(dst, nd->ir);
         }
     }
 
-    void measure_layer(const ggml_tensor * dst, size_t ikv) {
+    void measure_layer(const ggml_tensor * dst, size_t ir) {
         const ggml_tensor * work  = dst->src[0];
         const ggml_tensor * steps = dst->src[3];
         const ggml_tensor * cells = dst->src[4];
+        const ggml_tensor * sinks = dst->src[5];
 
         const auto * step = (const int32_t *) steps->data;
         const auto * all  = (const int32_t *) cells->data;
@@ -132,7 +134,7 @@ private:
         }
 
         const int64_t n_head   = work->src[0]->ne[1];
-        const int64_t n_embd_v = work->src[2]->ne[0] / select_layers[ikv].n_head_kv;
+        const int64_t n_embd_v = work->src[2]->ne[0] / select_layers[readers[ir].ikv].n_head_kv;
         const int64_t n_max    = cells->ne[0] - 1;
         const int64_t n        = all[0];
 
@@ -141,42 +143,11 @@ private:
             rank_of[all[1 + r]] = r;
         }
 
-        // what the earlier layers' sets hold of this layer's attention
-        std::vector<double> probs(n);
-
-        for (int64_t h = 0; h < n_head; ++h) {
-            const float * kq =
-                    (const float *) work->data + lil_attn_kq_offset(n_embd_v, n_head, n_max, steps->ne[1]) + h * n_max;
-
-            const float max = *std::max_element(kq, kq + n);
-
-            double total = 0.0;
-            for (int64_t r = 0; r < n; ++r) {
-                total += probs[r] = std::exp((double) (kq[r] - max));
-            }
-
-            for (auto & st : states) {
-                for (size_t c = 0; c < ikv; ++c) {
-                    const auto & sets = st.sets[c];
-                    const auto & set  = sets[sets.size() == 1 ? 0 : h / (n_head / sets.size())];
-
-                    double share = 0.0;
-                    for (const uint32_t r : set) {
-                        share += probs[r];
-                    }
-
-                    st.sum[c * layers.size() + ikv] += share / total / n_head;
-                }
-            }
-        }
-
-        n_counted[ikv]++;
-
         // this layer's own
         for (int i = 0; i < 2; ++i) {
             const ggml_tensor * list = dst->src[1 + i];
 
-            auto & sets = states[i].sets[ikv];
+            auto & sets = states[i].sets[ir];
             sets.assign(list->ne[1], {});
 
             for (int64_t h = 0; h < list->ne[1]; ++h) {
@@ -187,6 +158,38 @@ private:
                 }
             }
         }
+
+        // what the earlier layers' sets and its own hold of this layer's attention
+        std::vector<double> probs(n);
+
+        for (int64_t h = 0; h < n_head; ++h) {
+            const float * kq =
+                    (const float *) work->data + lil_attn_kq_offset(n_embd_v, n_head, n_max, steps->ne[1]) + h * n_max;
+
+            const float sink = sinks ? ((const float *) sinks->data)[h] : -INFINITY;
+            const float max  = std::max(*std::max_element(kq, kq + n), sink);
+
+            double total = std::exp((double) (sink - max));
+            for (int64_t r = 0; r < n; ++r) {
+                total += probs[r] = std::exp((double) (kq[r] - max));
+            }
+
+            for (auto & st : states) {
+                for (size_t c = 0; c <= ir; ++c) {
+                    const auto & sets = st.sets[c];
+                    const auto & set  = sets[sets.size() == 1 ? 0 : h / (n_head / sets.size())];
+
+                    double share = 0.0;
+                    for (const uint32_t r : set) {
+                        share += probs[r];
+                    }
+
+                    st.sum[c * readers.size() + ir] += share / total / n_head;
+                }
+            }
+        }
+
+        n_counted[ir]++;
     }
 };
 

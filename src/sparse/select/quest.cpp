@@ -3,7 +3,7 @@
 #include "llama-impl.h"
 
 // Quest (arXiv 2406.10774): the page of the current token and the budget/16 - 1 best others, by the bound on q.k. The
-// first two layers are dense.
+// first n_dense_layers are dense.
 
 namespace {
 
@@ -18,7 +18,7 @@ public:
     }
 
 protected:
-    bool is_dense_layer(size_t ikv) const override { return ikv < 2; }
+    bool is_dense_layer(size_t ir) const override { return ir < n_dense_layers; }
 
     uint32_t n_rows(const lil_select_step & step) const override {
         const auto & pages = step.index->get_pages();
@@ -30,7 +30,7 @@ protected:
     }
 
     void build_pages(const layer_graph & lg) override {
-        if (!is_dense_layer(lg.ikv)) {
+        if (!is_dense_layer(lg.ir)) {
             lil_kv_cache_pages::build_pages(lg);
         }
     }
@@ -82,4 +82,7 @@ const lil_method lil_method_quest = {
     check,
     needs,
     [](const lil_cache_args & a) -> llama_kv_cache * { return new lil_kv_cache_quest(a); },
+    LIL_POSITIONS_ABSOLUTE,
+    /*.ratio =*/0.25f,
+    /*.has_dense_layers =*/true,
 };

@@ -1,8 +1,7 @@
 """The methods of the select family as they are defined: every token stays, and each decode step reads a part of them.
 
 The model asks `before` for a piece of the prompt, which sees everything, and `select` for a decode step, with the
-queries as attention uses them (roped and rounded). "Layers 0 and 1", "layer 2", "layer c" count the full-attention
-layers.
+queries as attention uses them (roped and rounded). "Layer c" counts the full-attention layers.
 """
 
 from __future__ import annotations
@@ -41,6 +40,13 @@ def _best(scores: Iterable[float], n: int) -> list[int]:
     """The indices of the n largest, best first; of equal ones the newer (larger) index first."""
     s = list(scores)
     return sorted(range(len(s)), key=lambda j: (s[j], j), reverse=True)[:n]
+
+
+def count_dense_layers(dense_layers: int | None, n_layer: int) -> int:
+    """How many of the n_layer full-attention layers attend to everything, the first ones."""
+    if dense_layers is not None:
+        return dense_layers
+    return 2 if n_layer >= 16 else 1 if n_layer >= 8 else 0
 
 
 def page_bounds(keys: F32) -> tuple[F32, F32]:
@@ -138,14 +144,16 @@ class Select(Dense):
 class Quest(Select):
     """Quest (arXiv 2406.10774): the current page and the floor(budget/16) - 1 with the best bound on q.k, per KV head.
 
-    The bound of a group is the maximum over its query heads. Layers 0 and 1 are dense.
+    The bound of a group is the maximum over its query heads.
 
     Args:
         budget: At least one page, two with first_page.
         first_page: Page 0 is always among them.
+        dense_layers: The first layers, which attend to everything. None: see `count_dense_layers`.
     """
 
     first_page: bool = False
+    dense_layers: int | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         least = 2 * PAGE if self.first_page else PAGE
@@ -153,7 +161,7 @@ class Quest(Select):
             raise ValueError(f"budget = {self.budget}: must be at least {least}")
 
     def _choose(self, il: int, pos: int, q: F32, view: LayerView, q_far: F32 | None) -> Positions:
-        if self._layers.index(il) < 2:
+        if self._layers.index(il) < count_dense_layers(self.dense_layers, len(self._layers)):
             return [list(range(pos)) for _ in range(self._n_head_kv)]
         current = pos // PAGE
         seen = []
@@ -275,9 +283,11 @@ class _Reselect(Select):
     """
 
     reselect: int = field(kw_only=True)
-    first: int = field(default=2, kw_only=True)
+    dense_layers: int | None = field(default=None, kw_only=True)
+    first: int = field(default=0, init=False)  # the first layer that chooses
 
     def start(self, layers: Sequence[int], n_head_kv: int) -> None:
+        self.first = count_dense_layers(self.dense_layers, len(layers))
         if not self.first < self.reselect < len(layers):
             raise ValueError(
                 f"reselect = {self.reselect}: must be {self.first + 1} to {len(layers) - 1}, counted among the "
@@ -301,13 +311,13 @@ class _Reselect(Select):
 
 @dataclass
 class TidalDecode(_Reselect):
-    """TidalDecode (arXiv 2410.05076): layers 2 and c choose, per KV head, the budget - 1 largest q.k (the maximum over
-    the group) and the current token; the layers after each attend to those. Layers 0 and 1 are dense.
+    """TidalDecode (arXiv 2410.05076): layers `first` and c choose, per KV head, the budget - 1 largest q.k (the maximum
+    over the group) and the current token; the layers after each attend to those. Layers before `first` are dense.
 
     Args:
         budget: At least 2.
         reselect: c, among the full-attention layers; above `first`, below their number.
-        first: The first layer that chooses.
+        dense_layers: The first layers, which attend to everything. None: see `count_dense_layers`.
     """
 
     def __post_init__(self) -> None:
@@ -329,7 +339,7 @@ class LessIsMore(_Reselect):
     Args:
         budget: Such that at least one token is recent and one ranked.
         reselect: c, among the full-attention layers; above `first`, below their number.
-        first: The first layer that chooses.
+        dense_layers: The first layers, which attend to everything. None: see `count_dense_layers`.
         n_sink: First tokens that are always attended to.
         ratio: The share of the budget that the last tokens, the current one included, have.
     """
