@@ -38,9 +38,6 @@ static std::string check_model(const llama_model & model, const lil_sparse_param
     if (hparams.is_mla()) {
         return format("the architecture %s is not covered: its keys and values are compressed (MLA)", name);
     }
-    if (model.arch == LLM_ARCH_GROK) { // llama.cpp turns it off
-        return format("the architecture %s is not covered: it cannot have FlashAttention", name);
-    }
     if (hparams.use_alibi) {
         return format("the architecture %s is not covered: its attention depends on positions through ALiBi", name);
     }
@@ -167,7 +164,7 @@ llama_context * lil_init_from_model(llama_model * model, llama_context_params cp
         auto * kv = ctx ? lil_get_sparse(llama_get_memory(ctx)) : nullptr;
 
         // llama.cpp's own cache was taken, or the attention has what the op does not know
-        if (!kv || !kv->is_built()) {
+        if (!kv || !kv->is_built() || !ctx->get_cparams().flash_attn) {
             llama_free(ctx);
 
             return init_plain(model, cparams_plain);
@@ -182,6 +179,14 @@ llama_context * lil_init_from_model(llama_model * model, llama_context_params cp
     }
 
     if (sparse.method != LIL_SPARSE_NONE) {
+        // llama.cpp turns it off for some architectures; every step would be dense
+        if (!ctx->get_cparams().flash_attn) {
+            lil_set_last_error("the architecture %s is not covered: llama.cpp runs it without FlashAttention",
+                    llm_arch_name(model->arch));
+            llama_free(ctx);
+            return nullptr;
+        }
+
         auto * kv = lil_get_sparse(llama_get_memory(ctx));
 
         // a layer that went past the hooks would silently run dense

@@ -378,6 +378,83 @@ static std::vector<std::vector<float>> run(llama_context * ctx, int n_prompt, in
     return res;
 }
 
+// An image as mtmd gives it: embeddings that share a position, row by row; returns the position behind it
+static llama_pos decode_image(llama_context * ctx, llama_pos pos, int n_x, int n_y) {
+    const int     n      = n_x * n_y;
+    const int32_t n_embd = llama_model_n_embd(llama_get_model(ctx));
+
+    llama_batch batch = llama_batch_init(n, n_embd, 1);
+
+    std::vector<llama_pos> at(4 * n, 0); // time, row, column, nothing
+    for (int i = 0; i < n; ++i) {
+        at[i]         = pos;
+        at[n + i]     = pos + i / n_x;
+        at[2 * n + i] = pos + i % n_x;
+
+        batch.n_seq_id[i]  = 1;
+        batch.seq_id[i][0] = 0;
+        batch.logits[i]    = false;
+        for (int32_t j = 0; j < n_embd; ++j) {
+            batch.embd[i * n_embd + j] = std::sin(0.37f * (float) (i + 1) * (float) (j + 1));
+        }
+    }
+    batch.n_tokens = n;
+
+    llama_pos * own = batch.pos; // room for one dimension
+    batch.pos       = at.data();
+
+    const int32_t status = llama_decode(ctx, batch);
+
+    batch.pos = own;
+    llama_batch_free(batch);
+
+    REQUIRE(status == 0, "llama_decode of an image: %d", status);
+
+    return pos + std::max(n_x, n_y);
+}
+
+static void decode_text(llama_context * ctx, llama_pos pos, int n, bool apart, int n_before, layer_check & check) {
+    llama_batch batch = llama_batch_init(n, 0, 1);
+
+    for (int i = 0; i < n;) {
+        const int n_part = apart ? 1 : n;
+
+        for (int j = 0; j < n_part; ++j, ++i) {
+            batch.token[j]     = (3 * i * i + 11 * i + 5) % tiny_arch::N_VOCAB;
+            batch.pos[j]       = pos + i;
+            batch.n_seq_id[j]  = 1;
+            batch.seq_id[j][0] = 0;
+            batch.logits[j]    = j + 1 == n_part;
+        }
+        batch.n_tokens = n_part;
+        check.n_tokens = apart ? n_before + i : 0;
+
+        REQUIRE(llama_decode(ctx, batch) == 0, "llama_decode failed at %d", (int) pos + i);
+    }
+    check.n_tokens = 0;
+
+    llama_batch_free(batch);
+}
+
+// pages go by the order of arrival, and a removal by position takes all tokens of an image
+static void check_image(llama_context * ctx, layer_check & check) {
+    decode_text(ctx, 0, 30, false, 0, check);
+    const llama_pos behind = decode_image(ctx, 30, 8, 5);
+    decode_text(ctx, behind, 30, false, 70, check);
+    decode_text(ctx, behind + 30, N_STEPS, true, 100, check);
+
+    lil_sparse_info info = {};
+    REQUIRE(lil_sparse_get_info(ctx, &info) && info.n_sparse == N_STEPS, "%d sparse steps behind an image",
+            (int) info.n_sparse);
+
+    if (!llama_memory_seq_rm(llama_get_memory(ctx), 0, 30, -1)) {
+        return; // a hybrid
+    }
+    REQUIRE(llama_memory_seq_pos_max(llama_get_memory(ctx), 0) == 29, "the image is not gone");
+    decode_text(ctx, 30, 60, false, 30, check);
+    decode_text(ctx, 90, N_STEPS, true, 90, check);
+}
+
 static double max_diff(const std::vector<std::vector<float>> & a, const std::vector<std::vector<float>> & b) {
     double res = 0.0;
     for (size_t i = 0; i < a.size(); ++i) {
@@ -556,6 +633,17 @@ static row look(const std::string & arch) {
             if (form == LIL_FORM_FUSED && !lil_sparse_evicts(method)) {
                 REQUIRE(check.n_steps == (int) (N_STEPS * info.n_layer), "%s: %d attentions in %d layers", name,
                         check.n_steps, (int) info.n_layer);
+            }
+
+            const auto rope = llama_model_rope_type(model);
+            if (!lil_sparse_evicts(method) && (rope == LLAMA_ROPE_TYPE_MROPE || rope == LLAMA_ROPE_TYPE_IMROPE)) {
+                layer_check image;
+                image.method = method;
+
+                context_ptr other(new_context(model, &params, &image), llama_free);
+                REQUIRE(other, "%s: %s", name, lil_last_error());
+                check_image(other.get(), image);
+                REQUIRE(image.error.empty(), "%s, form %d, an image: %s", name, form, image.error.c_str());
             }
 
             // its state, in another context

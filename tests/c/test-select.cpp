@@ -298,9 +298,10 @@ static float logit_limit(llama_context * ctx) {
 // Two contexts that go on alike. Upstream restores a window's cells in another order, which rounds differently: a page
 // at a near tie may be another one
 static void check_alike(llama_context * a, llama_context * b) {
-    const double same = jaccard(get_all(a), get_all(b));
+    const bool   windows = (int32_t) sparse_layers.size() != n_layer;
+    const double same    = jaccard(get_all(a), get_all(b));
 
-    CHECK(same >= 0.9 && logit_diff(a, b) < (same < 1.0 ? 0.2f : logit_limit(a)));
+    CHECK(logit_diff(a, b) < logit_limit(a) || (windows && same >= 0.9 && same < 1.0 && logit_diff(a, b) < 0.2f));
 }
 
 // the next step of a sequence is the same in a context that was restored from its state

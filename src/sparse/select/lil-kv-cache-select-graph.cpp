@@ -34,6 +34,11 @@ ggml_tensor * lil_kv_cache_select::build_attn(const llm_graph_context & g, const
 
     const size_t ikv = map_layer_ids.at(il);
 
+    // the constants of a cache are one set for all layers that read it
+    if (!owns(get_reader(il)) && select_layers[ikv].scale != kq_scale) {
+        lil_throw("layer %d reads the keys of layer %d with another scale", il, (int) layers[ikv].il);
+    }
+
     select_layers[ikv].scale        = kq_scale;
     select_layers[ikv].n_score_part = n_score_part(g, ikv);
 
