@@ -297,9 +297,9 @@ class Llama(bindings.Llama):
                 self._asked = (first if follows else before + 1, self.n_tokens)
             else:
                 self._asked = (self.n_tokens, self.n_tokens)
-            if len(tokens) == 1 and follows and not declared:
-                self._steps += 1
-                self._tokens_read += self.n_tokens
+            if follows and not declared and (len(tokens) == 1 or drafts):
+                self._steps += len(tokens)
+                self._tokens_read += sum(range(before + 1, before + len(tokens) + 1))
 
     def _before_decode(self) -> None:
         self._gate.check()
@@ -531,11 +531,13 @@ def _refuse_combinations(sparse: Method | None, kwargs: dict[str, Any]) -> None:
     reasons = {
         "embedding": "an embedding model decodes nothing; drop one of the two",
         "vocab_only": "there is no cache without a model; drop one of the two",
-        "draft_model": "drafts that are rejected must be taken back from the cache, and others were evicted for them; "
-        "drop one of the two"
-        if isinstance(sparse, Evict)
-        else "drafts are checked many at a time, which is done with full attention; drop one of the two",
     }
+    if sparse is not None and not sparse.takes_drafts:
+        reasons["draft_model"] = (
+            "drafts that are rejected must be taken back from the cache, and others were evicted for them; "
+            if isinstance(sparse, Evict)
+            else "a step leaves marks on the tokens that it reads, and those of a rejected draft cannot be taken back; "
+        ) + "use Quest, TidalDecode or LessIsMore, or drop one of the two"
     for name, reason in reasons.items():
         if kwargs.get(name):
             raise ConfigError(f"{what} cannot work with {name}={kwargs[name]!r}: {reason}")

@@ -149,6 +149,9 @@ struct lil_ops_shape {
 struct lil_ops {
     const char * name; // of the backend
 
+    // whether attn takes one list for several tokens of a sequence
+    bool shares_lists;
+
     // whether `part` of score_prompt and infllm_score_prompt may have more than one part
     bool has_parts;
 
@@ -195,7 +198,9 @@ struct lil_ops {
     // select; userdata is a lil_select_layer. Ties go to the newer token, page or block.
     //
 
-    // Attention over a list. Every K and V row is read once for all query heads of its group.
+    // Attention over a list. Every K and V row is read once for all query heads of its group. With shares_lists there
+    // may be a list for every n_tok steps in a row, tokens of one sequence that follow each other: it is the last
+    // one's, and the token that is i-th from the end does not see its last i entries. K and V may overlap (MLA).
     //   dst = work F32 [lil_attn_n_work()], src = { q, K, V, list, steps }
     //   dst = F32 [n_embd_head_v, n_head, n_steps], src = { work, list } or { work, list, sinks }
     ggml_custom_op_t attn;

@@ -53,6 +53,7 @@ static bool dense_wins(const llama_model & model, const llama_hparams & hparams,
             hparams.n_embd_head_v(il),
             n_head,
             n_head_kv,
+            model.layers[il].attn_sinks != nullptr,
         };
 
         if ((offload && model.dev_layer(il) != cpu) || !ops->attn_wins(&shape)) {

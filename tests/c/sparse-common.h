@@ -125,7 +125,8 @@ struct token_at {
     llama_seq_id seq_id;
 };
 
-static inline int32_t decode(llama_context * ctx, const std::vector<token_at> & tokens) {
+// the logits of all tokens, or of the last one of each sequence
+static inline int32_t decode(llama_context * ctx, const std::vector<token_at> & tokens, bool all = false) {
     llama_batch batch = llama_batch_init(tokens.size(), 0, 1);
 
     for (size_t i = 0; i < tokens.size(); ++i) {
@@ -133,7 +134,7 @@ static inline int32_t decode(llama_context * ctx, const std::vector<token_at> & 
         batch.pos[i]       = tokens[i].pos;
         batch.n_seq_id[i]  = 1;
         batch.seq_id[i][0] = tokens[i].seq_id;
-        batch.logits[i]    = i + 1 == tokens.size() || tokens[i + 1].seq_id != tokens[i].seq_id;
+        batch.logits[i]    = all || i + 1 == tokens.size() || tokens[i + 1].seq_id != tokens[i].seq_id;
     }
     batch.n_tokens = tokens.size();
 

@@ -274,11 +274,17 @@ def test_what_is_auto_is_filled_in() -> None:
     assert clipped.min_ctx == clipped.budget
 
 
-@pytest.mark.parametrize("name", ["embedding", "vocab_only", "draft_model"])
+@pytest.mark.parametrize("name", ["embedding", "vocab_only"])
 def test_combinations_that_cannot_work(name: str) -> None:
     for keywords in ({"sparse": "quest"}, {"sparse": "tova"}, {"fused_dense": True}):
         with pytest.raises(ConfigError, match=f"cannot work with {name}"):
             lil.Llama("x.gguf", **keywords, **{name: True})
+
+
+@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if not method.takes_drafts])
+def test_methods_that_take_no_drafts(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"cannot work with draft_model=True.*use Quest, TidalDecode or LessIsMore"):
+        lil.Llama("x.gguf", sparse=name, draft_model=True)
 
 
 def test_server_keywords() -> None:

@@ -129,3 +129,35 @@ def test_what_a_method_cannot_serve(make_llama: Callable[..., lil.Llama]) -> Non
             found = [str(w.message) for w in caught if w.category is lil.MethodWarning]
         assert len(found) == (text is not None)
         assert text is None or re.search(text, found[0])
+
+
+@pytest.mark.parametrize(
+    "sparse", [lil.Quest(budget=48), lil.TidalDecode(budget=48), lil.LessIsMore(budget=48, reselect=17), None], ids=str
+)
+def test_drafts(make_llama: Callable[..., lil.Llama], sparse: Any) -> None:
+    """Greedy text with drafts is greedy text without, up to a near tie, and every token of it is a step."""
+    from lil.llama_cpp.llama_speculative import LlamaPromptLookupDecoding
+
+    drafted = 0
+
+    class Drafts(LlamaPromptLookupDecoding):  # type: ignore[misc]
+        def __call__(self, input_ids: Any, /, **kwargs: Any) -> Any:
+            nonlocal drafted
+            found = super().__call__(input_ids, **kwargs)
+            drafted += len(found)
+            return found
+
+    texts = []
+    # full attention takes longer batches as llama.cpp does, and counts no step
+    for draft in (None, Drafts(max_ngram_size=3, num_pred_tokens=10 if sparse else 7)):
+        llama = make_llama(sparse=sparse, fused_dense=True, draft_model=draft)
+        tokens = llama.tokenize(QUESTION.encode())
+        answer = llama.generate(tokens, temp=0.0)
+        texts.append([next(answer) for _ in range(64)])
+        answer.close()
+        info = llama.sparse_info()
+        assert steps(llama) >= 63  # the first token comes from the prompt
+        assert sparse is None or info.dense_steps == 0
+    same = next((i for i, (a, b) in enumerate(zip(*texts, strict=True)) if a != b), 64)
+    assert drafted > 64
+    assert same >= 48

@@ -42,6 +42,9 @@ class Method:
 
     name: ClassVar[str]  # as the native library knows it too
 
+    # Whether steps can be taken back as if they had not been: those of a rejected draft.
+    takes_drafts: ClassVar[bool] = False
+
     budget: int = 1024
     form: Form = "auto"
 

@@ -26,6 +26,7 @@ class LessIsMore(Reselect):
     """
 
     name: ClassVar[str] = "lessismore"
+    takes_drafts: ClassVar[bool] = True
 
     n_sink: int = 4
     ratio: float = 0.25

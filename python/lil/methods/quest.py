@@ -25,6 +25,7 @@ class Quest(DenseFirst):
 
     name: ClassVar[str] = "quest"
     from_full: ClassVar[bool] = True
+    takes_drafts: ClassVar[bool] = True
 
     first_page: bool = False
 

@@ -20,6 +20,7 @@ class TidalDecode(Reselect):
     """
 
     name: ClassVar[str] = "tidal"
+    takes_drafts: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -7,7 +7,8 @@
 
 // Attention over a list, in chunks of LIL_ATTN_CHUNK entries: a unit of work is a chunk of some KV heads that share the
 // list. Within a chunk the logits of all entries come first, then the softmax, then the sum over V; so a row is read
-// once for all query heads. The heads take turns tile by tile, because their rows of a cell lie side by side.
+// once for all query heads, and for all tokens that share the list. The KV heads take turns tile by tile, because their
+// rows of a cell lie side by side.
 
 namespace {
 
@@ -17,24 +18,35 @@ struct attn_job {
 
     const int32_t * cells; // entries of the chunk
     int             n;
+    int64_t         n_first; // of these the first token sees so many, each token one more; none where it is negative
 
     int     n_head_kv;
     int64_t n_group;
-
-    const float * q; // of the first query head
-    size_t        q_stride;
+    int64_t n_tok;
 
     float scale;
     float softcap;
 
-    float * part; // [n_embd_v + 2, n_group*n_head_kv]
-    float * kq;   // the chunk's first logit of the first query head, may be null
-    int64_t kq_stride;
+    const ggml_tensor * q;
+    int64_t             i_head; // the first query head
+    int64_t             i_step; // the first token's
+
+    float * part; // of the first query head and token, [n_embd_v + 2]
+    int64_t part_tok;
+    float * kq; // the chunk's first logit of these, may be null
+    int64_t kq_head;
+    int64_t kq_tok;
+
+    // the queries of a KV head: those of its group for the first token, then those for the next
+    int64_t n_query() const { return n_group * n_tok; }
+
+    // entries that a token sees
+    int n_seen(int64_t i_tok) const { return (int) std::max<int64_t>(0, std::min<int64_t>(n, n_first + i_tok)); }
 };
 
 // whether rows are read where they lie: F16 rows of whole vectors, for few enough heads to read them once
 bool in_place(const attn_job & job, const lil_sel_cells & kv) {
-    return kv.type == GGML_TYPE_F16 && kv.n_embd % LIL_VF_N == 0 && job.n_group <= LIL_ROWS_HEADS;
+    return kv.type == GGML_TYPE_F16 && kv.n_embd % LIL_VF_N == 0 && job.n_query() <= LIL_ROWS_HEADS;
 }
 
 // KV head h's rows of the entries [j0, j0 + LIL_TILE) of the chunk: in the cache, or widened into the tile
@@ -117,78 +129,104 @@ void softcap_chunk(float * x, int n, float softcap) {
     }
 }
 
+// f(row, query head, token) for every query of the job; rows go KV head by KV head, see n_query()
+template <typename F>
+void each_query(const attn_job & job, F && f) {
+    for (int64_t h = 0, i = 0; h < job.n_head_kv; ++h) {
+        for (int64_t t = 0; t < job.n_tok; ++t) {
+            for (int64_t g = 0; g < job.n_group; ++g, ++i) {
+                f(i, h * job.n_group + g, t);
+            }
+        }
+    }
+}
+
 void attn_chunk(const attn_job & job) {
     static thread_local lil_scratch scratch;
 
-    const int64_t n_head = job.n_group * job.n_head_kv;
-    const int64_t n_embd = job.v.n_embd;
-    const int64_t nk_pad = lil_pad(job.k.n_embd);
-    const int64_t nv_pad = lil_pad(n_embd);
+    const int64_t n_query = job.n_query();
+    const int64_t n_row   = n_query * job.n_head_kv;
+    const int64_t n_embd  = job.v.n_embd;
+    const int64_t nk_pad  = lil_pad(job.k.n_embd);
+    const int64_t nv_pad  = lil_pad(n_embd);
 
-    float * tile = scratch.get(LIL_TILE * std::max(nk_pad, nv_pad) + n_head * (nk_pad + nv_pad + LIL_ATTN_CHUNK));
-    float * q    = tile + LIL_TILE * std::max(nk_pad, nv_pad); // [n_head][nk_pad]
-    float * y    = q + n_head * nk_pad;                        // [n_head][nv_pad]
-    float * x    = y + n_head * nv_pad;                        // [n_head][LIL_ATTN_CHUNK]
+    float * tile = scratch.get(LIL_TILE * std::max(nk_pad, nv_pad) + n_row * (nk_pad + nv_pad + LIL_ATTN_CHUNK));
+    float * q    = tile + LIL_TILE * std::max(nk_pad, nv_pad); // [n_row][nk_pad]
+    float * y    = q + n_row * nk_pad;                         // [n_row][nv_pad]
+    float * x    = y + n_row * nv_pad;                         // [n_row][LIL_ATTN_CHUNK]
 
-    for (int64_t i_head = 0; i_head < n_head; ++i_head) {
-        const float * src = (const float *) ((const char *) job.q + i_head * job.q_stride);
+    each_query(job, [&](int64_t i, int64_t i_head, int64_t i_tok) {
+        const float * src = lil_sel_f32(job.q, job.i_head + i_head, job.i_step + i_tok);
 
-        for (int64_t i = 0; i < nk_pad; ++i) {
-            q[i_head * nk_pad + i] = i < job.k.n_embd ? src[i] * job.scale : 0.0f;
+        for (int64_t j = 0; j < nk_pad; ++j) {
+            q[i * nk_pad + j] = j < job.k.n_embd ? src[j] * job.scale : 0.0f;
         }
-    }
+    });
 
     lil_rows rows;
 
     for (int j0 = 0; j0 < job.n; j0 += LIL_TILE) {
         for (int h = 0; h < job.n_head_kv; ++h) {
-            const float * qh = q + h * job.n_group * nk_pad;
-            float *       xh = x + h * job.n_group * LIL_ATTN_CHUNK + j0;
+            const float * qh = q + h * n_query * nk_pad;
+            float *       xh = x + h * n_query * LIL_ATTN_CHUNK + j0;
 
             get_rows(job, job.k, j0, h, tile, rows);
 
             if (in_place(job, job.k)) {
-                lil_rows_dot<lil_read_f16>(rows, qh, job.n_group, nk_pad, xh, LIL_ATTN_CHUNK);
+                lil_rows_dot<lil_read_f16>(rows, qh, n_query, nk_pad, xh, LIL_ATTN_CHUNK);
             } else {
-                lil_rows_dot<lil_read_f32>(rows, qh, job.n_group, nk_pad, xh, LIL_ATTN_CHUNK);
+                lil_rows_dot<lil_read_f32>(rows, qh, n_query, nk_pad, xh, LIL_ATTN_CHUNK);
             }
         }
     }
 
-    for (int64_t i_head = 0; i_head < n_head; ++i_head) {
-        float * xh   = x + i_head * LIL_ATTN_CHUNK;
-        float * part = job.part + i_head * (n_embd + 2);
+    const auto get_part = [&](int64_t i_head, int64_t i_tok) {
+        return job.part + i_tok * job.part_tok + i_head * (n_embd + 2);
+    };
 
+    each_query(job, [&](int64_t i, int64_t i_head, int64_t i_tok) {
+        const int n = job.n_seen(i_tok);
+
+        float * xi   = x + i * LIL_ATTN_CHUNK;
+        float * part = get_part(i_head, i_tok);
+
+        if (n == 0) {
+            return; // the token has no such chunk
+        }
         if (job.softcap != 0.0f) {
-            softcap_chunk(xh, job.n, job.softcap);
+            softcap_chunk(xi, n, job.softcap);
         }
         if (job.kq) {
-            memcpy(job.kq + i_head * job.kq_stride, xh, job.n * sizeof(float));
+            memcpy(job.kq + i_head * job.kq_head + i_tok * job.kq_tok, xi, n * sizeof(float));
         }
 
-        part[n_embd] = softmax_chunk(xh, job.n, &part[n_embd + 1]);
-    }
+        part[n_embd] = softmax_chunk(xi, n, &part[n_embd + 1]);
 
-    memset(y, 0, n_head * nv_pad * sizeof(float));
+        std::fill(xi + n, xi + job.n, 0.0f);
+    });
+
+    memset(y, 0, n_row * nv_pad * sizeof(float));
 
     for (int j0 = 0; j0 < job.n; j0 += LIL_TILE) {
         for (int h = 0; h < job.n_head_kv; ++h) {
-            const float * ph = x + h * job.n_group * LIL_ATTN_CHUNK + j0;
-            float *       yh = y + h * job.n_group * nv_pad;
+            const float * ph = x + h * n_query * LIL_ATTN_CHUNK + j0;
+            float *       yh = y + h * n_query * nv_pad;
 
             get_rows(job, job.v, j0, h, tile, rows);
 
             if (in_place(job, job.v)) {
-                lil_rows_add<lil_read_f16>(rows, ph, LIL_ATTN_CHUNK, job.n_group, nv_pad, yh);
+                lil_rows_add<lil_read_f16>(rows, ph, LIL_ATTN_CHUNK, n_query, nv_pad, yh);
             } else {
-                lil_rows_add<lil_read_f32>(rows, ph, LIL_ATTN_CHUNK, job.n_group, nv_pad, yh);
+                lil_rows_add<lil_read_f32>(rows, ph, LIL_ATTN_CHUNK, n_query, nv_pad, yh);
             }
         }
     }
 
-    for (int64_t i_head = 0; i_head < n_head; ++i_head) {
-        memcpy(job.part + i_head * (n_embd + 2), y + i_head * nv_pad, n_embd * sizeof(float));
-    }
+    each_query(job, [&](int64_t i, int64_t i_head, int64_t i_tok) {
+        if (job.n_seen(i_tok) > 0) {
+            memcpy(get_part(i_head, i_tok), y + i * nv_pad, n_embd * sizeof(float));
+        }
+    });
 }
 
 }
@@ -226,9 +264,13 @@ void lil_attn(ggml_tensor * dst, int ith, int nth, void * userdata) {
             ? work + lil_attn_kq_offset(n_embd_v, n_head, n_max, n_steps)
             : nullptr;
 
+    // tokens of a sequence may share a list
+    const int64_t n_list = list->ne[2];
+    const int64_t n_tok  = n_steps / n_list;
+
     // the entries of all lists in the order of the loops below; a thread's chunks are those that begin in its share
     int64_t n_entry = 0;
-    for (int64_t u = 0; u < n_steps * n_head_kv; ++u) {
+    for (int64_t u = 0; u < n_list * n_head_kv; ++u) {
         n_entry += lil_sel_list(list, u % n_head_kv, u / n_head_kv)[0];
     }
 
@@ -237,12 +279,13 @@ void lil_attn(ggml_tensor * dst, int ith, int nth, void * userdata) {
 
     int64_t e = 0;
 
-    for (int64_t i_step = 0; i_step < n_steps; ++i_step) {
-        const int64_t strm = lil_sel_row(steps, i_step)[LIL_SEL_STREAM];
+    for (int64_t i_list = 0; i_list < n_list; ++i_list) {
+        const int64_t i_step = i_list * n_tok;
+        const int64_t strm   = lil_sel_row(steps, i_step)[LIL_SEL_STREAM];
 
         for (int64_t i_chunk = 0; i_chunk < n_chunk; ++i_chunk) {
             for (int64_t i_head = 0, n_take = 1; i_head < n_head_kv; i_head += n_take) {
-                const int32_t * cells = lil_sel_list(list, i_head, i_step);
+                const int32_t * cells = lil_sel_list(list, i_head, i_list);
                 const int64_t   j0    = i_chunk * LIL_ATTN_CHUNK;
                 const int64_t   n     = std::min<int64_t>(LIL_ATTN_CHUNK, cells[0] - j0);
 
@@ -271,15 +314,20 @@ void lil_attn(ggml_tensor * dst, int ith, int nth, void * userdata) {
                 job.v         = lil_sel_get_cells(v, n_head_kv, strm, i_head);
                 job.cells     = cells + 1 + j0;
                 job.n         = n;
-                job.q         = lil_sel_f32(q, i_head * n_group, i_step);
-                job.q_stride  = q->nb[1];
+                job.n_first   = cells[0] - (n_tok - 1) - j0;
                 job.n_group   = n_group;
                 job.n_head_kv = n_take;
+                job.n_tok     = n_tok;
                 job.scale     = layer->scale;
                 job.softcap   = layer->softcap;
+                job.q         = q;
+                job.i_head    = i_head * n_group;
+                job.i_step    = i_step;
                 job.part      = work + ((i_step * n_chunk + i_chunk) * n_head + i_head * n_group) * (n_embd_v + 2);
+                job.part_tok  = n_chunk * n_head * (n_embd_v + 2);
                 job.kq        = kq ? kq + (i_step * n_head + i_head * n_group) * n_max + j0 : nullptr;
-                job.kq_stride = n_max;
+                job.kq_head   = n_max;
+                job.kq_tok    = n_head * n_max;
 
                 attn_chunk(job);
             }
@@ -299,12 +347,14 @@ void lil_attn_join(ggml_tensor * dst, int ith, int nth, void * userdata) {
     const int64_t n_group = n_head / layer->n_head_kv;
     const int64_t n_chunk = lil_attn_n_chunk(list->ne[0] - 1);
     const int64_t stride  = (n_embd + 2) * n_head; // of chunks
+    const int64_t n_tok   = dst->ne[2] / list->ne[2];
 
     for (int64_t u = ith; u < n_head * dst->ne[2]; u += nth) {
         const int64_t i_step = u / n_head;
         const int64_t i_head = u % n_head;
 
-        const int64_t n = lil_attn_n_chunk(lil_sel_list(list, i_head / n_group, i_step)[0]);
+        const int64_t n_later = n_tok - 1 - i_step % n_tok; // entries at the list's end that the token does not see
+        const int64_t n       = lil_attn_n_chunk(lil_sel_list(list, i_head / n_group, i_step / n_tok)[0] - n_later);
 
         const float * part = (const float *) work->data + i_step * n_chunk * stride + i_head * (n_embd + 2);
 

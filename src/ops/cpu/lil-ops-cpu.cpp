@@ -5,6 +5,7 @@ const lil_ops * lil_ops_cpu(void) {
         lil_ops res = {};
 
         res.name           = "CPU";
+        res.shares_lists   = true;
         res.has_parts      = true;
         res.has_sinks      = true;
         res.attn_n_work    = lil_attn_n_work;

@@ -38,18 +38,30 @@ void lil_steps::begin(const llama_batch & batch) {
     }
 }
 
-bool lil_steps::is_decode(const llama_ubatch & ubatch) const {
-    std::set<llama_seq_id> seen;
+uint32_t lil_steps::get_n_each(const llama_ubatch & ubatch, uint32_t n_max) const {
+    std::map<llama_seq_id, uint32_t> n_of;
 
     for (uint32_t i = 0; i < ubatch.n_tokens; ++i) {
         const llama_seq_id s = ubatch.seq_id[i][0];
 
-        if ((ubatch.n_tokens > 1 && ubatch.n_seq_id[i] != 1) || !seen.insert(s).second || !is_step(s, ubatch.pos[i])) {
-            return false;
+        const bool is_new = i == 0 || ubatch.seq_id[i - 1][0] != s;
+
+        if ((ubatch.n_tokens > 1 && ubatch.n_seq_id[i] != 1) || (is_new && n_of.count(s)) ||
+                !is_step(s, ubatch.pos[i])) {
+            return 0;
+        }
+        n_of[s]++;
+    }
+
+    const uint32_t n_each = n_of.empty() ? 0 : n_of.begin()->second;
+
+    for (const auto & [_, n] : n_of) {
+        if (n != n_each || n > n_max) {
+            return 0;
         }
     }
 
-    return ubatch.n_tokens > 0;
+    return n_each;
 }
 
 namespace {
@@ -60,9 +72,9 @@ public:
     cutter(const llama_batch & batch, const lil_steps & steps) :
         batch(batch), steps(steps), taken(batch.n_tokens, false) {}
 
-    // the next tokens of sequences that are at a step; empty: none is
-    std::vector<int32_t> take_steps(uint32_t n_max, bool apart) {
-        std::vector<int32_t> res;
+    // the next tokens of sequences that are at a step, up to n_each of each; empty: none is
+    lil_batch_piece take_steps(uint32_t n_max, bool apart, uint32_t n_each) {
+        std::vector<int32_t> res; // the first of each
 
         each_untaken([&](int32_t i, bool is_next) {
             const bool alone = batch.n_seq_id[i] > 1;
@@ -74,7 +86,9 @@ public:
             }
         });
 
-        return take(std::move(res));
+        const uint32_t n_seqs = res.size();
+
+        return { take(extend(res, n_max, n_each)), n_seqs };
     }
 
     // the next tokens of the first sequence, up to a step
@@ -102,6 +116,51 @@ private:
     const lil_steps &   steps;
 
     std::vector<bool> taken;
+
+    // the steps that follow the first one of each sequence: as many of all
+    std::vector<int32_t> extend(const std::vector<int32_t> & first, uint32_t n_max, uint32_t n_each) const {
+        if (n_each == 1 || first.empty() || batch.n_seq_id[first[0]] > 1) {
+            return first;
+        }
+
+        struct run {
+            std::vector<int32_t> idxs;
+            bool                 ended = false;
+        };
+        std::map<llama_seq_id, run> runs;
+
+        for (const int32_t i : first) {
+            runs[seq(i)] = {};
+        }
+
+        each_untaken([&](int32_t i, bool) {
+            for (const llama_seq_id s : seqs(i)) {
+                const auto it = runs.find(s);
+                if (it == runs.end() || it->second.ended) {
+                    continue;
+                }
+
+                it->second.ended = batch.n_seq_id[i] > 1 || !is_step(i);
+                if (!it->second.ended) {
+                    it->second.idxs.push_back(i);
+                }
+            }
+        });
+
+        size_t n = std::min<size_t>(n_each, n_max / first.size());
+        for (const auto & [_, run] : runs) {
+            n = std::min(n, run.idxs.size());
+        }
+
+        std::vector<int32_t> res;
+        for (const int32_t i : first) {
+            const auto & idxs = runs[seq(i)].idxs;
+
+            res.insert(res.end(), idxs.begin(), idxs.begin() + n);
+        }
+
+        return res;
+    }
 
     llama_seq_id seq(int32_t i) const { return batch.seq_id[i][0]; }
 
@@ -148,7 +207,8 @@ private:
 
 }
 
-std::vector<lil_batch_piece> lil_steps::cut(const llama_batch & batch, uint32_t n_ubatch, bool apart) const {
+std::vector<lil_batch_piece> lil_steps::cut(
+        const llama_batch & batch, uint32_t n_ubatch, bool apart, uint32_t n_max) const {
     if (steps.empty() || batch.n_tokens == 1) {
         return {};
     }
@@ -158,21 +218,17 @@ std::vector<lil_batch_piece> lil_steps::cut(const llama_batch & batch, uint32_t 
     cutter c(batch, *this);
 
     for (int32_t n = 0; n < batch.n_tokens;) {
-        lil_batch_piece piece;
-
-        piece.idxs   = c.take_steps(n_ubatch, apart);
-        piece.n_seqs = piece.idxs.size();
+        lil_batch_piece piece = c.take_steps(n_ubatch, apart, n_max);
 
         if (piece.idxs.empty()) {
-            piece.idxs   = c.take_prompt(n_ubatch);
-            piece.n_seqs = 1;
+            piece = { c.take_prompt(n_ubatch), 1 };
         }
 
         n += piece.idxs.size();
         res.push_back(std::move(piece));
     }
 
-    if (res.size() == 1) {
+    if (res.size() == 1 && res[0].idxs.size() == res[0].n_seqs) {
         return {};
     }
 

@@ -32,13 +32,14 @@ public:
 
     bool is_step(llama_seq_id seq_id, llama_pos pos) const { return steps.count({ seq_id, pos }) > 0; }
 
-    // whether all tokens of the ubatch are decode steps, one of each sequence. Otherwise it is a prompt's
-    bool is_decode(const llama_ubatch & ubatch) const;
+    // Where all tokens of the ubatch are decode steps, as many of each sequence, one after another: how many, if at
+    // most n_max. Otherwise it is a prompt's: 0
+    uint32_t get_n_each(const llama_ubatch & ubatch, uint32_t n_max) const;
 
-    // How a batch is to be cut, such that no ubatch has steps beside other tokens, or two steps of a sequence. Empty:
-    // llama.cpp will cut it that way by itself.
+    // How a batch is to be cut, such that no ubatch has steps beside other tokens, or more than n_max of a sequence, or
+    // more of one than of another. Empty: llama.cpp will cut it that way by itself.
     //   apart: a sequence has a stream of its own, and the sequences of a ubatch must follow each other
-    std::vector<lil_batch_piece> cut(const llama_batch & batch, uint32_t n_ubatch, bool apart) const;
+    std::vector<lil_batch_piece> cut(const llama_batch & batch, uint32_t n_ubatch, bool apart, uint32_t n_max) const;
 
     // the ubatch's tokens are in the cache
     void put(const llama_ubatch & ubatch);

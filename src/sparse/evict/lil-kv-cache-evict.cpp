@@ -47,7 +47,7 @@ void lil_kv_cache_evict::move_row(
 std::vector<lil_batch_piece> lil_kv_cache_evict::begin_batch(const llama_batch & batch, uint32_t n_ubatch) {
     record.begin(batch);
 
-    return record.cut(batch, n_ubatch, n_stream > 1);
+    return record.cut(batch, n_ubatch, n_stream > 1, 1);
 }
 
 static bool follow_each_other(const llama_pos * pos, uint32_t n) {
@@ -100,7 +100,7 @@ lil_kv_cache_evict::slot_info_vec_t lil_kv_cache_evict::prepare(const std::vecto
         const uint32_t n_seqs   = ubatch.n_seqs_unq;
         const uint32_t n_tokens = ubatch.n_tokens / n_seqs;
 
-        const bool decode = record.is_decode(ubatch);
+        const bool decode = record.get_n_each(ubatch, 1) > 0;
 
         slot_info sinfo;
         sinfo.s0 = LLAMA_MAX_SEQ;
@@ -141,7 +141,7 @@ void lil_kv_cache_evict::apply_ubatch(const slot_info & sinfo, const llama_ubatc
     cur.slots.clear();
     cut.clear();
 
-    const bool decode = record.is_decode(ubatch);
+    const bool decode = record.get_n_each(ubatch, 1) > 0;
 
     uint64_t n_rows_layers = 0; // KV heads of all layers
     for (size_t ikv = 0; ikv < layers.size(); ++ikv) {

@@ -13,6 +13,8 @@ public:
 protected:
     bool takes_any_batch() const override { return true; }
 
+    uint32_t n_each_max() const override { return LIL_DRAFT_MAX; }
+
     bool is_dense_layer(size_t ir) const override {
         GGML_UNUSED(ir);
 

@@ -30,7 +30,11 @@ protected:
     uint32_t page_size() const override { return shape.block; }
 
     // blocks that have left the window as a whole
-    uint32_t n_pages(const lil_seq_index & idx) const override { return n_blocks(idx.size()); }
+    uint32_t n_pages(const lil_seq_index & idx, uint32_t n) const override {
+        GGML_UNUSED(idx);
+
+        return n_blocks(n);
+    }
 
     // a block in the window still gets attention
     uint32_t n_final(uint32_t n) const override { return params.n_init + n_blocks(n) * shape.block; }

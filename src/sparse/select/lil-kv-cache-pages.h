@@ -13,7 +13,7 @@ protected:
     // of an F16 cache exactly.
     std::vector<ggml_tensor *> bounds;
 
-    uint32_t n_pages(const lil_seq_index & idx) const override { return idx.get_pages().size(); }
+    uint32_t n_pages(const lil_seq_index & idx, uint32_t n) const override { return idx.n_pages(n); }
 
     std::pair<uint32_t, uint32_t> page_ranks(const lil_seq_index & idx, uint32_t i) const override {
         return { idx.get_pages()[i], idx.page_end(i) };

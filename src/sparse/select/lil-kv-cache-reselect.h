@@ -9,6 +9,8 @@ public:
     explicit lil_kv_cache_reselect(const args & a);
 
 protected:
+    uint32_t n_each_max() const override { return fused ? LIL_DRAFT_MAX : 1; }
+
     bool is_dense_layer(size_t ir) const override { return ir <= n_dense_layers || ir == params.reselect; }
 
     bool selects(size_t ir) const { return ir == n_dense_layers || ir == params.reselect; }

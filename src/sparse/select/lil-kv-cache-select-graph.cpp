@@ -90,7 +90,7 @@ ggml_tensor * lil_kv_cache_select::build_decode_fused(const layer_graph & lg) {
     }
 
     ggml_tensor * steps = input_steps(lg);
-    ggml_tensor * list  = input_cells(lg);
+    ggml_tensor * list  = input_cells_shared(lg);
 
     if (sparse && !is_dense_layer(lg.ir)) {
         list = build_list(lg);

@@ -112,19 +112,42 @@ ggml_tensor * lil_kv_cache_select::input_steps(const layer_graph & lg) const {
 
 ggml_tensor * lil_kv_cache_select::input_cells(const layer_graph & lg) const {
     return input<int32_t>(lg, "cells", 1 + n_max(lg.steps), 1, [](int32_t * dst, const lil_select_step & step) {
-        const auto & cells = step.index->get_cells();
+        dst[0] = step.n;
+        std::copy_n(step.index->get_cells().begin(), step.n, dst + 1);
+    });
+}
 
-        dst[0] = cells.size();
-        std::copy(cells.begin(), cells.end(), dst + 1);
+ggml_tensor * lil_kv_cache_select::input_cells_shared(const layer_graph & lg) const {
+    const uint32_t n_each = lg.steps[0].n_later + 1;
+
+    if (n_each == 1 || !ops[lg.ikv].shares_lists) {
+        return input_cells(lg);
+    }
+
+    const auto it = lg.inp->tensors.find("cells_shared");
+    if (it != lg.inp->tensors.end()) {
+        return it->second;
+    }
+
+    auto * inp = lg.inp;
+
+    const int64_t ne0 = 1 + n_max(lg.steps);
+
+    return inp->add(lg.ctx, "cells_shared", ne0, 1, lg.steps.size() / n_each, [inp, ne0](int32_t * dst) {
+        for (const auto & step : inp->steps) {
+            if (step.n_later == 0) {
+                dst[0] = step.n;
+                std::copy_n(step.index->get_cells().begin(), step.n, dst + 1);
+                dst += ne0;
+            }
+        }
     });
 }
 
 ggml_tensor * lil_kv_cache_select::input_pages(const layer_graph & lg) const {
     return input<int32_t>(lg, "pages", n_pages_graph(lg.steps) + 1, 0, [](int32_t * dst, const lil_select_step & step) {
-        const auto & pages = step.index->get_pages();
-
-        std::copy(pages.begin(), pages.end(), dst);
-        dst[pages.size()] = step.index->size();
+        std::copy_n(step.index->get_pages().begin(), step.n_pages, dst);
+        dst[step.n_pages] = step.n;
     });
 }
 
@@ -169,5 +192,5 @@ ggml_tensor * lil_kv_cache_select::input_dirty(const layer_graph & lg) const {
 ggml_tensor * lil_kv_cache_select::input_dirty_few(const layer_graph & lg) const {
     ggml_tensor * dirty = input_dirty(lg);
 
-    return dirty && dirty->ne[1] <= (int64_t) lg.steps.size() ? dirty : nullptr;
+    return dirty && lg.steps[0].n_later == 0 && dirty->ne[1] <= (int64_t) lg.steps.size() ? dirty : nullptr;
 }

@@ -98,7 +98,7 @@ std::vector<lil_batch_piece> lil_kv_cache_select::begin_batch(const llama_batch 
         return {};
     }
 
-    return record.cut(batch, n_ubatch, n_stream > 1);
+    return record.cut(batch, n_ubatch, n_stream > 1, n_each_max());
 }
 
 // one token of each sequence, which no other sequence sees
@@ -169,10 +169,10 @@ bool lil_kv_cache_select::check_batches(const std::vector<llama_ubatch> & ubatch
 void lil_kv_cache_select::plan(lil_select_step & step) const {
     const auto & idx = *step.index;
 
-    step.n       = idx.size();
+    step.n       = idx.size() - step.n_later;
     step.n_valid = idx.n_valid;
     step.now     = idx.n_steps;
-    step.pos     = idx.pos(idx.size() - 1);
+    step.pos     = idx.pos(step.n - 1);
     step.sparse =
             step.decode && params.method != LIL_SPARSE_DENSE && step.n > params.budget && step.n >= params.min_ctx;
 
@@ -180,7 +180,11 @@ void lil_kv_cache_select::plan(lil_select_step & step) const {
         return;
     }
 
-    step.n_pages = n_pages(idx);
+    step.n_pages = n_pages(idx, step.n);
+
+    if (step.n_later > 0) { // the last one's are all
+        return;
+    }
 
     // at least one, so that the graph's shape is the same from step to step
     for (uint32_t i = step.n_pages; i-- > 0;) {
@@ -210,10 +214,13 @@ void lil_kv_cache_select::apply_ubatch(const slot_info & sinfo, const llama_ubat
     cur.reserve = false;
     cur.steps.clear();
 
-    const uint32_t n_groups = get_n_groups(ubatch);
-    const bool     decode   = record.is_decode(ubatch);
+    const uint32_t n_each = record.get_n_each(ubatch, n_each_max());
+    const bool     decode = n_each > 0;
 
     record.put(ubatch);
+
+    // sequences, or sets of them
+    const uint32_t n_groups = decode ? ubatch.n_tokens / n_each : get_n_groups(ubatch);
 
     if (n_groups == 0 || (takes_any_batch() && !decode)) { // no decode step, and nothing to know of it
         lil_select_step step;
@@ -223,10 +230,11 @@ void lil_kv_cache_select::apply_ubatch(const slot_info & sinfo, const llama_ubat
         return;
     }
 
-    const uint32_t n_new = ubatch.n_tokens / n_groups;
+    const uint32_t n_group = ubatch.n_tokens / n_groups;
+    const uint32_t n_new   = decode ? 1 : n_group;
 
-    for (uint32_t i = 0; i < n_groups; ++i) {
-        const llama_seq_id seq_id = ubatch.seq_id[i * n_new][0];
+    for (uint32_t i = 0; i < ubatch.n_tokens; i += n_new) {
+        const llama_seq_id seq_id = ubatch.seq_id[i][0];
 
         auto & idx = index[seq_id];
         if (idx.is_stale()) {
@@ -235,7 +243,9 @@ void lil_kv_cache_select::apply_ubatch(const slot_info & sinfo, const llama_ubat
         if (decode) {
             idx.n_steps++;
         }
-        idx.n_valid = std::min(idx.n_valid, n_final(idx.size() - n_new));
+        if (i % n_group == 0) {
+            idx.n_valid = std::min(idx.n_valid, n_final(idx.size() - n_group));
+        }
 
         lil_select_step step;
         step.seq_id = seq_id;
@@ -244,6 +254,8 @@ void lil_kv_cache_select::apply_ubatch(const slot_info & sinfo, const llama_ubat
         step.table  = seq_id;
         step.n_new  = n_new;
         step.index  = &idx;
+
+        step.n_later = n_group - n_new - i % n_group;
 
         plan(step);
 
@@ -364,6 +376,7 @@ std::vector<int64_t> lil_kv_cache_select::get_key(const std::vector<lil_select_s
         (int64_t) steps.size(),
         steps[0].n_new,
         steps[0].decode,
+        steps[0].n_later,
         uses_method(steps),
         n_max(steps),
         n_list(steps),
@@ -536,7 +549,7 @@ void lil_kv_cache_select::release_side(const std::vector<uint32_t> & streams) {
                     continue;
                 }
                 const size_t nb_table = ggml_nbytes(t) / n_tables();
-                const size_t nb_held  = nb_table / n_pages_max * n_pages(idx);
+                const size_t nb_held  = nb_table / n_pages_max * n_pages(idx, idx.size());
 
                 lil_discard(t, s * nb_table + nb_held, nb_table - nb_held);
             }
@@ -571,8 +584,8 @@ int32_t lil_kv_cache_select::get_slots(
 
     std::vector<int32_t> cells;
 
-    const auto step =
-            std::find_if(cur.steps.begin(), cur.steps.end(), [&](const auto & s) { return s.seq_id == seq_id; });
+    const auto step = std::find_if(
+            cur.steps.begin(), cur.steps.end(), [&](const auto & s) { return s.seq_id == seq_id && s.n_later == 0; });
 
     if (!idx.is_stale() && step != cur.steps.end() && step->sparse && lists.list) {
         const ggml_tensor * t = lists.list;

@@ -19,14 +19,19 @@
 
 class lil_kv_cache_select;
 
-// what one ubatch does to a sequence
+// decode steps of a sequence that go through one graph at most
+static constexpr uint32_t LIL_DRAFT_MAX = 8;
+
+// What one ubatch does to a sequence: a part of a prompt, or a decode step. Several steps of a sequence in one ubatch
+// (a draft) follow each other, and each is one of these.
 struct lil_select_step {
     llama_seq_id seq_id = 0;
 
     bool     decode  = false; // a decode step; otherwise a part of a prompt
+    uint32_t n_later = 0;     // steps of the sequence behind it in the ubatch
     uint32_t strm    = 0;     // stream of K and V
     uint32_t table   = 0;     // page metadata
-    uint32_t n       = 0;     // T: tokens of the sequence, the new ones included
+    uint32_t n       = 0;     // T: tokens that it sees, the new ones included
     uint32_t n_new   = 0;
     uint32_t n_pages = 0; // pages (Quest, RaaS), blocks that may be chosen (InfLLM)
     uint32_t now     = 0; // decode steps of the sequence, this one included
@@ -34,7 +39,7 @@ struct lil_select_step {
 
     uint32_t n_valid = 0; // ranks whose metadata had been computed before
 
-    std::vector<uint32_t> dirty; // pages whose metadata are to be computed
+    std::vector<uint32_t> dirty; // pages whose metadata are to be computed, of all steps of the sequence
 
     llama_pos pos = 0; // of the last token
 
@@ -188,15 +193,20 @@ protected:
     // sequences go through llama.cpp's attention, and the method hears nothing of them
     virtual bool takes_any_batch() const { return false; }
 
+    // Decode steps of a sequence that one graph takes. More than one: a step leaves nothing behind that the next one
+    // reads, but keys, values, and what page_ranks() of full pages give
+    virtual uint32_t n_each_max() const { return 1; }
+
     // whether a layer attends to everything in every step
     virtual bool is_dense_layer(size_t ir) const {
         GGML_UNUSED(ir);
         return false;
     }
 
-    // the pages or blocks that have metadata, and the ranks [first, end) of one
-    virtual uint32_t n_pages(const lil_seq_index & index) const {
+    // the pages or blocks of the first n tokens that have metadata, and the ranks [first, end) of one
+    virtual uint32_t n_pages(const lil_seq_index & index, uint32_t n) const {
         GGML_UNUSED(index);
+        GGML_UNUSED(n);
         return 0;
     }
     virtual std::pair<uint32_t, uint32_t> page_ranks(const lil_seq_index & index, uint32_t i) const {
@@ -294,11 +304,14 @@ protected:
     // the inputs of lil-ops.h
     ggml_tensor * input_steps(const layer_graph & lg) const;
     ggml_tensor * input_cells(const layer_graph & lg) const;
+    // for attn: one list for all steps of a sequence, where the backend takes that
+    ggml_tensor * input_cells_shared(const layer_graph & lg) const;
     ggml_tensor * input_pages(const layer_graph & lg) const;
     ggml_tensor * input_dirty(const layer_graph & lg) const;
 
-    // The same where there is at most one dirty page for each step, as in every step but the first ones after a prompt
-    // or an edit: the op that scores the pages computes its metadata, and saves a launch. Otherwise null
+    // The same where there is at most one dirty page for each step and one step of each sequence, as in every step but
+    // drafts and the first ones after a prompt or an edit: the op that scores the pages computes its metadata, and
+    // saves a launch. Otherwise null
     ggml_tensor * input_dirty_few(const layer_graph & lg) const;
 
     // rows of a graph's tables of pages

@@ -7,6 +7,10 @@ uint32_t lil_seq_index::rank_of(llama_pos p) const {
     return std::lower_bound(ps.begin(), ps.end(), p) - ps.begin();
 }
 
+uint32_t lil_seq_index::n_pages(uint32_t n) const {
+    return std::lower_bound(pages.begin(), pages.end(), n) - pages.begin();
+}
+
 // What is at rank r or behind it has changed. So has the page of the token before, which may have lost some of its own.
 void lil_seq_index::age(uint32_t r) {
     n_valid = std::min(n_valid, r > 0 ? r - 1 : 0);

@@ -32,6 +32,9 @@ public:
     // the rank of the first token of each page
     const std::vector<uint32_t> & get_pages() const { return pages; }
 
+    // pages that hold one of the first n tokens
+    uint32_t n_pages(uint32_t n) const;
+
     uint32_t page_end(uint32_t i) const { return i + 1 < pages.size() ? pages[i + 1] : size(); }
 
     // the first rank whose position is p or more

@@ -20,13 +20,13 @@ public:
 protected:
     bool is_dense_layer(size_t ir) const override { return ir < n_dense_layers; }
 
+    uint32_t n_each_max() const override { return fused ? LIL_DRAFT_MAX : 1; }
+
     uint32_t n_rows(const lil_select_step & step) const override {
-        const auto & pages = step.index->get_pages();
-
         // all but the last one hold 16, unless tokens were removed
-        const uint32_t n = std::min<uint32_t>(params.budget / lil_seq_index::PAGE, pages.size());
+        const uint32_t n = std::min<uint32_t>(params.budget / lil_seq_index::PAGE, step.n_pages);
 
-        return (n - 1) * lil_seq_index::PAGE + step.n - pages.back();
+        return (n - 1) * lil_seq_index::PAGE + step.n - step.index->get_pages()[step.n_pages - 1];
     }
 
     void build_pages(const layer_graph & lg) override {
