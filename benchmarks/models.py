@@ -1,12 +1,13 @@
 """Decode steps of models beyond plain stacks, at a long context with a method and at a short one with full attention.
 
     python benchmarks/models.py MODEL.gguf [--context 32768] [--short 1024] [--budget 1024] [--rounds 7]
-                                [--methods quest,lessismore]
+                                [--methods quest,lessismore] [--draft 4]
 
-The models are random_gguf.py's (qwen3.5-2b, gpt-oss): what they say means nothing. One process holds the model and a
-context for each case; they take turns, round by round. Printed is the ratio of medians to full attention at the short
-context, and the lowest and highest ratio of a round. The long context is evaluated once, with full attention, and its
-state goes into each of the others. Nothing else should run.
+The models are random_gguf.py's (qwen3.5-2b, gpt-oss, deepseek-v2-lite): what they say means nothing. One process holds
+the model and a context for each case; they take turns, round by round. Printed is the ratio of medians to full
+attention at the short context, and the lowest and highest ratio of a round. The long context is evaluated once, with
+full attention, and its state goes into each of the others. With --draft a step is a batch of one token and so many
+drafted ones, at the short context too. Nothing else should run.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from rich.console import Console
 STEPS = 6
 
 TARGETS = {"quest": "<= 1.10", "lessismore": "<= 1.18"}  # at 32k, budget 1024
+TARGETS_MLA = dict.fromkeys(TARGETS, "<= 1.5")
+TARGETS_DRAFT = dict.fromkeys(TARGETS, "<= 1.15")  # at 16k, four tokens
 
 
 def main() -> None:
@@ -33,6 +36,8 @@ def main() -> None:
     parser.add_argument("--short", type=int, default=1024)
     parser.add_argument("--budget", type=int, default=1024)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--draft", type=int, default=0)
+    parser.add_argument("--mla", action="store_true", help="the targets of such models")
     parser.add_argument("--methods", default="quest,lessismore")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
@@ -43,25 +48,27 @@ def main() -> None:
             parser.error(f"--methods {name}: one of {', '.join(METHODS)}")
         cases[name] = (args.context, {"sparse": [METHODS[name].__name__, {"budget": args.budget}]})
 
-    room = 2 + args.rounds * (STEPS + 1)
+    room = (2 + args.rounds * (STEPS + 1)) * (1 + args.draft)
     with (
         tempfile.TemporaryDirectory(prefix="lil-models-") as states,
         Worker("lil", args.model, threads=args.threads) as worker,
     ):
         for name, (n, options) in cases.items():
             worker("fill", n=n, state=str(Path(states) / str(n)), options=options, slot=name, room=room)
-            worker("decode", n=2, slot=name, back=True)
+            worker("decode", n=2, slot=name, back=True, draft=args.draft)
         times: dict[str, list[float]] = {name: [] for name in cases}
         for _ in range(args.rounds):
             for name in cases:
-                worker("decode", n=1, slot=name, back=True)  # awake
-                times[name].append(worker("decode", n=STEPS, slot=name, back=True))
+                worker("decode", n=1, slot=name, back=True, draft=args.draft)  # awake
+                times[name].append(worker("decode", n=STEPS, slot=name, back=True, draft=args.draft))
 
+    targets = TARGETS_DRAFT if args.draft else TARGETS_MLA if args.mla else TARGETS
     ratios = Ratios()
     for name, mine in times.items():
-        ratios.add(f"{name} / full, short", mine, times["full, short"], TARGETS.get(name, ""))
+        ratios.add(f"{name} / full, short", mine, times["full, short"], targets.get(name, ""))
     console = Console()
-    console.print(f"{Path(args.model).name}: {args.short} and {args.context} tokens, budget {args.budget}")
+    drafted = f", {args.draft} drafted" if args.draft else ""
+    console.print(f"{Path(args.model).name}: {args.short} and {args.context} tokens, budget {args.budget}{drafted}")
     console.print(ratios.table())
 
 

@@ -144,12 +144,63 @@ class GptOss(Shape):
             yield f"{blk}ffn_{name}_exps.bias", (self.n_expert, n_out)
 
 
+@dataclass(frozen=True)
+class DeepSeek2(Shape):
+    """Compressed keys and values (MLA), absorbed: one KV head. The first layer is dense, the others a mixture."""
+
+    lora: int = 512
+    rope: int = 64
+    n_expert: int = 64
+    n_expert_used: int = 6
+    n_shared: int = 2
+    n_ff_expert: int = 1408
+
+    def add(self, out: gguf.GGUFWriter) -> None:
+        out.add_rope_dimension_count(self.rope)
+        out.add_kv_lora_rank(self.lora)
+        out.add_key_length(self.lora + self.rope)
+        out.add_value_length(self.lora)
+        out.add_key_length_mla(self.head_dim + self.rope)
+        out.add_value_length_mla(self.head_dim)
+        out.add_leading_dense_block_count(1)
+        out.add_expert_count(self.n_expert)
+        out.add_expert_used_count(self.n_expert_used)
+        out.add_expert_shared_count(self.n_shared)
+        out.add_expert_feed_forward_length(self.n_ff_expert)
+        out.add_expert_gating_func(gguf.ExpertGatingFuncType.SOFTMAX)
+        out.add_expert_weights_scale(1.0)
+
+    def layer(self, il: int) -> Iterator[Tensor]:
+        blk = f"blk.{il}."
+        yield blk + "attn_norm.weight", (self.n_embd,)
+        yield blk + "attn_q.weight", (self.n_head * (self.head_dim + self.rope), self.n_embd)
+        yield blk + "attn_kv_a_mqa.weight", (self.lora + self.rope, self.n_embd)
+        yield blk + "attn_kv_a_norm.weight", (self.lora,)
+        yield blk + "attn_k_b.weight", (self.n_head, self.lora, self.head_dim)
+        yield blk + "attn_v_b.weight", (self.n_head, self.head_dim, self.lora)
+        yield blk + "attn_output.weight", (self.n_embd, self.n_head * self.head_dim)
+        yield blk + "ffn_norm.weight", (self.n_embd,)
+        if il == 0:
+            yield from self.ffn(blk)
+            return
+        yield blk + "ffn_gate_inp.weight", (self.n_expert, self.n_embd)
+        for name, n_out, n_in in (
+            ("gate", self.n_ff_expert, self.n_embd),
+            ("up", self.n_ff_expert, self.n_embd),
+            ("down", self.n_embd, self.n_ff_expert),
+        ):
+            yield f"{blk}ffn_{name}_exps.weight", (self.n_expert, n_out, n_in)
+            n = (n_out * self.n_shared, n_in) if name != "down" else (n_out, n_in * self.n_shared)
+            yield f"{blk}ffn_{name}_shexp.weight", n
+
+
 SHAPES = {
     "llama-8b": Shape("llama", 32, 4096, 14336, 32, 8, 128, 128256, 5e5),  # Llama 3.1 8B
     "qwen-7b": Shape("qwen2", 28, 3584, 18944, 28, 4, 128, 152064, 1e6),  # Qwen2.5 7B
     "qwen-0.5b": Shape("qwen2", 24, 896, 4864, 14, 2, 64, 151936, 1e6),  # Qwen2.5 0.5B
     "qwen3.5-2b": Qwen35("qwen35", 24, 2048, 6144, 8, 2, 256, 248320, 1e7),  # 6 layers of attention
     "gpt-oss": GptOss("gpt-oss", 12, 2880, 2880, 64, 8, 64, 201088, 1.5e5),  # half of gpt-oss-20b's layers
+    "deepseek-v2-lite": DeepSeek2("deepseek2", 27, 2048, 10944, 16, 1, 128, 102400, 1e4),
 }
 
 

@@ -196,7 +196,7 @@ LLAMA_API struct lil_sparse_params lil_sparse_default_params(enum lil_sparse_met
 // its own.
 //
 // Returns NULL where the parameters are out of range or cannot work together, where the model's architecture is not
-// covered (docs/models.md: MLA, recurrent, encoder-only, a trained indexer, ALiBi), and where llama_init_from_model()
+// covered (docs/models.md: recurrent, encoder-only, a trained indexer, ALiBi), and where llama_init_from_model()
 // would.
 //
 // A token is a decode step if its own logits and its predecessor's were asked for: someone sampled it from those.

@@ -94,7 +94,7 @@ enum lil_dirty_field {
     LIL_DIRTY_HEAD,
 };
 
-// list entries that one partial result of an attention covers
+// list entries that one partial result of an attention covers, at most
 #define LIL_ATTN_CHUNK 256
 
 // the stamp of a prompt's tokens
@@ -117,9 +117,9 @@ struct lil_select_layer {
     int32_t n_score_part; // InfLLM: partial sums of infllm_score_prompt, at least 1
 };
 
-// The CPU's work of lil_ops::attn: [n_embd_head_v + 2, n_head, n_chunk, n_steps] partial results (the sum of exp(x -
-// max)*v, max, the sum of exp(x - max)), then, where kq is asked for, the logits x [n_max, n_head, n_steps]: scaled and
-// capped.
+// The work of lil_ops::attn as Metal has it, and the CPU but for long rows: [n_embd_head_v + 2, n_head, n_chunk,
+// n_steps] partial results (the sum of exp(x - max)*v, max, the sum of exp(x - max)), then, where kq is asked for, the
+// logits x [n_max, n_head, n_steps]: scaled and capped.
 static inline int64_t lil_attn_n_chunk(int64_t n_max) {
     return (n_max + LIL_ATTN_CHUNK - 1) / LIL_ATTN_CHUNK;
 }

@@ -153,6 +153,18 @@ void lil_build_before_store(
     }
 }
 
+// MLA, absorbed: from the latent values [n_embd_v*n_head, n_tokens] to each head's own
+static ggml_tensor * build_v_mla(
+        const llm_graph_context & g, ggml_tensor * cur, int64_t n_embd_v, ggml_tensor * v_mla) {
+    const int64_t n_head = cur->ne[0] / n_embd_v;
+
+    cur = ggml_reshape_3d(g.ctx0, cur, n_embd_v, n_head, cur->ne[1]);
+    cur = ggml_mul_mat(g.ctx0, v_mla, ggml_permute(g.ctx0, cur, 0, 2, 1, 3)); // [n_embd, n_tokens, n_head]
+    cur = ggml_cont(g.ctx0, ggml_permute(g.ctx0, cur, 0, 2, 1, 3));
+
+    return ggml_reshape_2d(g.ctx0, cur, cur->ne[0] * n_head, cur->ne[2]);
+}
+
 ggml_tensor * lil_build_attn(const llm_graph_context & g, const llama_kv_cache_context * mctx, ggml_tensor * q,
         ggml_tensor * k, ggml_tensor * v, ggml_tensor * kq_b, ggml_tensor * kq_mask, ggml_tensor * sinks,
         ggml_tensor * v_mla, float kq_scale, int il) {
@@ -161,7 +173,7 @@ ggml_tensor * lil_build_attn(const llm_graph_context & g, const llama_kv_cache_c
         return g.build_attn_mha(q, k, v, kq_b, kq_mask, sinks, v_mla, 0, kq_scale, il);
     }
 
-    if (kq_b || v_mla || (sinks && !sparse->takes_sinks(sinks, il))) {
+    if (kq_b || (sinks && !sparse->takes_sinks(sinks, il))) {
         const auto * init = lil_get_init();
 
         if (init && init->is_optional()) {
@@ -169,9 +181,7 @@ ggml_tensor * lil_build_attn(const llm_graph_context & g, const llama_kv_cache_c
         }
 
         lil_throw("the architecture %s is not covered: its attention has %s", llm_arch_name(g.arch),
-                kq_b ? "a position bias"
-                        : v_mla ? "compressed values"
-                                : "learned sinks of an unknown kind");
+                kq_b ? "a position bias" : "learned sinks of an unknown kind");
     }
 
     ggml_tensor * cur = sparse->build_attn(g, mctx, q, k, v, kq_mask, kq_scale, il);
@@ -179,7 +189,7 @@ ggml_tensor * lil_build_attn(const llm_graph_context & g, const llama_kv_cache_c
     ggml_build_forward_expand(g.gf, cur);
     check_nodes(g, i_first, k, v);
 
-    return cur;
+    return v_mla ? build_v_mla(g, cur, v->ne[0], v_mla) : cur;
 }
 
 llama_kv_cache * lil_get_kv(llama_memory_i * memory) {

@@ -35,9 +35,6 @@ static std::string check_model(const llama_model & model, const lil_sparse_param
     if (hparams.indexer_top_k > 0) {
         return format("the architecture %s is not covered: its attention chooses tokens by a trained indexer", name);
     }
-    if (hparams.is_mla()) {
-        return format("the architecture %s is not covered: its keys and values are compressed (MLA)", name);
-    }
     if (hparams.use_alibi) {
         return format("the architecture %s is not covered: its attention depends on positions through ALiBi", name);
     }

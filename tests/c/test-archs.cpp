@@ -57,15 +57,20 @@ static std::vector<uint8_t> get_bytes(const ggml_tensor * t) {
     return res;
 }
 
-// F32, F16 rows as numbers: attention reads F16
+// F32, F16 rows as numbers, without the gaps between them (MLA's values lie in its keys): attention reads F16
 static std::vector<float> get_floats(const ggml_tensor * t) {
     const auto bytes = get_bytes(t);
 
     std::vector<float> res(ggml_nelements(t));
-    if (t->type == GGML_TYPE_F32) {
-        memcpy(res.data(), bytes.data(), bytes.size());
-    } else {
-        ggml_fp16_to_fp32_row((const ggml_fp16_t *) bytes.data(), res.data(), (int64_t) res.size());
+    for (int64_t i = 0; i < ggml_nrows(t); ++i) {
+        const uint8_t * src = bytes.data() + i / t->ne[1] * t->nb[2] + i % t->ne[1] * t->nb[1];
+        float *         dst = res.data() + i * t->ne[0];
+
+        if (t->type == GGML_TYPE_F32) {
+            memcpy(dst, src, t->ne[0] * sizeof(float));
+        } else {
+            ggml_fp16_to_fp32_row((const ggml_fp16_t *) src, dst, t->ne[0]);
+        }
     }
     return res;
 }
@@ -496,7 +501,7 @@ static std::string one_line(std::string s) {
     return s;
 }
 
-static std::string describe_kind(const llama_model * model) {
+static std::string describe_kind(const llama_model * model, const std::string & arch) {
     std::string res;
 
     const auto add = [&](bool is, const char * what) {
@@ -507,6 +512,9 @@ static std::string describe_kind(const llama_model * model) {
     add(llama_model_is_hybrid(model), "hybrid");
     add(llama_model_is_recurrent(model), "recurrent");
     add(llama_model_n_swa(model) > 0, "sliding windows");
+
+    char buf[16];
+    add(llama_model_meta_val_str(model, (arch + ".attention.key_length_mla").c_str(), buf, sizeof(buf)) > 0, "MLA");
 
     const auto rope = llama_model_rope_type(model);
     add(rope == LLAMA_ROPE_TYPE_MROPE || rope == LLAMA_ROPE_TYPE_IMROPE, "M-RoPE");
@@ -535,7 +543,7 @@ static row look(const std::string & arch) {
         return res;
     }
 
-    res.kind = describe_kind(model);
+    res.kind = describe_kind(model, arch);
 
     const auto within = run(stock.get(), 20, 8, nullptr);
     llama_memory_clear(llama_get_memory(stock.get()), true);

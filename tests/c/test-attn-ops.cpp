@@ -138,21 +138,25 @@ struct kv_cache {
 // tests
 //
 
+//   n_tok   tokens of a sequence that share a list
+//   joined  MLA: one KV head, the values are the first channels of the keys
 static void test_attn(int n_embd, int n_embd_v, int n_group, ggml_type type_k, ggml_type type_v, int n_list,
-        bool shared, bool kq, float softcap) {
-    const int n_head_kv = rand_int(1, 3);
+        bool shared, bool kq, float softcap, int n_tok = 1, bool joined = false) {
+    const int n_head_kv = joined ? 1 : rand_int(1, 3);
     const int n_head    = n_head_kv * n_group;
-    const int n_steps   = rand_int(1, 3);
-    const int n_stream  = n_steps + rand_int(0, 1);
+    const int n_seqs    = rand_int(1, 3);
+    const int n_steps   = n_seqs * n_tok;
+    const int n_stream  = n_seqs + rand_int(0, 1);
     const int n_max     = n_list + (rng() % 2 ? rand_int(0, 300) : 0);
     const int n_cells   = n_list + rand_int(0, 100);
     const int n_threads = rand_int(1, 5);
 
     char name[256];
     snprintf(name, sizeof(name),
-            "attn: n_embd %d/%d, heads %d*%d, %s/%s, list %d of %d, steps %d, shared %d, kq %d, softcap %g, threads %d",
-            n_embd, n_embd_v, n_head_kv, n_group, ggml_type_name(type_k), ggml_type_name(type_v), n_list, n_max,
-            n_steps, shared, kq, softcap, n_threads);
+            "attn: n_embd %d/%d, heads %d*%d, %s/%s, list %d of %d, steps %d*%d, shared %d, kq %d, softcap %g, "
+            "threads %d",
+            n_embd, n_embd_v, n_head_kv, n_group, ggml_type_name(type_k), ggml_type_name(type_v), n_list, n_max, n_seqs,
+            n_tok, shared, kq, softcap, n_threads);
     test_name = name;
 
     lil_select_layer layer = {};
@@ -164,12 +168,13 @@ static void test_attn(int n_embd, int n_embd_v, int n_group, ggml_type type_k, g
 
     ggml_tensor * q     = g.input(GGML_TYPE_F32, n_embd, n_head, n_steps);
     ggml_tensor * k     = g.input(type_k, n_embd * n_head_kv, n_cells, n_stream);
-    ggml_tensor * v     = g.input(type_v, n_embd_v * n_head_kv, n_cells, n_stream);
-    ggml_tensor * list  = g.input(GGML_TYPE_I32, 1 + n_max, shared ? 1 : n_head_kv, n_steps);
+    ggml_tensor * v     = joined ? ggml_view_3d(g.ctx, k, n_embd_v, n_cells, n_stream, k->nb[1], k->nb[2], 0)
+                                 : g.input(type_v, n_embd_v * n_head_kv, n_cells, n_stream);
+    ggml_tensor * list  = g.input(GGML_TYPE_I32, 1 + n_max, shared ? 1 : n_head_kv, n_seqs);
     ggml_tensor * steps = g.input(GGML_TYPE_I32, LIL_SEL_COUNT, n_steps);
 
     ggml_tensor * work =
-            g.op(ops->attn, layer, { q, k, v, list, steps }, lil_attn_n_work(n_embd_v, n_head, n_max, n_steps, kq));
+            g.op(ops->attn, layer, { q, k, v, list, steps }, ops->attn_n_work(n_embd_v, n_head, n_max, n_steps, kq));
     ggml_tensor * sinks = rng() % 2 ? g.input(GGML_TYPE_F32, n_head) : nullptr;
     ggml_tensor * out   = sinks ? g.op(ops->attn_join, layer, { work, list, sinks }, n_embd_v, n_head, n_steps)
                                 : g.op(ops->attn_join, layer, { work, list }, n_embd_v, n_head, n_steps);
@@ -187,12 +192,14 @@ static void test_attn(int n_embd, int n_embd_v, int n_group, ggml_type type_k, g
     kv_cache kc;
     kv_cache vc;
     kc.fill(k, n_head_kv);
-    vc.fill(v, n_head_kv);
+    if (!joined) {
+        vc.fill(v, n_head_kv);
+    }
 
-    // the first list has n_list entries, the others at most as many
+    // the first list has n_list entries, the others at most as many, but one for each token
     std::vector<std::vector<int32_t>> lists;
-    for (int64_t i = 0; i < n_steps * list->ne[1]; ++i) {
-        lists.push_back(rand_cells(i == 0 ? n_list : rand_int(1, n_list), n_cells));
+    for (int64_t i = 0; i < n_seqs * list->ne[1]; ++i) {
+        lists.push_back(rand_cells(i == 0 ? n_list : rand_int(n_tok, n_list), n_cells));
 
         auto * dst = (int32_t *) list->data + i * list->ne[0];
         dst[0]     = (int32_t) lists[i].size();
@@ -201,17 +208,18 @@ static void test_attn(int n_embd, int n_embd_v, int n_group, ggml_type type_k, g
 
     std::vector<int32_t> streams;
     for (int i = 0; i < n_steps; ++i) {
-        streams.push_back(n_stream - 1 - i);
+        streams.push_back(n_stream - 1 - i / n_tok);
         ((int32_t *) steps->data)[i * LIL_SEL_COUNT + LIL_SEL_STREAM] = streams[i];
     }
 
     g.compute(n_threads);
 
-    const float * x = (const float *) work->data + lil_attn_kq_offset(n_embd_v, n_head, n_max, n_steps);
+    const float * x = (const float *) work->data + ops->attn_kq_offset(n_embd_v, n_head, n_max, n_steps);
 
     for (int s = 0; s < n_steps; ++s) {
         for (int h = 0; h < n_head; ++h) {
-            const auto & cells = lists[shared ? s : s * n_head_kv + h / n_group];
+            auto cells = lists[shared ? s / n_tok : s / n_tok * n_head_kv + h / n_group];
+            cells.resize(cells.size() - (n_tok - 1 - s % n_tok));
 
             std::vector<double> logits;
             double              max = -INFINITY;
@@ -229,7 +237,7 @@ static void test_attn(int n_embd, int n_embd_v, int n_group, ggml_type type_k, g
             std::vector<double> ref(n_embd_v, 0.0);
             for (size_t j = 0; j < cells.size(); ++j) {
                 const double  p   = std::exp(logits[j] - max);
-                const float * row = vc.row(cells[j], h / n_group, streams[s]);
+                const float * row = (joined ? kc : vc).row(cells[j], h / n_group, streams[s]);
                 for (int i = 0; i < n_embd_v; ++i) {
                     ref[i] += p * row[i];
                 }
@@ -276,7 +284,7 @@ static void test_error(int n_embd, int n_group, ggml_type type, int n) {
     ggml_tensor * mask  = g.input(GGML_TYPE_F16, n_kv, 1);
 
     ggml_tensor * work =
-            g.op(ops->attn, layer, { q, k, v, list, steps }, lil_attn_n_work(n_embd, n_head, n_kv, 1, false));
+            g.op(ops->attn, layer, { q, k, v, list, steps }, ops->attn_n_work(n_embd, n_head, n_kv, 1, false));
     ggml_tensor * ours = g.op(ops->attn_join, layer, { work, list }, n_embd, n_head, 1);
 
     const auto view = [&](ggml_tensor * t) {
@@ -622,6 +630,19 @@ int main(int argc, char ** argv) {
                     test_error(n_embd, n_group, type, n);
                     n_tests++;
                 }
+            }
+        }
+    }
+
+    // drafts, MLA, and both
+    for (int n_tok : { 1, 2, 5, 8 }) {
+        for (int n_group : { 1, 6, 16 }) {
+            for (int n_list : { 8, 16, 255, 256, 257, 260, 1000 }) {
+                const ggml_type type = rand_type(64);
+
+                test_attn(64, 96, n_group, type, rand_type(96), n_list, rng() % 2 == 0, rng() % 2 == 0, 0.0f, n_tok);
+                test_attn(576, 512, n_group, type, type, n_list, true, rng() % 2 == 0, 0.0f, n_tok, /*.joined =*/true);
+                n_tests += 2;
             }
         }
     }

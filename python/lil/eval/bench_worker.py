@@ -8,6 +8,7 @@ Answers one JSON value a line: first the number of the text's tokens, then one f
                                      makes the context NAME with N tokens and room for R more; FILE holds their keys and
                                      values, and is made where it is missing
     {"do": "decode", "n": N, "slot": NAME, "back": B}   median seconds of N steps; B: they are taken back if they can be
+    {..., "draft": D}                                   each with D tokens behind it, as if they were drafted
     {"do": "steps", "slot": NAME}                       decode steps so far that attended to a part; null: unknown
     {"do": "prompt", "n": N, "options": {...}}          seconds of a prompt in a fresh context
     {"do": "peak", "slot": NAME}                        most bytes of memory that this process ever held, after one more
@@ -98,15 +99,16 @@ class Engine:
     def clear(self, ctx: Any) -> None:
         self.api.llama_memory_clear(self.api.llama_get_memory(ctx), True)
 
-    def decode_tokens(self, ctx: Any, begin: int, end: int, seq_id: int = 0) -> None:
-        """Evaluates the text's tokens from `begin` to `end`, at their positions."""
+    def decode_tokens(self, ctx: Any, begin: int, end: int, seq_id: int = 0, steps: bool = False) -> None:
+        """Evaluates the text's tokens from `begin` to `end`, at their positions. Of a prompt the last logits are asked
+        for, of steps all."""
         api, n = self.api, end - begin
         batch = api.llama_batch_init(n, 0, 1)
         batch.n_tokens = n
         for i in range(n):
             batch.token[i], batch.pos[i], batch.n_seq_id[i] = self.tokens[(begin + i) % len(self.tokens)], begin + i, 1
             batch.seq_id[i][0] = seq_id
-            batch.logits[i] = i == n - 1
+            batch.logits[i] = steps or i == n - 1
         status = api.llama_decode(ctx, batch)
         api.llama_get_logits_ith(ctx, -1)
         api.llama_batch_free(batch)
@@ -157,14 +159,14 @@ class Engine:
         """Takes back the tokens from `at` on. False: a method has dropped others for them."""
         return bool(self.api.llama_memory_seq_rm(self.api.llama_get_memory(ctx), 0, at, -1))
 
-    def decode(self, n: int, slot: str = "", back: bool = False) -> float:
+    def decode(self, n: int, slot: str = "", back: bool = False, draft: int = 0) -> float:
         ctx, at, times = self.contexts[slot], self.at[slot], []
-        for i in range(at, at + n):
+        for i in range(at, at + n * (1 + draft), 1 + draft):
             begin = time.perf_counter()
-            self.decode_tokens(ctx, i, i + 1)
+            self.decode_tokens(ctx, i, i + 1 + draft, steps=True)
             times.append(time.perf_counter() - begin)
         if not (back and self.remove(ctx, at)):
-            self.at[slot] = at + n
+            self.at[slot] = at + n * (1 + draft)
         return statistics.median(times)
 
     def steps(self, slot: str = "") -> int | None:

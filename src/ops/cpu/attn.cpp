@@ -5,10 +5,10 @@
 #include <cmath>
 #include <cstring>
 
-// Attention over a list, in chunks of LIL_ATTN_CHUNK entries: a unit of work is a chunk of some KV heads that share the
-// list. Within a chunk the logits of all entries come first, then the softmax, then the sum over V; so a row is read
-// once for all query heads, and for all tokens that share the list. The KV heads take turns tile by tile, because their
-// rows of a cell lie side by side.
+// Attention over a list, in chunks of lil_cpu_attn_chunk() entries: a unit of work is a chunk of some KV heads that
+// share the list. Within a chunk the logits of all entries come first, then the softmax, then the sum over V; so a row
+// is read once for all query heads, and for all tokens that share the list. The KV heads take turns tile by tile,
+// because their rows of a cell lie side by side.
 
 namespace {
 
@@ -256,12 +256,12 @@ void lil_attn(ggml_tensor * dst, int ith, int nth, void * userdata) {
     const int64_t n_group   = n_head / n_head_kv;
     const int64_t n_steps   = steps->ne[1];
     const int64_t n_max     = list->ne[0] - 1;
-    const int64_t n_chunk   = lil_attn_n_chunk(n_max);
     const int64_t n_embd_v  = v->ne[0] / n_head_kv;
+    const int64_t n_chunk   = lil_cpu_attn_n_chunk(n_embd_v, n_max);
 
     float * work = (float *) dst->data;
-    float * kq   = dst->ne[0] == lil_attn_n_work(n_embd_v, n_head, n_max, n_steps, true)
-            ? work + lil_attn_kq_offset(n_embd_v, n_head, n_max, n_steps)
+    float * kq   = dst->ne[0] == lil_cpu_attn_n_work(n_embd_v, n_head, n_max, n_steps, true)
+            ? work + lil_cpu_attn_kq_offset(n_embd_v, n_head, n_max, n_steps)
             : nullptr;
 
     // tokens of a sequence may share a list
@@ -286,8 +286,8 @@ void lil_attn(ggml_tensor * dst, int ith, int nth, void * userdata) {
         for (int64_t i_chunk = 0; i_chunk < n_chunk; ++i_chunk) {
             for (int64_t i_head = 0, n_take = 1; i_head < n_head_kv; i_head += n_take) {
                 const int32_t * cells = lil_sel_list(list, i_head, i_list);
-                const int64_t   j0    = i_chunk * LIL_ATTN_CHUNK;
-                const int64_t   n     = std::min<int64_t>(LIL_ATTN_CHUNK, cells[0] - j0);
+                const int64_t   j0    = i_chunk * lil_cpu_attn_chunk(n_embd_v);
+                const int64_t   n     = std::min(lil_cpu_attn_chunk(n_embd_v), cells[0] - j0);
 
                 n_take = 1;
 
@@ -345,7 +345,7 @@ void lil_attn_join(ggml_tensor * dst, int ith, int nth, void * userdata) {
     const int64_t n_embd  = dst->ne[0];
     const int64_t n_head  = dst->ne[1];
     const int64_t n_group = n_head / layer->n_head_kv;
-    const int64_t n_chunk = lil_attn_n_chunk(list->ne[0] - 1);
+    const int64_t n_chunk = lil_cpu_attn_n_chunk(n_embd, list->ne[0] - 1);
     const int64_t stride  = (n_embd + 2) * n_head; // of chunks
     const int64_t n_tok   = dst->ne[2] / list->ne[2];
 
@@ -354,7 +354,8 @@ void lil_attn_join(ggml_tensor * dst, int ith, int nth, void * userdata) {
         const int64_t i_head = u % n_head;
 
         const int64_t n_later = n_tok - 1 - i_step % n_tok; // entries at the list's end that the token does not see
-        const int64_t n       = lil_attn_n_chunk(lil_sel_list(list, i_head / n_group, i_step / n_tok)[0] - n_later);
+        const int64_t n =
+                lil_cpu_attn_n_chunk(n_embd, lil_sel_list(list, i_head / n_group, i_step / n_tok)[0] - n_later);
 
         const float * part = (const float *) work->data + i_step * n_chunk * stride + i_head * (n_embd + 2);
 

@@ -1,5 +1,7 @@
 #include "lil-ops-cpu.h"
 
+#include "select.h"
+
 const lil_ops * lil_ops_cpu(void) {
     static const lil_ops ops = [] {
         lil_ops res = {};
@@ -8,8 +10,8 @@ const lil_ops * lil_ops_cpu(void) {
         res.shares_lists   = true;
         res.has_parts      = true;
         res.has_sinks      = true;
-        res.attn_n_work    = lil_attn_n_work;
-        res.attn_kq_offset = lil_attn_kq_offset;
+        res.attn_n_work    = lil_cpu_attn_n_work;
+        res.attn_kq_offset = lil_cpu_attn_kq_offset;
         res.attn_wins      = lil_attn_wins;
 
 #define LIL_CPU_ENTRY(op) res.op = lil_##op;

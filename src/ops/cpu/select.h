@@ -22,6 +22,26 @@ static inline float * lil_sel_f32(const ggml_tensor * t, int64_t i1, int64_t i2 
     return (float *) ((char *) t->data + i3 * t->nb[3] + i2 * t->nb[2] + i1 * t->nb[1]);
 }
 
+// Entries that one partial result of attn covers: fewer where rows are long, for MLA has one KV head, which threads
+// share by chunks
+static inline int64_t lil_cpu_attn_chunk(int64_t n_embd_v) {
+    return n_embd_v > 256 ? LIL_ATTN_CHUNK / 4 : LIL_ATTN_CHUNK;
+}
+
+static inline int64_t lil_cpu_attn_n_chunk(int64_t n_embd_v, int64_t n_max) {
+    const int64_t n = lil_cpu_attn_chunk(n_embd_v);
+
+    return (n_max + n - 1) / n;
+}
+
+static inline int64_t lil_cpu_attn_kq_offset(int64_t n_embd_v, int64_t n_head, int64_t n_max, int64_t n_steps) {
+    return (n_embd_v + 2) * n_head * lil_cpu_attn_n_chunk(n_embd_v, n_max) * n_steps;
+}
+
+static inline int64_t lil_cpu_attn_n_work(int64_t n_embd_v, int64_t n_head, int64_t n_max, int64_t n_steps, bool kq) {
+    return lil_cpu_attn_kq_offset(n_embd_v, n_head, n_max, n_steps) + (kq ? n_max * n_head * n_steps : 0);
+}
+
 // one KV head of K or V in one stream: cell c at data + c*stride
 struct lil_sel_cells {
     const char * data;

@@ -249,7 +249,8 @@ static inline lil_sel_logits lil_sel_get_logits(const ggml_tensor * work, int64_
 
     res.n_max  = list->ne[0] - 1;
     res.n_head = q->ne[1];
-    res.data   = (const float *) work->data + lil_attn_kq_offset(v->ne[0] / n_head_kv, res.n_head, res.n_max, q->ne[2]);
+    res.data =
+            (const float *) work->data + lil_cpu_attn_kq_offset(v->ne[0] / n_head_kv, res.n_head, res.n_max, q->ne[2]);
 
     return res;
 }

@@ -16,8 +16,12 @@ lil_kv_cache::lil_kv_cache(const args & a, const layout & l) :
     }
     std::sort(readers.begin(), readers.end(), [](const auto & a, const auto & b) { return a.il < b.il; });
 
-    for (const auto & layer : layers) {
-        ops.add(layer.k, layer.v, layer.il, hparams.n_head(layer.il), hparams.n_head_kv(layer.il),
+    make_values();
+
+    for (size_t ikv = 0; ikv < layers.size(); ++ikv) {
+        const auto & layer = layers[ikv];
+
+        ops.add(layer.k, values[ikv], layer.il, hparams.n_head(layer.il), hparams.n_head_kv(layer.il),
                 model.layers[layer.il].attn_sinks != nullptr);
     }
 
@@ -33,6 +37,36 @@ lil_kv_cache::lil_kv_cache(const args & a, const layout & l) :
         layer.softcap   = softcap();
         layer.budget    = params.budget;
     }
+}
+
+void lil_kv_cache::make_values() {
+    ctx_values.reset(ggml_init({ layers.size() * ggml_tensor_overhead(), nullptr, /*.no_alloc =*/true }));
+
+    for (const auto & layer : layers) {
+        if (layer.v) {
+            values.push_back(layer.v);
+            continue;
+        }
+
+        ggml_tensor * k = layer.k;
+        ggml_tensor * v = ggml_view_3d(
+                ctx_values.get(), k, hparams.n_embd_v_gqa(layer.il), k->ne[1], k->ne[2], k->nb[1], k->nb[2], 0);
+
+        ggml_backend_view_init(v);
+        ggml_format_name(v, "cache_v_l%d (of k)", (int) layer.il);
+
+        values.push_back(v);
+    }
+}
+
+std::vector<ggml_tensor *> lil_kv_cache::get_stored(size_t ikv) const {
+    std::vector<ggml_tensor *> res = { layers[ikv].k };
+
+    if (!is_joined(ikv)) {
+        res.push_back(layers[ikv].v);
+    }
+
+    return res;
 }
 
 ggml_tensor * lil_kv_cache::new_side(
@@ -102,8 +136,9 @@ void lil_kv_cache::get_info(lil_sparse_info & info) const {
     }
 
     for (size_t ikv = 0; ikv < layers.size(); ++ikv) {
-        info.kv_bytes += ggml_nbytes(layers[ikv].k) + ggml_nbytes(layers[ikv].v);
-
+        for (const auto * t : get_stored(ikv)) {
+            info.kv_bytes += ggml_nbytes(t);
+        }
         for (const auto * t : get_beside(ikv)) {
             info.kv_bytes += ggml_nbytes(t);
         }

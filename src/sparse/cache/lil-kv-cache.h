@@ -7,6 +7,8 @@
 
 #include "lil-ops.h"
 
+#include "ggml-cpp.h"
+
 #include <set>
 
 // What the caches of both families are: llama.cpp's cache, the attention of whose layers follows a method. The families
@@ -76,7 +78,17 @@ protected:
 
     uint32_t n_head_kv(size_t ikv) const { return hparams.n_head_kv(layers[ikv].il); }
     uint32_t n_embd_head_k(size_t ikv) const { return layers[ikv].k->ne[0] / n_head_kv(ikv); }
-    uint32_t n_embd_head_v(size_t ikv) const { return layers[ikv].v->ne[0] / n_head_kv(ikv); }
+    uint32_t n_embd_head_v(size_t ikv) const { return values[ikv]->ne[0] / n_head_kv(ikv); }
+
+    // What attention reads as a layer's values [n_embd_head_v*n_head_kv, n_cells, n_stream], with the strides of what
+    // holds them: V, or (MLA) the first channels of K
+    std::vector<ggml_tensor *> values; // [n_layer]
+
+    // whether keys hold the values too (MLA)
+    bool is_joined(size_t ikv) const { return !layers[ikv].v; }
+
+    // the tensors that hold a layer's keys and values: K and V, or K alone
+    std::vector<ggml_tensor *> get_stored(size_t ikv) const;
 
     // learned sinks of a layer, F32 [n_head]; null: none
     ggml_tensor * sinks(size_t ikv) const;
@@ -105,4 +117,8 @@ protected:
 
 private:
     llama_context * lctx = nullptr;
+
+    ggml_context_ptr ctx_values; // views of K
+
+    void make_values();
 };

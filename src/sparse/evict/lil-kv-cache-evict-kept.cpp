@@ -44,11 +44,11 @@ void lil_kv_cache_evict::alloc_kept() {
         return;
     }
 
-    for (const auto & layer : layers) {
-        for (const ggml_tensor * t : { layer.k, layer.v }) {
+    for (size_t ikv = 0; ikv < layers.size(); ++ikv) {
+        for (const ggml_tensor * t : get_stored(ikv)) {
             if (!can_copy(t)) {
                 LLAMA_LOG_WARN("%s: the device of layer %d cannot copy rows of type %s: no ends of prompts are kept\n",
-                        __func__, layer.il, ggml_type_name(t->type));
+                        __func__, layers[ikv].il, ggml_type_name(t->type));
                 return;
             }
         }
@@ -69,8 +69,9 @@ void lil_kv_cache_evict::alloc_kept() {
             kept_tensors[ikv].push_back({ t, side.add(layer.k, layer.il, name, t->type, ne0, ne1, n_parts), layout });
         };
 
-        add(layer.k, "kept_k", KEPT_ROWS);
-        add(layer.v, "kept_v", KEPT_ROWS);
+        for (ggml_tensor * t : get_stored(ikv)) {
+            add(t, t == layer.k ? "kept_k" : "kept_v", KEPT_ROWS);
+        }
 
         for (const auto & beside : get_side(ikv)) {
             if (beside.changes) {

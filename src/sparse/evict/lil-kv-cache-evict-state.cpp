@@ -57,7 +57,8 @@ struct state_counts {
 
 }
 
-static state_header make_header(const lil_sparse_params & p, const llama_kv_cache & kv, uint32_t n_stream) {
+static state_header make_header(
+        const lil_sparse_params & p, const llama_kv_cache & kv, ggml_type type_v, uint32_t n_stream) {
     state_header h;
 
     h.method    = p.method;
@@ -68,7 +69,7 @@ static state_header make_header(const lil_sparse_params & p, const llama_kv_cach
     h.window    = p.prompt_scores == LIL_PROMPT_SCORES_WINDOW;
     h.n_layer   = kv.get_layer_ids().size();
     h.type_k    = kv.type_k();
-    h.type_v    = kv.type_v();
+    h.type_v    = type_v;
     h.n_stream  = n_stream;
 
     if (p.method == LIL_SPARSE_RKV) {
@@ -88,7 +89,7 @@ bool lil_in_state(const llama_kv_cache & attn, llama_state_seq_flags flags) {
 void lil_kv_cache_evict::for_each_part(
         uint32_t strm, uint32_t n_used, const std::function<void(ggml_tensor *, size_t, uint64_t)> & f) const {
     for (size_t ikv = 0; ikv < layers.size(); ++ikv) {
-        for (ggml_tensor * t : { layers[ikv].k, layers[ikv].v }) {
+        for (ggml_tensor * t : get_stored(ikv)) {
             f(t, strm * t->nb[2], n_used * t->nb[1]);
         }
 
@@ -110,7 +111,7 @@ void lil_kv_cache_evict::for_each_part(
 void lil_kv_cache_evict::state_write(llama_io_write_i & io, llama_seq_id seq_id, llama_state_seq_flags flags) const {
     GGML_UNUSED(flags);
 
-    const state_header h = make_header(params, *this, seq_id == -1 ? n_stream : 1);
+    const state_header h = make_header(params, *this, values[0]->type, seq_id == -1 ? n_stream : 1);
     io.write(&h, sizeof(h));
 
     if (seq_id == -1) {
@@ -188,7 +189,7 @@ void lil_kv_cache_evict::state_read(llama_io_read_i & io, llama_seq_id seq_id, l
         throw std::runtime_error("the state was not saved by a context with an evicting method of this version");
     }
 
-    state_header want = make_header(params, *this, seq_id == -1 ? n_stream : 1);
+    state_header want = make_header(params, *this, values[0]->type, seq_id == -1 ? n_stream : 1);
 
     if (memcmp(&h, &want, sizeof(h)) != 0) {
         throw std::runtime_error(

@@ -656,7 +656,7 @@ ggml_tensor * lil_kv_cache_evict::build_slots(const llm_graph_context & g, ggml_
     const int64_t n_steps  = inp->list->ne[2];
     const int64_t n_work   = ops[ikv].attn_n_work(n_embd_v, n_head, inp->list->ne[0] - 1, n_steps, false);
 
-    ggml_tensor * srcs[] = { q, layers[ikv].k, layers[ikv].v, inp->list, inp->steps };
+    ggml_tensor * srcs[] = { q, layers[ikv].k, values[ikv], inp->list, inp->steps };
     ggml_tensor * work =
             ggml_custom_4d(g.ctx0, GGML_TYPE_F32, n_work, 1, 1, 1, srcs, 5, ops[ikv].attn, GGML_N_TASKS_MAX, &layer);
 

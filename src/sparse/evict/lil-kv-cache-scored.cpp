@@ -121,13 +121,7 @@ void lil_kv_cache_scored::remove_tail(uint32_t strm, llama_pos p0) {
     std::vector<float> rank(n_used);
 
     for (size_t ikv = 0; ikv < layers.size(); ++ikv) {
-        ggml_tensor * k = layers[ikv].k;
-        ggml_tensor * v = layers[ikv].v;
-
         const uint32_t n_head = n_head_kv(ikv);
-
-        const size_t k_size = ggml_row_size(k->type, k->ne[0] / n_head);
-        const size_t v_size = ggml_row_size(v->type, v->ne[0] / n_head);
 
         // before any head changes: a ranking may be that of all heads
         std::vector<std::vector<uint32_t>> order(n_head); // those that go first: the tail, then the lowest
@@ -167,8 +161,11 @@ void lil_kv_cache_scored::remove_tail(uint32_t strm, llama_pos p0) {
                     --src;
                 } while (goes[src]);
 
-                move_row(k, strm, src, dst, h * k_size, k_size);
-                move_row(v, strm, src, dst, h * v_size, v_size);
+                for (ggml_tensor * t : get_stored(ikv)) {
+                    const size_t size = ggml_row_size(t->type, t->ne[0] / n_head);
+
+                    move_row(t, strm, src, dst, h * size, size);
+                }
 
                 p[dst] = p[src];
                 s[dst] = s[src];
@@ -241,7 +238,7 @@ void lil_kv_cache_scored::build_before_store(
 
     if (fused) {
         if (decode || evicts) {
-            build_inplace(lg, pos[lg.ikv], { layers[lg.ikv].k, layers[lg.ikv].v, score[lg.ikv], inp->steps },
+            build_inplace(lg, pos[lg.ikv], { layers[lg.ikv].k, values[lg.ikv], score[lg.ikv], inp->steps },
                     ops[lg.ikv].evict_slots);
         }
     } else {
@@ -371,7 +368,7 @@ void lil_kv_cache_scored::build_evict(const layer_graph & lg, size_t i_step) con
         ggml_tensor * i_last = ggml_cast(ctx0,
                 ggml_arange(ctx0, (float) ((n_before - 1) * n_head), (float) (n_before * n_head), 1.0f), GGML_TYPE_I32);
 
-        for (ggml_tensor * t : { layers[ikv].k, layers[ikv].v }) {
+        for (ggml_tensor * t : get_stored(ikv)) {
             ggml_tensor * rows = view_rows(t, t->ne[0] / n_head);
 
             ggml_build_forward_expand(gf, ggml_set_rows(ctx0, rows, ggml_get_rows(ctx0, rows, i_last), i_row));
@@ -401,7 +398,7 @@ void lil_kv_cache_scored::build_evict(const layer_graph & lg, size_t i_step) con
     // everything is read before anything is written
     std::vector<std::pair<ggml_tensor *, ggml_tensor *>> moves; // rows [ne0, n_left, n_head], their place
 
-    for (ggml_tensor * t : { layers[ikv].k, layers[ikv].v }) {
+    for (ggml_tensor * t : get_stored(ikv)) {
         ggml_tensor * rows = ggml_get_rows(ctx0, view_heads(lg, t, n_before, step.strm), stay);
         ggml_build_forward_expand(gf, rows);
 

@@ -178,9 +178,10 @@ protected:
                 --src;
             } while (st.slot_pos[src] >= p0);
 
-            for (const auto & layer : layers) {
-                move_row(layer.k, strm, src, dst, 0, layer.k->nb[1]);
-                move_row(layer.v, strm, src, dst, 0, layer.v->nb[1]);
+            for (size_t ikv = 0; ikv < layers.size(); ++ikv) {
+                for (ggml_tensor * t : get_stored(ikv)) {
+                    move_row(t, strm, src, dst, 0, t->nb[1]);
+                }
             }
 
             const llama_seq_id seq = cells.seq_get(dst);
@@ -208,14 +209,16 @@ protected:
         auto * ctx0 = g.ctx0;
 
         ggml_tensor * k = layers[ikv].k;
-        ggml_tensor * v = layers[ikv].v;
 
         // rows of all streams
-        ggml_tensor * k_rows = ggml_reshape_2d(ctx0, k, k->ne[0], k->ne[1] * k->ne[2]);
-        ggml_tensor * v_rows = ggml_reshape_2d(ctx0, v, v->ne[0], v->ne[1] * v->ne[2]);
+        const auto all_rows = [ctx0](ggml_tensor * t) {
+            return ggml_reshape_2d(ctx0, t, t->ne[0], t->ne[1] * t->ne[2]);
+        };
+        ggml_tensor * k_rows = all_rows(k);
 
         if (inp->move_src) {
-            for (ggml_tensor * rows : { k_rows, v_rows }) {
+            for (ggml_tensor * t : get_stored(ikv)) {
+                ggml_tensor * rows  = all_rows(t);
                 ggml_tensor * moved = ggml_get_rows(ctx0, rows, inp->move_src); // F32 [n_embd_gqa, n_moves]
                 ggml_build_forward_expand(g.gf, ggml_set_rows(ctx0, rows, moved, inp->move_dst));
             }

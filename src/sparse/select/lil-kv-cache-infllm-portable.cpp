@@ -54,7 +54,7 @@ ggml_tensor * lil_kv_cache_infllm::build_step(const layer_graph & lg, size_t i) 
 
     // [n_embd, n, n_head_kv]
     ggml_tensor * k = gather(lg, layer.k, step.strm, rows);
-    ggml_tensor * v = gather(lg, layer.v, step.strm, rows);
+    ggml_tensor * v = gather(lg, values[lg.ikv], step.strm, rows);
 
     if (is_clipped()) {
         ggml_tensor * by = list(input_fixed_turn(lg), input_blocks_turn(lg));

@@ -106,7 +106,7 @@ ggml_tensor * lil_kv_cache_select::build_decode_fused(const layer_graph & lg) {
     const int64_t n_work  = ops[lg.ikv].attn_n_work(lg.n_embd_v, lg.n_head, list->ne[0] - 1, n_steps, wants_kq(lg.ir));
 
     ggml_tensor * work = custom(lg, GGML_TYPE_F32, n_work, 1, 1, 1,
-            { lg.q, layers[lg.ikv].k, layers[lg.ikv].v, list, steps }, ops[lg.ikv].attn);
+            { lg.q, layers[lg.ikv].k, values[lg.ikv], list, steps }, ops[lg.ikv].attn);
     ggml_tensor * cur  = custom(lg, GGML_TYPE_F32, lg.n_embd_v, lg.n_head, n_steps, 1,
             with_sinks(lg.ikv, { work, list }), ops[lg.ikv].attn_join);
     lg.expand(cur);
@@ -152,8 +152,7 @@ ggml_tensor * lil_kv_cache_select::build_step(const layer_graph & lg, size_t i) 
 
     remember(lg, i, list);
 
-    const auto & layer = layers[lg.ikv];
-    const auto & step  = lg.steps[i];
+    const auto & step = lg.steps[i];
 
     // heads in the last dimension: each has rows of its own. With sinks a row of zeros more, whose logit is the sink
     const auto fold = [&](ggml_tensor * t) {
@@ -174,8 +173,8 @@ ggml_tensor * lil_kv_cache_select::build_step(const layer_graph & lg, size_t i) 
         mask = add_sinks(lg, mask, list.rows->ne[0]);
     }
 
-    ggml_tensor * cur = ggml_flash_attn_ext(
-            lg.ctx, q, fold(layer.k), fold(layer.v), mask, lg.kq_scale, 0.0f, select_layers[lg.ikv].softcap);
+    ggml_tensor * cur = ggml_flash_attn_ext(lg.ctx, q, fold(layers[lg.ikv].k), fold(values[lg.ikv]), mask, lg.kq_scale,
+            0.0f, select_layers[lg.ikv].softcap);
     ggml_prec_set_acc(cur, GGML_PREC_F32);
 
     return cur;
@@ -256,12 +255,19 @@ ggml_tensor * lil_kv_cache_select::cells_to_rows(const layer_graph & lg, ggml_te
 
 ggml_tensor * lil_kv_cache_select::gather(
         const layer_graph & lg, ggml_tensor * t, uint32_t strm, ggml_tensor * rows) const {
-    const int64_t n_embd = t->ne[0] / lg.n_head_kv;
+    ggml_tensor * whole = t->view_src ? t->view_src : t; // MLA's values are a part of each row
 
-    ggml_tensor * src = row_view(lg, t, strm, n_embd, lg.n_head_kv * n_cells());
+    const int64_t n_embd = whole->ne[0] / lg.n_head_kv;
+
+    ggml_tensor * src = row_view(lg, whole, strm, n_embd, lg.n_head_kv * n_cells());
     ggml_tensor * cur = ggml_get_rows(lg.ctx, src, ggml_reshape_1d(lg.ctx, rows, ggml_nelements(rows)));
+    cur               = ggml_reshape_3d(lg.ctx, cur, n_embd, rows->ne[0], rows->ne[1]);
 
-    return ggml_reshape_3d(lg.ctx, cur, n_embd, rows->ne[0], rows->ne[1]);
+    if (t == whole) {
+        return cur;
+    }
+
+    return ggml_cont(lg.ctx, ggml_view_3d(lg.ctx, cur, t->ne[0], cur->ne[1], cur->ne[2], cur->nb[1], cur->nb[2], 0));
 }
 
 ggml_tensor * lil_kv_cache_select::max_over(const layer_graph & lg, ggml_tensor * t) const {

@@ -163,8 +163,8 @@ private:
         std::vector<double> probs(n);
 
         for (int64_t h = 0; h < n_head; ++h) {
-            const float * kq =
-                    (const float *) work->data + lil_attn_kq_offset(n_embd_v, n_head, n_max, steps->ne[1]) + h * n_max;
+            const float * kq = (const float *) work->data +
+                    ops[readers[ir].ikv].attn_kq_offset(n_embd_v, n_head, n_max, steps->ne[1]) + h * n_max;
 
             const float sink = sinks ? ((const float *) sinks->data)[h] : -INFINITY;
             const float max  = std::max(*std::max_element(kq, kq + n), sink);
