@@ -199,6 +199,7 @@ SHAPES = {
     "qwen-7b": Shape("qwen2", 28, 3584, 18944, 28, 4, 128, 152064, 1e6),  # Qwen2.5 7B
     "qwen-0.5b": Shape("qwen2", 24, 896, 4864, 14, 2, 64, 151936, 1e6),  # Qwen2.5 0.5B
     "qwen3.5-2b": Qwen35("qwen35", 24, 2048, 6144, 8, 2, 256, 248320, 1e7),  # 6 layers of attention
+    "tiny-hybrid": Qwen35("qwen35", 16, 128, 256, 4, 2, 64, 512, 1e7, n_heads_linear=2, state=64),  # for tests
     "gpt-oss": GptOss("gpt-oss", 12, 2880, 2880, 64, 8, 64, 201088, 1.5e5),  # half of gpt-oss-20b's layers
     "deepseek-v2-lite": DeepSeek2("deepseek2", 27, 2048, 10944, 16, 1, 128, 102400, 1e4),
 }

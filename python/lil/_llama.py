@@ -12,7 +12,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
-from . import _state
+from . import _session_file, _state
 from ._check import check_bool, check_int
 from ._context import SparseContext, full_info, make_context, memory_lack
 from ._errors import (
@@ -494,6 +494,42 @@ class Llama(bindings.Llama):
         with self._gate:
             _state.load(self, state)
             self._asked = (1, 0)
+
+    def save_session(self, path: str | os.PathLike[str], *, notes: Any = None) -> None:
+        """Writes where this model is, tokens and KV cache, to a file, so that another process goes on from there
+        without evaluating them again. Its size is the cache's.
+
+        The file is written beside `path` and renamed: whatever ends the process or the machine meanwhile, what was at
+        `path` before is whole. Only its owner may read it. Guardian has no part in it: each request gives it the text
+        anew.
+
+        Args:
+            path: The file; its folder must be there.
+            notes: Anything that JSON can hold, such as a conversation's messages. `load_session` returns it.
+
+        Raises:
+            ConfigTypeError: `notes` is no JSON.
+            StateError: The file cannot be written.
+            NativeError: The native library could not save its state.
+        """
+        with self._gate.reading():
+            _session_file.save(self, os.fspath(path), notes)
+
+    def load_session(self, path: str | os.PathLike[str]) -> Any:
+        """Goes back to where `save_session` was called, in this process or another one. Returns its `notes`.
+
+        It must be the same model (a copy of the file will do), with the same `sparse`, LoRA adapter, types of the
+        cache and RoPE parameters; `n_ctx` may be another one that the tokens fit in.
+
+        Raises:
+            StateError: There is no such file, it is damaged, or it does not fit; the message says why. The model is as
+                it was.
+            BusyError: A stream owns the model.
+        """
+        with self._gate:
+            notes = _session_file.load(self, os.fspath(path))
+            self._asked = (1, 0)
+            return notes
 
     # Pickling
 
