@@ -68,11 +68,13 @@ def run(*args: str) -> Any:
 COMMANDS = {
     "bench": "MODEL",
     "calibrate": "MODEL",
+    "chat": "MODEL",
     "eval": "MODEL",
     "passkey": "MODEL",
     "ppl": "MODEL",
     "replay": "RUN",
     "report": "RUN",
+    "run": "PROMPT",
 }
 
 

@@ -15,19 +15,23 @@ from .. import __version__
 from ._common import Group
 from .bench import bench
 from .calibrate import calibrate
+from .chat import chat
 from .eval import evaluate
 from .passkey import passkey
 from .ppl import ppl
 from .replay import replay
 from .report import report
+from .run import run
 
 app = typer.Typer(
     name="lil",
     cls=Group,
-    help="Sparse attention for llama.cpp: find its settings for a model, and measure what it costs and saves.",
-    add_completion=False,
+    help="llama.cpp with sparse attention and an early stop: talk to a model, find settings for it, measure them.",
+    add_completion=True,
     pretty_exceptions_enable=False,
 )
+app.command()(chat)
+app.command()(run)
 app.command()(calibrate)
 app.command()(bench)
 app.command("eval")(evaluate)

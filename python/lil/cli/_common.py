@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import json
 import os
 import platform
@@ -10,7 +11,7 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Protocol, TextIO
@@ -23,6 +24,7 @@ from typer.core import TyperGroup
 
 from .. import __version__
 from .._errors import CalibrationWarning, ConfigError, LilError
+from .._guardian import Guardian
 from ..methods import METHODS, NAMES, Method
 
 if TYPE_CHECKING:
@@ -54,6 +56,16 @@ Threads = Annotated[
 GpuLayers = Annotated[int, typer.Option(callback=_check_gpu, help="Layers on the GPU; -1: all.")]
 Json = Annotated[
     str | None, typer.Option("--json", metavar="FILE", help="Write the results there too.", show_default=False)
+]
+Sparse = Annotated[
+    str | None,
+    typer.Option(
+        metavar="METHOD", envvar="LIL_SPARSE", help="Such as h2o, or quest:budget=512,first_page=true; full: none."
+    ),
+]
+Guarded = Annotated[
+    str | None,
+    typer.Option("--guardian", metavar="GUARDIAN", envvar="LIL_GUARDIAN", help="on, off, or every=250,threshold=20."),
 ]
 
 
@@ -157,6 +169,28 @@ class Choice(NamedTuple):
         return self.method(budget=budget, **self.options)
 
 
+def _options(where: str, owner: type[Any], pairs: Sequence[str], *, without: str = "") -> dict[str, Any]:
+    """The fields of a dataclass from `field=value`.
+
+    Raises:
+        ConfigError: An unknown field.
+    """
+    fields = [field.name for field in dataclasses.fields(owner) if field.name != without]
+    options = {}
+    for pair in pairs:
+        key, sign, value = pair.partition("=")
+        if not sign or key not in fields:
+            raise ConfigError(
+                f"{where}: {pair!r} is no option of {_name(owner)}; it has {', '.join(fields)}{near(key, fields)}"
+            )
+        options[key] = _value(value)
+    return options
+
+
+def _name(owner: type[Any]) -> str:
+    return getattr(owner, "name", owner.__name__.lower())
+
+
 def choices(option: str, text: str) -> list[Choice]:
     """A comma-separated list of methods, each a name with any number of `:field=value` behind it.
 
@@ -170,15 +204,54 @@ def choices(option: str, text: str) -> list[Choice]:
             continue
         if name not in METHODS:
             raise ConfigError(f"{option} {text!r}: {name!r} is unknown; give a list of {NAMES}")
-        fields = [field.name for field in dataclasses.fields(METHODS[name]) if field.name != "budget"]
-        options = {}
-        for pair in pairs:
-            key, sign, value = pair.partition("=")
-            if not sign or key not in fields:
-                raise ConfigError(f"{option} {text!r}: {pair!r} is no option of {name}; it has {', '.join(fields)}")
-            options[key] = _value(value)
+        options = _options(f"{option} {text!r}", METHODS[name], pairs, without="budget")
         found.append(Choice(part.strip(), METHODS[name], options))
     return found
+
+
+def sparse(option: str, text: str | None) -> Method | None:
+    """A method with its options, `quest:budget=512,first_page=true`. None for nothing and for "full".
+
+    Raises:
+        ConfigError: An unknown method or field, or a value out of range.
+    """
+    if text is None or text in ("", "full", "none", "off"):
+        return None
+    name, _, rest = text.strip().partition(":")
+    if name not in METHODS:
+        raise ConfigError(f"{option} {text!r}: {name!r} is unknown; give full, or one of {NAMES}{near(name, METHODS)}")
+    return METHODS[name](**_options(f"{option} {text!r}", METHODS[name], _pairs(rest)))
+
+
+def notation(config: Method | Guardian | None) -> str:
+    """What `sparse` or `guardian` makes it of: the options that are not the default."""
+    if config is None:
+        return "off"
+    fields = [(field.name, getattr(config, field.name), field.default) for field in dataclasses.fields(config)]
+    options = ",".join(f"{name}={value}" for name, value, usual in fields if value != usual or name == "budget")
+    return ":".join(filter(None, [_name(type(config)), options]))
+
+
+def guardian(option: str, text: str | None) -> Guardian | None:
+    """`on`, `off`, or its options, `every=250,action=close_think`. None for nothing and for "off".
+
+    Raises:
+        ConfigError: An unknown field, or a value out of range.
+    """
+    if text is None or text in ("", "off", "none"):
+        return None
+    rest = text.strip().removeprefix("guardian").removeprefix("on").removeprefix(":")
+    return Guardian(**_options(f"{option} {text!r}", Guardian, _pairs(rest)))
+
+
+def _pairs(text: str) -> list[str]:
+    return [part.strip() for part in text.replace(":", ",").split(",") if part.strip()]
+
+
+def near(word: str, known: Iterable[str]) -> str:
+    """What is to be added to an error about an unknown word: the known one that is most like it."""
+    found = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {found[0]}?" if found else ""
 
 
 def grid(of: Sequence[Choice], budgets: Sequence[int]) -> list[tuple[str, Method | None]]:
@@ -232,7 +305,7 @@ class Named(Protocol):
 
 
 def write_json(path: str | None, kind: str, model: Named, options: dict[str, Any], results: Any) -> None:
-    """Writes `results` with what they come from; nothing where `path` is None.
+    """Writes `results` with what they come from, to standard output where `path` is "-"; nothing where it is None.
 
     Raises:
         ConfigError: The file cannot be written.
@@ -247,8 +320,12 @@ def write_json(path: str | None, kind: str, model: Named, options: dict[str, Any
         "options": options,
         "results": results,
     }
+    text = json.dumps(record, indent=1)
+    if path == "-":
+        print(text)
+        return
     try:
-        Path(path).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        Path(path).write_text(text + "\n", encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"--json {path}: {error.strerror or error}") from None
 

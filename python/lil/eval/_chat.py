@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from .._errors import ConfigError
-from ..llama_cpp.llama_chat_format import Jinja2ChatFormatter
+from .._template import has_template, render
 from ._session import Session
 
 
@@ -18,19 +16,10 @@ def chat_text(session: Session, text: str, *, system: str | None = None) -> str 
     Raises:
         ConfigError: The template fails, as some do where there is a system's message.
     """
-    llama = session.llama
-    template = llama.metadata.get("tokenizer.chat_template")
-    if template is None:
+    if not has_template(session.llama):
         return None
-
-    def text_of(token: int) -> str:
-        return llama._model.token_get_text(token) if token != -1 else ""
-
-    formatter = Jinja2ChatFormatter(
-        template=template, eos_token=text_of(llama.token_eos()), bos_token=text_of(llama.token_bos())
-    )
-    messages: list[Any] = [] if system is None else [{"role": "system", "content": system}]
+    messages = [] if system is None else [{"role": "system", "content": system}]
     try:
-        return formatter(messages=[*messages, {"role": "user", "content": text}]).prompt
-    except Exception as error:  # noqa: BLE001  a template is a program of the model's author
-        raise ConfigError(f"the model's chat template failed: {error}; leave it out (--plain)") from None
+        return render(session.llama, [*messages, {"role": "user", "content": text}]).prompt
+    except ConfigError as error:
+        raise ConfigError(f"{error}; leave it out (--plain)") from None

@@ -1,0 +1,236 @@
+"""Answers as they come, for `lil run` and `lil chat`: a model that can be interrupted, thinking told from text."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from .._context import fingerprint
+from .._errors import ConfigError
+from .._guardian import Guardian
+from .._llama import Llama
+from .._template import has_template, render
+from ..methods import Method
+
+_THINK = ("<think>", "</think>")
+
+
+class Thinking:
+    """Tells a model's thinking, a block between tags at the beginning of an answer, from its text.
+
+    Args:
+        begun: The prompt ended with the opening tag.
+    """
+
+    def __init__(self, *, begun: bool = False) -> None:
+        self._held = ""
+        self._state = "inside" if begun else "before"
+
+    def feed(self, piece: str, *, last: bool = False) -> list[tuple[bool, str]]:
+        """What is known now: whether it is thinking, and the text. A piece that may be the start of a tag waits."""
+        self._held += piece
+        out = []
+        if self._state == "before":
+            begin = self._held.lstrip()
+            if begin.startswith(_THINK[0]):
+                self._state, self._held = "inside", begin[len(_THINK[0]) :]
+            elif last or not _THINK[0].startswith(begin):
+                self._state = "after"
+        if self._state == "inside":
+            thought, tag, rest = self._held.partition(_THINK[1])
+            keep = 0 if tag or last else _may_begin(_THINK[1], thought)
+            out.append((True, thought[: len(thought) - keep]))
+            self._held = thought[len(thought) - keep :]
+            if tag:
+                self._state, self._held = "gap", rest
+        if self._state == "gap":  # the empty lines behind it
+            self._held = self._held.lstrip()
+            if self._held:
+                self._state = "after"
+        if self._state == "after":
+            out.append((False, self._held))
+            self._held = ""
+        return [(thinks, text) for thinks, text in out if text]
+
+
+def _may_begin(tag: str, text: str) -> int:
+    """How many of the last characters of `text` are the beginning of `tag`."""
+    return next((n for n in range(min(len(tag) - 1, len(text)), 0, -1) if text.endswith(tag[:n])), 0)
+
+
+@dataclass
+class Answer:
+    """What a model said, and what it took. `seconds_prompt` are those to the first token, `seconds` those after it."""
+
+    text: str = ""
+    thinking: str = ""
+    n_prompt: int = 0
+    n_tokens: int = 0
+    seconds_prompt: float = 0.0
+    seconds: float = 0.0
+    finish_reason: str | None = None
+    stop_reason: str | None = None
+    guardian: dict[str, Any] | None = None
+    interrupted: bool = False
+
+    @property
+    def rate(self) -> float | None:
+        """Tokens a second, without the prompt. None: there were not enough to tell."""
+        return (self.n_tokens - 1) / self.seconds if self.n_tokens > 1 and self.seconds else None
+
+
+class _Interruptible(Llama):
+    """Ends a generation between two of its steps, and counts what it generates."""
+
+    interrupted = False
+    n_generated = 0
+    first_at = 0.0
+
+    def _before_decode(self) -> None:
+        super()._before_decode()
+        if self.interrupted:
+            raise KeyboardInterrupt
+
+    def generate(self, *args: Any, **kwargs: Any) -> Generator[int, Sequence[int] | None, None]:
+        stream = super().generate(*args, **kwargs)
+        try:
+            for token in stream:
+                if not self._is_end(token):
+                    self.n_generated += 1
+                    self.first_at = self.first_at or time.perf_counter()
+                yield token
+        finally:
+            stream.close()
+
+
+class Talk:
+    """A model and how it is to answer.
+
+    Args:
+        options: Keywords of `Llama`.
+        sampling: Keywords of `create_completion`.
+
+    Raises:
+        ConfigError: The method cannot work in such a context.
+        ModelError: The file is missing, or cannot be loaded.
+        ContextError: The native library refused.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        sparse: Method | None,
+        guardian: Guardian | None,
+        options: dict[str, Any],
+        sampling: dict[str, Any],
+    ) -> None:
+        self.path = path
+        self.guardian = guardian
+        self._options = options
+        self._sampling = sampling
+        self.llama = self._open(sparse)
+
+    def _open(self, sparse: Method | None) -> _Interruptible:
+        return _Interruptible(self.path, sparse=sparse, guardian=False, verbose=False, **self._options)
+
+    def set_sparse(self, sparse: Method | None) -> None:
+        """Another method, in a new context: the next prompt is evaluated from its beginning.
+
+        Raises:
+            ConfigError, ContextError: It cannot work here. The method is as it was.
+        """
+        before = self.llama.sparse
+        self.llama.close()
+        try:
+            self.llama = self._open(sparse)
+        except Exception:
+            self.llama = self._open(before)
+            raise
+
+    @property
+    def fingerprint(self) -> str:
+        """The name under which calibrations know the model."""
+        return fingerprint(self.llama._model)
+
+    @property
+    def has_template(self) -> bool:
+        return has_template(self.llama)
+
+    def chat_prompt(self, messages: Sequence[dict[str, str]]) -> tuple[list[int], list[str], bool]:
+        """The prompt by the model's chat template, what ends an answer, and whether the prompt has begun to think."""
+        found = render(self.llama, messages)
+        stops = [found.stop] if isinstance(found.stop, str) else list(found.stop or [])
+        tokens = self.llama.tokenize(found.prompt.encode(), add_bos=not found.added_special, special=True)
+        return tokens, stops, found.prompt.rstrip().endswith(_THINK[0])
+
+    def answer(
+        self, tokens: list[int], stops: Sequence[str] = (), *, thinks: bool = False, into: Answer
+    ) -> Iterator[tuple[bool, str]]:
+        """Answers a prompt, piece by piece: whether it is thinking, and the text. Ctrl-C ends it in good order, which
+        `into.interrupted` says.
+
+        Raises:
+            ConfigError: The prompt does not fit.
+        """
+        llama = self.llama
+        n_ctx = llama._n_ctx
+        if len(tokens) >= n_ctx:
+            raise ConfigError(
+                f"a prompt of {len(tokens)} tokens leaves no room in a context of {n_ctx}; give a larger -c"
+            )
+        into.n_prompt = len(tokens)
+        llama.n_generated, llama.first_at, llama.interrupted = 0, 0.0, False
+        splitter = Thinking(begun=thinks)
+        begin = time.perf_counter()
+        with _interrupts(llama):
+            chunks = llama.create_completion(
+                tokens, stop=list(stops), stream=True, guardian=self.guardian or False, **self._sampling
+            )
+            try:
+                for chunk in chunks:
+                    choice = chunk["choices"][0]
+                    last = choice["finish_reason"] is not None
+                    for thinking, text in splitter.feed(choice["text"], last=last):
+                        if thinking:
+                            into.thinking += text
+                        else:
+                            into.text += text
+                        yield thinking, text
+                    if last:
+                        into.finish_reason = choice["finish_reason"]
+                        into.stop_reason = choice.get("stop_reason")
+                        into.guardian = choice.get("guardian")
+            except KeyboardInterrupt:
+                into.interrupted = True
+            finally:
+                chunks.close()
+                end = time.perf_counter()
+                into.n_tokens = llama.n_generated
+                into.seconds_prompt = (llama.first_at or end) - begin
+                into.seconds = end - llama.first_at if llama.first_at else 0.0
+
+    def close(self) -> None:
+        self.llama.close()
+
+
+@contextmanager
+def _interrupts(llama: _Interruptible) -> Iterator[None]:
+    """Ctrl-C ends the generation before its next step."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def note(*_: object) -> None:
+        llama.interrupted = True
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
