@@ -16,7 +16,9 @@ from ._common import Group
 from .bench import bench
 from .calibrate import calibrate
 from .chat import chat
+from .doctor import doctor
 from .eval import evaluate
+from .models import app as models
 from .passkey import passkey
 from .ppl import ppl
 from .replay import replay
@@ -32,6 +34,8 @@ app = typer.Typer(
 )
 app.command()(chat)
 app.command()(run)
+app.add_typer(models, name="models")
+app.command()(doctor)
 app.command()(calibrate)
 app.command()(bench)
 app.command("eval")(evaluate)

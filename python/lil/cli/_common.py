@@ -22,7 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from typer.core import TyperGroup
 
-from .. import __version__
+from .. import __version__, _hub
 from .._errors import CalibrationWarning, ConfigError, LilError
 from .._guardian import Guardian
 from ..methods import METHODS, NAMES, Method
@@ -45,7 +45,24 @@ def _check_gpu(layers: int) -> int:
     return layers
 
 
-Model = Annotated[str, typer.Argument(metavar="MODEL", help="A GGUF file.", show_default=False)]
+def path_of(context: typer.Context, model: str) -> str:
+    """A model's path: as given, or of what `hf:owner/repo:quant` means, which is fetched where no cache has it."""
+    return model if context.resilient_parsing else _hub.resolve(model)
+
+
+def optional_path(context: typer.Context, model: str | None) -> str | None:
+    return None if model is None else path_of(context, model)
+
+
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        callback=path_of,
+        help="A GGUF file, or hf:owner/repo:quant of Hugging Face.",
+        show_default=False,
+    ),
+]
 Methods = Annotated[
     str, typer.Option(metavar="NAMES", help="Methods, comma-separated, with options as in quest:first_page=true.")
 ]
