@@ -29,6 +29,7 @@ from ._gate import Gate
 from ._guardian import Guardian, resolve_guardian
 from ._info import SparseInfo
 from ._native import lib
+from ._processors import CheckedSampler, Processors
 from ._watch import Watch, WatchedSampler
 from .llama_cpp import _internals as internals
 from .llama_cpp import llama as bindings
@@ -36,8 +37,8 @@ from .llama_cpp import llama_cpp as native
 from .methods import Evict, Method, resolve_sparse
 
 _STOCK = inspect.signature(bindings.Llama.__init__).parameters
-# Keywords that the bindings' own server still passes and that no version reads.
-_OBSOLETE = {"mul_mat_q", "rpc_servers"}
+# Keywords that the bindings' own server and LangChain still pass and that no version reads.
+_OBSOLETE = {"f16_kv", "mul_mat_q", "n_parts", "rpc_servers"}
 
 
 @dataclass
@@ -318,7 +319,12 @@ class Llama(bindings.Llama):
             return super().sample(*args, **kwargs)
 
     def _init_sampler(self, *args: Any, **kwargs: Any) -> Any:
-        chain = super()._init_sampler(*args, **kwargs)
+        processors = None
+        if kwargs.get("logits_processor") is not None:
+            kwargs["logits_processor"] = [processors := Processors(kwargs["logits_processor"])]
+        chain: Any = super()._init_sampler(*args, **kwargs)
+        if processors is not None:
+            chain = CheckedSampler(chain, processors)
         pending, self._pending = self._pending, None
         if pending is None or pending.watch is None:
             return chain

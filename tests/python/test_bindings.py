@@ -98,6 +98,33 @@ def test_install_too_late() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_prompts_of_programs_are_prompts(model_path: str) -> None:
+    """A program that decodes itself, and asks for the logits of a whole prompt, as guidance does."""
+    done = run(f"""
+        import lil
+        lil.install_as_llama_cpp()
+        import llama_cpp
+        llama = llama_cpp.Llama({model_path!r}, n_ctx=512, verbose=False, sparse=lil.H2O(budget=32))
+
+        def decode(tokens, begin):
+            batch = llama_cpp.llama_batch_init(len(tokens), 0, 1)
+            for i, token in enumerate(tokens):
+                batch.token[i], batch.pos[i], batch.logits[i] = token, begin + i, True
+                batch.n_seq_id[i], batch.seq_id[i][0] = 1, 0
+            batch.n_tokens = len(tokens)
+            assert llama_cpp.llama_decode(llama.ctx, batch) == 0
+            llama_cpp.llama_batch_free(batch)
+
+        decode(list(range(5, 105)), 0)
+        info = llama.sparse_info()
+        assert (info.dense_steps, info.sparse_steps) == (0, 0), info
+        decode([5], 100)
+        decode([6], 101)
+        assert llama.sparse_info().sparse_steps == 2
+    """)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize(("variable", "code"), [("LLAMA_CPP_LIB_PATH", 0), ("LIL_LLAMA_CPP_LIB_PATH", 1)])
 def test_where_the_libraries_are(tmp_path: Path, variable: str, code: int) -> None:
     """A variable that was set for an installed llama-cpp-python does not matter."""

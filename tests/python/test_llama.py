@@ -188,6 +188,39 @@ def test_closing_from_a_callback(make_llama: Callable[..., lil.Llama]) -> None:
         llama.create_completion(PROMPT, logits_processor=lil.llama_cpp.LogitsProcessorList([close]))
 
 
+@pytest.mark.parametrize("guardian", [False, True])
+def test_errors_of_logits_processors_are_raised(make_llama: Callable[..., lil.Llama], guardian: bool) -> None:
+    """They are called from C, which knows no exceptions: the token would be sampled as if there were no processor."""
+    llama = make_llama(guardian=guardian)
+    want = llama.create_completion(PROMPT, max_tokens=5, temperature=0)["choices"][0]["text"]
+    calls = []
+
+    def late(tokens: Any, scores: Any) -> Any:
+        calls.append(len(tokens))
+        if len(calls) == 3:
+            raise KeyError("no such token")
+        return scores
+
+    for processor, error, words in (
+        (late, KeyError, "no such token"),
+        (lambda tokens, scores: scores[:3], lil.ConfigError, r"returned an array of shape \(3,\); it must be"),
+    ):
+        processors = lil.llama_cpp.LogitsProcessorList([processor])
+        with pytest.raises(error, match=words):
+            llama.create_completion(PROMPT, max_tokens=5, temperature=0, logits_processor=processors)
+        llama.eval(llama.tokenize(PROMPT.encode()))
+        with pytest.raises(lil.ConfigError if error is lil.ConfigError else AssertionError):
+            llama.sample(logits_processor=processors)
+            raise AssertionError
+    assert len(calls) == 4
+    assert llama.create_completion(PROMPT, max_tokens=5, temperature=0)["choices"][0]["text"] == want
+
+
+@pytest.mark.filterwarnings("error::UserWarning")
+def test_keywords_that_others_still_pass(make_llama: Callable[..., lil.Llama]) -> None:
+    make_llama(f16_kv=True, n_parts=-1)
+
+
 def test_threads_take_turns(make_llama: Callable[..., lil.Llama]) -> None:
     llama = make_llama()
     want = llama.create_completion(PROMPT, max_tokens=12, temperature=0)["choices"]
