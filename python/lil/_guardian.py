@@ -57,21 +57,3 @@ class Guardian:
                 f"Guardian: think_end={self.think_end!r} has no effect with action={self.action!r}; "
                 'use action="close_think" or leave it out'
             )
-
-
-def resolve_guardian(value: object) -> Guardian | None:
-    """None or False, True, or a `Guardian`.
-
-    Raises:
-        ConfigTypeError: Anything else.
-    """
-    if value is None or value is False:
-        return None
-    if value is True:
-        return Guardian()
-    if isinstance(value, Guardian):
-        return value
-    raise ConfigTypeError(
-        f"guardian={value!r} is a {getattr(value, '__name__', type(value).__name__)}; "
-        "give None, True, False or Guardian(...)"
-    )

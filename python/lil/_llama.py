@@ -26,15 +26,16 @@ from ._errors import (
     PromptError,
 )
 from ._gate import Gate
-from ._guardian import Guardian, resolve_guardian
+from ._guardian import Guardian
 from ._info import SparseInfo
 from ._native import lib
 from ._processors import CheckedSampler, Processors
+from ._notation import ENV_GUARDIAN, ENV_SPARSE, from_environment, resolve_guardian, resolve_sparse
 from ._watch import Watch, WatchedSampler
 from .llama_cpp import _internals as internals
 from .llama_cpp import llama as bindings
 from .llama_cpp import llama_cpp as native
-from .methods import Evict, Method, resolve_sparse
+from .methods import Evict, Method
 
 _STOCK = inspect.signature(bindings.Llama.__init__).parameters
 # Keywords that the bindings' own server and LangChain still pass and that no version reads.
@@ -130,19 +131,22 @@ class Llama(bindings.Llama):
 
     Args:
         model_path: Path to the GGUF file.
-        sparse: None for full attention; a method, such as `Quest(budget=512)`; or the name of one, such as "quest", for
-            its defaults (`lil.methods.METHODS` has them all). A method needs FlashAttention, which is then on whatever
-            `flash_attn` says.
+        sparse: A method, such as `Quest(budget=512)`; the name of one, such as "quest", for its defaults
+            (`lil.methods.METHODS` has them all); or the notation of both, "quest:budget=512,first_page=true". False or
+            "none" for full attention. None: what `LIL_SPARSE` in the environment says (ordinary contexts alone: not
+            with `embedding`, `vocab_only`, `draft_model`), full attention where it is not set. A method needs
+            FlashAttention, which is then on whatever `flash_attn` says.
         fused_dense: Whether decode steps that attend to everything, the layers of a method that do, and the evicting
             methods over what they hold run through our fused op, which is faster: the same result within rounding.
             False: llama.cpp's attention, bit for bit. None: the op where it is known to be faster, on the CPU; anything
             else runs as in llama.cpp. True: an error where it cannot be had. With None, FlashAttention is on where the
             op runs, unless `flash_attn=False` is said; what `save_state` returns can be exchanged with
             `llama_cpp.Llama` all the same.
-        guardian: None or False; True for `Guardian()`; `Guardian(...)`. Completions take `guardian=` too, which then
-            holds for that request: None as said here, False for none. With Guardian on, a result's choice carries
-            `stop_reason` ("guardian" or None) and `guardian` (a report) next to `finish_reason`; in a stream, the last
-            chunk does. `eval` and `sample`, called one by one, know nothing of it.
+        guardian: False; True for `Guardian()`; `Guardian(...)` or its notation, "every=250,action=close_think". None:
+            what `LIL_GUARDIAN` in the environment says, none where it is not set. Completions take `guardian=` too,
+            which then holds for that request: None as said here, False for none. With Guardian on, a result's choice
+            carries `stop_reason` ("guardian" or None) and `guardian` (a report) next to `finish_reason`; in a stream,
+            the last chunk does. `eval` and `sample`, called one by one, know nothing of it.
 
     A keyword that nobody knows is ignored with a warning.
 
@@ -178,15 +182,24 @@ class Llama(bindings.Llama):
         self,
         model_path: str | os.PathLike[str],
         *,
-        sparse: str | Method | None = None,
-        guardian: bool | Guardian | None = None,
+        sparse: str | Method | bool | None = None,
+        guardian: str | bool | Guardian | None = None,
         fused_dense: bool | None = None,
         **kwargs: Any,
     ) -> None:
-        self.sparse = resolve_sparse(sparse)
+        verbose = bool(kwargs.get("verbose", True))
+        generates = not (kwargs.get("embedding") or kwargs.get("vocab_only"))
+        said = None
+        if sparse is None and fused_dense is None and generates and not kwargs.get("draft_model"):
+            said = from_environment(ENV_SPARSE, resolve_sparse, verbose=verbose)
+        self.sparse, fused = said or resolve_sparse(sparse)
+        if guardian is None and generates:
+            guardian = from_environment(ENV_GUARDIAN, resolve_guardian, verbose=verbose)
         self.guardian = resolve_guardian(guardian)
         if fused_dense is not None:
             check_bool("Llama", "fused_dense", fused_dense)
+        else:
+            fused_dense = fused
         self.fused_dense = fused_dense
         if kwargs.get("flash_attn") is None:  # as in llama_cpp.Llama, or None as in the server's settings
             kwargs.pop("flash_attn", None)
@@ -332,7 +345,7 @@ class Llama(bindings.Llama):
 
     @_with_keywords(bindings.Llama.generate, guardian=_keyword("guardian"))
     def generate(
-        self, tokens: Sequence[int], *args: Any, guardian: bool | Guardian | None = None, **kwargs: Any
+        self, tokens: Sequence[int], *args: Any, guardian: str | bool | Guardian | None = None, **kwargs: Any
     ) -> Generator[int, Sequence[int] | None, None]:
         """`llama_cpp.Llama.generate`. Where Guardian stops, the last token is the end-of-generation token.
 
@@ -425,7 +438,7 @@ class Llama(bindings.Llama):
             if stream and not inner:
                 self._gate.release(request.owner)
 
-    def _in_scope(self, guardian: bool | Guardian | None) -> _Scope:
+    def _in_scope(self, guardian: str | bool | Guardian | None) -> _Scope:
         self._gate.check()
         outer = _scope.get()
         if guardian is None and outer is not None and outer.llama is self:
@@ -433,7 +446,7 @@ class Llama(bindings.Llama):
         return _Scope(self, self.guardian if guardian is None else resolve_guardian(guardian))
 
     @_with_keywords(bindings.Llama.create_completion, guardian=_keyword("guardian"))
-    def create_completion(self, *args: Any, guardian: bool | Guardian | None = None, **kwargs: Any) -> Any:
+    def create_completion(self, *args: Any, guardian: str | bool | Guardian | None = None, **kwargs: Any) -> Any:
         """`llama_cpp.Llama.create_completion`, with `guardian` for this request.
 
         Raises:
@@ -447,13 +460,13 @@ class Llama(bindings.Llama):
             return super().create_completion(*args, **kwargs)
 
     @_with_keywords(bindings.Llama.__call__, guardian=_keyword("guardian"))
-    def __call__(self, *args: Any, guardian: bool | Guardian | None = None, **kwargs: Any) -> Any:
+    def __call__(self, *args: Any, guardian: str | bool | Guardian | None = None, **kwargs: Any) -> Any:
         """As `create_completion`."""
         with _set(_scope, self._in_scope(guardian)):
             return super().__call__(*args, **kwargs)
 
     @_with_keywords(bindings.Llama.create_chat_completion, guardian=_keyword("guardian"))
-    def create_chat_completion(self, *args: Any, guardian: bool | Guardian | None = None, **kwargs: Any) -> Any:
+    def create_chat_completion(self, *args: Any, guardian: str | bool | Guardian | None = None, **kwargs: Any) -> Any:
         """`llama_cpp.Llama.create_chat_completion`, with `guardian` for this request. Raises as `create_completion`."""
         scope = self._in_scope(guardian)
         with _set(_scope, scope), contextlib.ExitStack() as stack:

@@ -110,6 +110,10 @@ _PROTOTYPES: dict[str, tuple[object, list[object]]] = {
     "lil_sparse_get_name": (c_char_p, [c_int]),
     "lil_sparse_find": (c_int, [c_char_p]),
     "lil_sparse_evicts": (c_bool, [c_int]),
+    "lil_parse_sparse": (c_bool, [c_char_p, POINTER(SparseParams)]),
+    "lil_parse_guardian": (c_bool, [c_char_p, POINTER(c_bool), POINTER(GuardianParams)]),
+    "lil_format_sparse": (c_int32, [POINTER(SparseParams), c_char_p, c_size_t]),
+    "lil_format_guardian": (c_int32, [POINTER(GuardianParams), c_char_p, c_size_t]),
     "lil_init_from_model": (
         c_void_p,
         [_bindings.llama_model_p_ctypes, _bindings.llama_context_params, SparseParams],

@@ -9,6 +9,7 @@
 //   Sparse attention   lil_init_from_model() in place of llama_init_from_model()
 //   Guardian           lil_sampler_init_guardian(), a llama_sampler for the end of a sampler chain
 //   LZ77               lil_lz77_*, the incremental compressor under Guardian
+//   Notation           lil_parse_sparse(), lil_parse_guardian(): the two as users write them
 //
 // Errors: a function that returns a pointer returns NULL, one that returns bool returns false. lil_last_error() then
 // says what was wrong and what would work.
@@ -374,6 +375,39 @@ LLAMA_API bool lil_guardian_get_report(const struct llama_sampler * smpl, struct
 // The size at the start of generation and at every check: up to n entries into size. Returns how many there are
 // (n_checks + 1), 0 where smpl is no Guardian. size may be NULL.
 LLAMA_API size_t lil_guardian_get_curve(const struct llama_sampler * smpl, double * size, size_t n);
+
+//
+// Notation
+//
+// How every door (programs, commands, Python, the variables LIL_SPARSE and LIL_GUARDIAN) writes the parameters:
+//
+//   NAME:OPTION=VALUE,OPTION=VALUE
+//
+// ':' parts options too. Numbers are decimal. What is true or false may be on or off. A value with ',' or ':' stands in
+// double quotes, within which \" \\ \n \t mean what they do in C. Errors name the word, what there is, and the nearest.
+//
+
+// "quest:budget=512,first_page=true": a method's name, see LIL_SPARSE_METHODS, with the fields of lil_sparse_params
+// that it reads, by their names; but n_obs is `observed`, lambda is `lam`. Words: positions absolute, cache, clipped;
+// prompt_scores exact, window; form auto, portable, fused; fused_dense auto, true, false; auto (or none) where 0 or -1
+// stands for a default: capacity, recent, block, reselect, dense_layers, min_ctx.
+// "none" (or "off", "full") is full attention, LIL_SPARSE_NONE, with the option fused_dense.
+//
+// Every parameter that is not named has its default. Checked as far as lil_init_from_model() does without a model.
+// False: an error, params is as it was.
+LLAMA_API bool lil_parse_sparse(const char * text, struct lil_sparse_params * params);
+
+// "on", "guardian", "guardian:every=100,action=close_think" or the options alone, "every=100": the fields of
+// lil_guardian_params by their names; action stop, close_think, flag. "off" (or "none"): enabled is false, params the
+// defaults. True and false are on and off.
+//
+// Texts in params are valid until this thread's next call. False: an error, enabled and params are as they were.
+LLAMA_API bool lil_parse_guardian(const char * text, bool * enabled, struct lil_guardian_params * params);
+
+// The notation of parameters, of those that differ from their defaults: "none", "h2o", "guardian:every=100". Writes at
+// most size bytes, the final 0 included, and returns the whole length without it, as snprintf() does, or -1 on error.
+LLAMA_API int32_t lil_format_sparse(const struct lil_sparse_params * params, char * buf, size_t size);
+LLAMA_API int32_t lil_format_guardian(const struct lil_guardian_params * params, char * buf, size_t size);
 
 #ifdef __cplusplus
 }

@@ -25,6 +25,10 @@ struct lil_cache_args {
     lil_sparse_params                       params; // evict: complete, capacity and recent are set
 };
 
+// Options of a method's family in the notation, see lil_method::options.
+#define LIL_EVICT_OPTIONS  "budget capacity kept_prompts form fused_dense "
+#define LIL_SELECT_OPTIONS "budget min_ctx form fused_dense "
+
 // A method: one file each, evict/<name>.cpp or select/<name>.cpp. See docs/methods.md for how to add one.
 struct lil_method {
     lil_sparse_method method;
@@ -38,6 +42,9 @@ struct lil_method {
     lil_needs (*needs)(const lil_sparse_params & params);
 
     llama_kv_cache * (*make)(const lil_cache_args & args);
+
+    // what lil_parse_sparse() takes with it, words of the table in doors/lil-parse-sparse.cpp
+    const char * options;
 
     // what positions may be, beside absolute
     lil_positions positions = LIL_POSITIONS_ABSOLUTE;

@@ -55,7 +55,7 @@ def refused(capsys: pytest.CaptureFixture[str], *args: str) -> str:
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (["--methods", "snapkv"], ["--methods", "'snapkv'", "'quest'"]),
+        (["--methods", "snapkv"], ["--methods", "'snapkv'", "quest"]),
         (["--budgets", "many"], ["--budgets", "'many'"]),
         (["--methods", "quest", "--budgets", "8"], ["Quest: budget=8", "at least 16"]),
         (["--contexts", "8"], ["--contexts", "at least 16"]),

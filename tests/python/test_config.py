@@ -25,8 +25,8 @@ from lil import (
     TidalDecode,
     _native,
 )
-from lil._guardian import resolve_guardian
-from lil.methods import FUSED_DENSE_AUTO, METHODS, Evict, Method, Select, resolve_sparse
+from lil._notation import resolve_guardian, resolve_sparse, split_list, written
+from lil.methods import FUSED_DENSE_AUTO, METHODS, Evict, Method, Select
 from lil.methods._base import smallest_budget
 from lil.methods.dense import Dense, Probe
 from lil.server import server_keywords
@@ -139,7 +139,15 @@ def test_defaults(method: type) -> None:
         (lambda: Guardian(action="close_think", think_end=""), ["think_end=''"]),
         (lambda: Guardian(action="close_think", think_end="a\0b"), ["zero byte"]),
         (lambda: Guardian(think_end="</think>"), ["no effect", "close_think"]),
-        (lambda: resolve_sparse("snapkv"), ["'snapkv'", *map(repr, METHODS)]),
+        (lambda: resolve_sparse("snapkv"), ["'snapkv'", *METHODS]),
+        (lambda: resolve_sparse("qest"), ["'qest' is no method", "did you mean quest"]),
+        (lambda: resolve_sparse("quest:budgte=5"), ["'budgte'", "no option of quest", "did you mean budget"]),
+        (lambda: resolve_sparse("quest:budget=many"), ["budget='many'", "whole number"]),
+        (lambda: resolve_sparse("probe"), ["probe", "calibrate"]),
+        (lambda: resolve_sparse("a\0b"), ["zero byte"]),
+        (lambda: resolve_guardian("yes"), ["'yes'", "on", "off", "every=..."]),
+        (lambda: resolve_guardian("every=0"), ["every='0'", "at least 1"]),
+        (lambda: resolve_guardian("action=halt"), ["action='halt'", "stop, close_think and flag"]),
     ],
 )
 def test_out_of_range(make: Any, words: list[str]) -> None:
@@ -174,10 +182,10 @@ def test_out_of_range(make: Any, words: list[str]) -> None:
         (lambda: Guardian(action="close_think", think_end=b"x"), ["think_end=b'x'", "bytes"]),
         (lambda: resolve_sparse(3), ["sparse=3", "int"]),
         (lambda: resolve_sparse(True), ["sparse=True"]),
+        (lambda: resolve_sparse(b"quest"), ["sparse=b'quest'", "bytes"]),
         (lambda: resolve_sparse(Sink), ["Sink()"]),
         (lambda: resolve_sparse(Quest), ["Quest()"]),
         (lambda: lil.Llama("x.gguf", fused_dense=1), ["fused_dense=1", "True or False"]),
-        (lambda: resolve_guardian("yes"), ["guardian='yes'"]),
         (lambda: resolve_guardian(1), ["guardian=1"]),
         (lambda: resolve_guardian(Guardian), ["Guardian"]),
     ],
@@ -198,15 +206,99 @@ def test_numbers_are_normalised() -> None:
 
 
 def test_resolve() -> None:
-    assert resolve_sparse(None) is None
-    assert resolve_sparse("sink") == Sink()
-    assert resolve_sparse("h2o") == H2O()
+    assert resolve_sparse(None) == resolve_sparse(False) == (None, None)
     for name, method in METHODS.items():
-        assert resolve_sparse(name) == method()
-        assert resolve_sparse(method(budget=512)) == method(budget=512)
+        assert resolve_sparse(name) == (method(), None)
+        assert resolve_sparse(method(budget=512)) == (method(budget=512), None)
     assert resolve_guardian(None) is None
     assert resolve_guardian(False) is None
     assert resolve_guardian(True) == Guardian()
+
+
+@pytest.mark.parametrize(
+    ("text", "method"),
+    [
+        ("quest:budget=512,first_page=true", Quest(budget=512, first_page=True)),
+        (" quest : budget = 512 : first_page=on ", Quest(budget=512, first_page=True)),
+        ("quest:min_ctx=auto", Quest(min_ctx="auto")),
+        ("quest:min_ctx=4096,dense_layers=0", Quest(min_ctx=4096, dense_layers=0)),
+        ("h2o:recent=30,prompt_scores=window", H2O(recent=30, prompt_scores="window")),
+        ("h2o:recent=auto,capacity=none", H2O()),
+        ("sink:n_sink=2,positions=cache,capacity=4096", Sink(n_sink=2, positions="cache", capacity=4096)),
+        ("tova:kept_prompts=0,form=portable", TOVA(kept_prompts=0, form="portable")),
+        ("rkv:buffer=64,observed=4,lam=0.3,threshold=1", RKV(buffer=64, observed=4, lam=0.3, threshold=1.0)),
+        ("infllm:block=32,n_repr=2,n_init=8", InfLLM(block=32, n_repr=2, n_init=8)),
+        ("infllm:positions=clipped", InfLLM(positions="clipped")),
+        ("tidal:reselect=13", TidalDecode(reselect=13)),
+        ("lessismore:reselect=auto,ratio=0.123456789,n_sink=1", LessIsMore(ratio=0.12345679, n_sink=1)),
+        ("raas:ratio=1", RaaS(ratio=1)),
+        ("none", None),
+        ("off", None),
+        ("full", None),
+    ],
+)
+def test_notation_of_sparse(text: str, method: Method | None) -> None:
+    assert resolve_sparse(text) == (method, None)
+
+
+def test_notation_of_dense_steps() -> None:
+    assert resolve_sparse("dense") == (None, True)
+    assert resolve_sparse("none:fused_dense=false") == (None, False)
+    assert resolve_sparse("none:fused_dense=auto") == (None, None)
+    assert resolve_sparse("quest:fused_dense=true") == (Quest(), True)
+
+
+@pytest.mark.parametrize(
+    ("text", "guardian"),
+    [
+        ("on", Guardian()),
+        ("guardian", Guardian()),
+        ("off", None),
+        ("every=250,threshold=20,action=close_think", Guardian(action="close_think")),
+        ("guardian:every=7:threshold=0.1", Guardian(every=7, threshold=0.1)),
+        ("on,patience=3,action=flag", Guardian(patience=3, action="flag")),
+        (
+            'action=close_think,think_end="\\n</t: \\"\u00fc\\">,"',
+            Guardian(action="close_think", think_end='\n</t: "\u00fc">,'),
+        ),
+    ],
+)
+def test_notation_of_guardian(text: str, guardian: Guardian | None) -> None:
+    assert resolve_guardian(text) == guardian
+
+
+def test_lists_of_notations() -> None:
+    found = split_list("h2o, quest:budget=512,first_page=true ,sink")
+    assert found == ["h2o", "quest:budget=512,first_page=true", "sink"]
+    assert split_list("quest:budget=5:min_ctx=2") == ["quest:budget=5:min_ctx=2"]
+    assert written("quest:budget=512, min_ctx = auto", "min_ctx") == "auto"
+    assert written("quest:budget=512", "min_ctx") is None
+
+
+def test_environment(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], model_path: str) -> None:
+    def made(**keywords: Any) -> lil.Llama:
+        return lil.Llama(model_path, n_ctx=256, n_batch=64, n_ubatch=64, **keywords)
+
+    monkeypatch.setenv("LIL_SPARSE", "quest:budget=48")
+    monkeypatch.setenv("LIL_GUARDIAN", "every=9")
+    llm = made()
+    err = capsys.readouterr().err
+    assert (llm.sparse, llm.guardian) == (Quest(budget=48), Guardian(every=9))
+    assert llm.sparse_info().method == "quest"
+    assert "LIL_SPARSE=quest:budget=48" in err and "LIL_GUARDIAN=every=9" in err
+    llm.close()
+    for keywords, sparse in (({"sparse": False}, None), ({"sparse": "h2o:budget=32"}, H2O(budget=32))):
+        llm = made(guardian=False, verbose=False, **keywords)
+        assert (llm.sparse, llm.guardian) == (sparse, None)
+        llm.close()
+    llm = made(embedding=True, verbose=False)  # embeddings are no ordinary context
+    assert (llm.sparse, llm.guardian) == (None, None)
+    llm.close()
+    assert "in the environment" not in capsys.readouterr().err
+
+    monkeypatch.setenv("LIL_SPARSE", "qest")
+    with pytest.raises(ConfigError, match=r"LIL_SPARSE in the environment: .*did you mean quest"):
+        made()
 
 
 def test_capacity_against_context() -> None:

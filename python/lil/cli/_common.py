@@ -25,7 +25,8 @@ from typer.core import TyperGroup
 from .. import __version__, _hub
 from .._errors import CalibrationWarning, ConfigError, LilError
 from .._guardian import Guardian
-from ..methods import METHODS, NAMES, Method
+from .._notation import parse_guardian, parse_sparse, split_list, written
+from ..methods import METHODS, Method
 
 if TYPE_CHECKING:
     from ..eval import Session
@@ -64,7 +65,7 @@ Model = Annotated[
     ),
 ]
 Methods = Annotated[
-    str, typer.Option(metavar="NAMES", help="Methods, comma-separated, with options as in quest:first_page=true.")
+    str, typer.Option(metavar="NAMES", help="Methods, comma-separated, with options: h2o,quest:first_page=true.")
 ]
 Budgets = Annotated[str, typer.Option(metavar="NUMBERS", help="Budgets, comma-separated: tokens a step attends to.")]
 Threads = Annotated[
@@ -159,49 +160,21 @@ def numbers(option: str, text: str, *, least: int = 1) -> list[int]:
     return list(dict.fromkeys(found))
 
 
-def _value(text: str) -> Any:
-    named = {"true": True, "false": False, "none": None}
-    if text.lower() in named:
-        return named[text.lower()]
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            pass
-    return text
+_MOST = 2**31 - 1  # a budget that every option has room in
 
 
 class Choice(NamedTuple):
     """A method with the options that a user gave it, to be made at several budgets."""
 
     label: str
-    method: type[Method]
-    options: dict[str, Any]
+    method: Method  # at a budget that nobody asked for
 
     def make(self, budget: int) -> Method:
         """
         Raises:
-            ConfigError: The budget or an option is out of range.
+            ConfigError: The budget is out of range.
         """
-        return self.method(budget=budget, **self.options)
-
-
-def _options(where: str, owner: type[Any], pairs: Sequence[str], *, without: str = "") -> dict[str, Any]:
-    """The fields of a dataclass from `field=value`.
-
-    Raises:
-        ConfigError: An unknown field.
-    """
-    fields = [field.name for field in dataclasses.fields(owner) if field.name != without]
-    options = {}
-    for pair in pairs:
-        key, sign, value = pair.partition("=")
-        if not sign or key not in fields:
-            raise ConfigError(
-                f"{where}: {pair!r} is no option of {_name(owner)}; it has {', '.join(fields)}{near(key, fields)}"
-            )
-        options[key] = _value(value)
-    return options
+        return dataclasses.replace(self.method, budget=budget)
 
 
 def _name(owner: type[Any]) -> str:
@@ -209,20 +182,25 @@ def _name(owner: type[Any]) -> str:
 
 
 def choices(option: str, text: str) -> list[Choice]:
-    """A comma-separated list of methods, each a name with any number of `:field=value` behind it.
+    """The methods of a comma-separated list of notations, each such as `h2o` or `quest:first_page=true`.
 
     Raises:
-        ConfigError: An unknown method or field.
+        ConfigError: An unknown method or option.
     """
     found = []
-    for part in text.split(","):
-        name, *pairs = part.strip().split(":")
-        if name == "full" and not pairs:  # always there; the tables print its name
-            continue
-        if name not in METHODS:
-            raise ConfigError(f"{option} {text!r}: {name!r} is unknown; give a list of {NAMES}")
-        options = _options(f"{option} {text!r}", METHODS[name], pairs, without="budget")
-        found.append(Choice(part.strip(), METHODS[name], options))
+    for notation in split_list(text):
+        for other, how in (("budget", "--budgets has them"), ("fused_dense", "every method has its default")):
+            if written(notation, other) is not None:
+                raise ConfigError(f"{option}: {notation!r}: leave {other} out; {how}")
+        told = notation
+        if notation.partition(":")[0].strip() in METHODS:
+            told += f"{',' if ':' in notation else ':'}budget={_MOST}"
+        try:
+            method, _ = parse_sparse(told)
+        except ConfigError as error:
+            raise ConfigError(f"{option}: {error}") from None
+        if method is not None:  # full attention is always there; the tables print its name
+            found.append(Choice(notation, method))
     return found
 
 
@@ -230,14 +208,17 @@ def sparse(option: str, text: str | None) -> Method | None:
     """A method with its options, `quest:budget=512,first_page=true`. None for nothing and for "full".
 
     Raises:
-        ConfigError: An unknown method or field, or a value out of range.
+        ConfigError: An unknown word, or a value out of range.
     """
-    if text is None or text in ("", "full", "none", "off"):
+    if not text:
         return None
-    name, _, rest = text.strip().partition(":")
-    if name not in METHODS:
-        raise ConfigError(f"{option} {text!r}: {name!r} is unknown; give full, or one of {NAMES}{near(name, METHODS)}")
-    return METHODS[name](**_options(f"{option} {text!r}", METHODS[name], _pairs(rest)))
+    try:
+        method, fused_dense = parse_sparse(text)
+    except ConfigError as error:
+        raise ConfigError(f"{option}: {error}") from None
+    if fused_dense is not None:
+        raise ConfigError(f"{option} {text!r}: leave fused_dense out; every method has its default")
+    return method
 
 
 def notation(config: Method | Guardian | None) -> str:
@@ -253,16 +234,14 @@ def guardian(option: str, text: str | None) -> Guardian | None:
     """`on`, `off`, or its options, `every=250,action=close_think`. None for nothing and for "off".
 
     Raises:
-        ConfigError: An unknown field, or a value out of range.
+        ConfigError: An unknown word, or a value out of range.
     """
-    if text is None or text in ("", "off", "none"):
+    if not text:
         return None
-    rest = text.strip().removeprefix("guardian").removeprefix("on").removeprefix(":")
-    return Guardian(**_options(f"{option} {text!r}", Guardian, _pairs(rest)))
-
-
-def _pairs(text: str) -> list[str]:
-    return [part.strip() for part in text.replace(":", ",").split(",") if part.strip()]
+    try:
+        return parse_guardian(text)
+    except ConfigError as error:
+        raise ConfigError(f"{option}: {error}") from None
 
 
 def near(word: str, known: Iterable[str]) -> str:

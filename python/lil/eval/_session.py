@@ -111,6 +111,8 @@ class Session(Closing):
             n_threads_batch=n_threads,
             n_gpu_layers=n_gpu_layers,
             flash_attn=True,
+            sparse=False,
+            guardian=False,
             verbose=False,
         )
         self.n_vocab = self.llama.n_vocab()

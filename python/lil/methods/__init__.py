@@ -10,7 +10,6 @@ Adding one, the Python side (docs/methods.md has the rest):
 
 from __future__ import annotations
 
-from .._errors import ConfigError, ConfigTypeError
 from ._base import FUSED_DENSE_AUTO as FUSED_DENSE_AUTO
 from ._base import DenseFirst as DenseFirst
 from ._base import Evict, Method, Select
@@ -48,22 +47,3 @@ _CLASSES: tuple[type[Method], ...] = (Sink, H2O, TOVA, RKV, Quest, InfLLM, Tidal
 METHODS: dict[str, type[Method]] = {method.name: method for method in _CLASSES}
 
 NAMES = ", ".join(map(repr, METHODS))
-
-
-def resolve_sparse(value: object) -> Method | None:
-    """None, a method's name, or a method.
-
-    Raises:
-        ConfigError: An unknown name.
-        ConfigTypeError: Anything else.
-    """
-    if value is None or isinstance(value, Method):
-        return value
-    known = f"None, {NAMES}, or a method such as Quest(budget=512)"
-    if isinstance(value, type) and issubclass(value, Method):
-        raise ConfigTypeError(f"sparse={value.__name__} is a class; give an instance, {value.__name__}()")
-    if not isinstance(value, str):
-        raise ConfigTypeError(f"sparse={value!r} is a {type(value).__name__}; give {known}")
-    if value not in METHODS:
-        raise ConfigError(f"sparse={value!r} is unknown; give {known}")
-    return METHODS[value]()

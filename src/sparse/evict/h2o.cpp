@@ -112,4 +112,5 @@ const lil_method lil_method_h2o = {
     check,
     needs,
     [](const lil_cache_args & a) -> llama_kv_cache * { return new lil_kv_cache_h2o(a); },
+    LIL_EVICT_OPTIONS "recent prompt_scores",
 };

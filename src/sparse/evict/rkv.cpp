@@ -272,4 +272,5 @@ const lil_method lil_method_rkv = {
     check,
     needs,
     [](const lil_cache_args & a) -> llama_kv_cache * { return new lil_kv_cache_rkv(a); },
+    LIL_EVICT_OPTIONS "buffer observed lam threshold",
 };

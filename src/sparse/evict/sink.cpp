@@ -373,5 +373,6 @@ const lil_method lil_method_sink = {
     check,
     needs,
     [](const lil_cache_args & a) -> llama_kv_cache * { return new lil_kv_cache_sink(a); },
+    LIL_EVICT_OPTIONS "n_sink positions",
     /*.positions =*/LIL_POSITIONS_CACHE,
 };

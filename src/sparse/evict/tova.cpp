@@ -90,4 +90,5 @@ const lil_method lil_method_tova = {
     check,
     needs,
     [](const lil_cache_args & a) -> llama_kv_cache * { return new lil_kv_cache_tova(a); },
+    LIL_EVICT_OPTIONS,
 };

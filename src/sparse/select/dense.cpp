@@ -42,4 +42,5 @@ const lil_method lil_method_dense = {
     check,
     needs,
     [](const lil_cache_args & a) -> llama_kv_cache * { return new lil_kv_cache_dense(a); },
+    "fused_dense",
 };

@@ -187,5 +187,6 @@ const lil_method lil_method_infllm = {
     check,
     needs,
     [](const lil_cache_args & a) -> llama_kv_cache * { return new lil_kv_cache_infllm(a); },
+    LIL_SELECT_OPTIONS "n_init block n_repr positions",
     /*.positions =*/LIL_POSITIONS_CLIPPED,
 };

@@ -96,6 +96,7 @@ const lil_method lil_method_lessismore = {
     check,
     needs,
     [](const lil_cache_args & a) -> llama_kv_cache * { return new lil_kv_cache_lessismore(a); },
+    LIL_SELECT_OPTIONS "dense_layers reselect n_sink ratio",
     LIL_POSITIONS_ABSOLUTE,
     /*.ratio =*/0.25f,
     /*.has_dense_layers =*/true,

@@ -215,4 +215,5 @@ const lil_method lil_method_probe = {
     check,
     needs,
     [](const lil_cache_args & a) -> llama_kv_cache * { return new lil_kv_cache_probe(a); },
+    "budget n_sink ratio",
 };

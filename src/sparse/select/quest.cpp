@@ -82,6 +82,7 @@ const lil_method lil_method_quest = {
     check,
     needs,
     [](const lil_cache_args & a) -> llama_kv_cache * { return new lil_kv_cache_quest(a); },
+    LIL_SELECT_OPTIONS "dense_layers first_page",
     LIL_POSITIONS_ABSOLUTE,
     /*.ratio =*/0.25f,
     /*.has_dense_layers =*/true,

@@ -142,6 +142,7 @@ const lil_method lil_method_raas = {
     check,
     needs,
     [](const lil_cache_args & a) -> llama_kv_cache * { return new lil_kv_cache_raas(a); },
+    LIL_SELECT_OPTIONS "ratio",
     /*.positions =*/LIL_POSITIONS_ABSOLUTE,
     /*.ratio     =*/0.5f,
 };

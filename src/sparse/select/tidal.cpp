@@ -47,6 +47,7 @@ const lil_method lil_method_tidal = {
     check,
     needs,
     [](const lil_cache_args & a) -> llama_kv_cache * { return new lil_kv_cache_tidal(a); },
+    LIL_SELECT_OPTIONS "dense_layers reselect",
     LIL_POSITIONS_ABSOLUTE,
     /*.ratio =*/0.25f,
     /*.has_dense_layers =*/true,

@@ -1,0 +1,120 @@
+// What a notation says of Guardian.
+
+#include "lil-notation.h"
+
+#include "lil-error.h"
+
+#include <cstddef>
+#include <exception>
+
+static const double MOST = INT32_MAX;
+
+#define FIELD(name) offsetof(lil_guardian_params, name)
+
+// clang-format off
+static const std::vector<lil_field> FIELDS = {
+    { "every",     LIL_FIELD_U32,  FIELD(every),     1, MOST },
+    { "threshold", LIL_FIELD_F64,  FIELD(threshold), 0, MOST },
+    { "patience",  LIL_FIELD_U32,  FIELD(patience),  1, MOST },
+    { "action",    LIL_FIELD_WORD, FIELD(action),    0, 0,
+            { { "stop", LIL_GUARDIAN_STOP }, { "close_think", LIL_GUARDIAN_CLOSE_THINK },
+                    { "flag", LIL_GUARDIAN_FLAG } } },
+    { "think_end", LIL_FIELD_TEXT, FIELD(think_end) },
+};
+// clang-format on
+
+struct lil_switch {
+    const char * name;
+    bool         on;
+};
+
+static const lil_switch SWITCHES[] = {
+    { "guardian", true },
+    { "on", true },
+    { "true", true },
+    { "off", false },
+    { "none", false },
+    { "false", false },
+};
+
+// what params of this thread's last call point into
+static thread_local std::deque<std::string> texts;
+
+static std::string parse(const char * text, bool & enabled, lil_guardian_params & res) {
+    lil_notation notation;
+
+    std::string err = lil_split_notation(text, notation);
+    if (!err.empty()) {
+        return err;
+    }
+
+    const lil_switch * found = nullptr;
+
+    lil_names names;
+    for (const auto & s : SWITCHES) {
+        if (notation.name == s.name || (notation.name.empty() && s.on && !found)) {
+            found = &s;
+        }
+        names.push_back(s.name);
+    }
+    if (!found) {
+        for (const auto & f : FIELDS) {
+            names.push_back(std::string(f.name) + "=...");
+        }
+        return lil_quote(notation.name) + " is unknown: " + lil_suggest(notation.name, names);
+    }
+    if (!found->on && !notation.options.empty()) {
+        return lil_quote(found->name) + " takes no options, and " + lil_quote(notation.options[0].name) +
+                " follows; write guardian:OPTION=VALUE";
+    }
+
+    lil_guardian_params params = lil_guardian_default_params();
+
+    texts.clear();
+
+    err = lil_read_options(notation.options, FIELDS, "guardian", &params, texts);
+    if (err.empty() && params.think_end && params.action != LIL_GUARDIAN_CLOSE_THINK) {
+        err = "think_end has no effect without action=close_think";
+    }
+    if (err.empty()) {
+        enabled = found->on;
+        res     = params;
+    }
+
+    return err;
+}
+
+bool lil_parse_guardian(const char * text, bool * enabled, lil_guardian_params * params) {
+    if (!text || !enabled || !params) {
+        lil_set_last_error("guardian: text, enabled or params is NULL");
+        return false;
+    }
+
+    try {
+        const std::string err = parse(text, *enabled, *params);
+        if (!err.empty()) {
+            lil_set_last_error("guardian=%s: %s", lil_quote(text).c_str(), err.c_str());
+        }
+        return err.empty();
+    } catch (const std::exception & e) {
+        lil_set_last_error("guardian: %s", e.what());
+        return false;
+    }
+}
+
+int32_t lil_format_guardian(const lil_guardian_params * params, char * buf, size_t size) {
+    if (!params || (!buf && size > 0)) {
+        lil_set_last_error("guardian: params or buf is NULL");
+        return -1;
+    }
+
+    try {
+        const lil_guardian_params defaults = lil_guardian_default_params();
+        const std::string         options  = lil_write_options(FIELDS, params, &defaults);
+
+        return snprintf(buf, size, "%s%s%s", SWITCHES[0].name, options.empty() ? "" : ":", options.c_str());
+    } catch (const std::exception & e) {
+        lil_set_last_error("guardian: %s", e.what());
+        return -1;
+    }
+}
