@@ -2,6 +2,7 @@
 #
 #   llama_cpp/       the bindings, generated from upstream's
 #   llama_cpp/lib/   the native libraries, under names of their own
+#   bin/             upstream's programs, linked to them (LIL_PROGRAMS)
 #   include/         llama.h, ggml*.h, gguf.h, lil.h
 #   cmake/           lil-config.cmake: find_package(lil) for C and C++ programs
 #   licenses         upstream's, in the wheel's metadata folder
@@ -14,6 +15,12 @@
 
 set(LIL_LIBDIR llama_cpp/lib)
 
+if(APPLE)
+    set(LIL_ORIGIN "@loader_path")
+else()
+    set(LIL_ORIGIN "$ORIGIN")
+endif()
+
 get_target_property(LIL_GGML_DIR ggml SOURCE_DIR)
 get_property(LIL_TARGETS DIRECTORY "${LIL_GGML_DIR}" PROPERTY BUILDSYSTEM_TARGETS)
 get_property(subdirs     DIRECTORY "${LIL_GGML_DIR}" PROPERTY SUBDIRECTORIES)
@@ -21,7 +28,7 @@ foreach(dir ${subdirs})
     get_property(targets DIRECTORY "${dir}" PROPERTY BUILDSYSTEM_TARGETS)
     list(APPEND LIL_TARGETS ${targets})
 endforeach()
-list(APPEND LIL_TARGETS llama llama-common mtmd)
+list(APPEND LIL_TARGETS llama llama-common mtmd ${LIL_PROGRAM_LIBRARIES})
 
 foreach(target ${LIL_TARGETS})
     if(NOT TARGET ${target})
@@ -44,17 +51,23 @@ foreach(target ${LIL_TARGETS})
     set_property(TARGET ${target} PROPERTY PUBLIC_HEADER)
     set_property(TARGET ${target} PROPERTY PRIVATE_HEADER)
 
-    if(APPLE)
-        set_target_properties(${target} PROPERTIES INSTALL_RPATH "@loader_path" MACOSX_RPATH ON)
-    else()
-        set_target_properties(${target} PROPERTIES INSTALL_RPATH "$ORIGIN")
-    endif()
-    set_target_properties(${target} PROPERTIES BUILD_WITH_INSTALL_RPATH ON INSTALL_RPATH_USE_LINK_PATH OFF)
+    set_target_properties(${target} PROPERTIES
+        INSTALL_RPATH "${LIL_ORIGIN}" BUILD_WITH_INSTALL_RPATH ON INSTALL_RPATH_USE_LINK_PATH OFF)
 
     install(TARGETS ${target}
         LIBRARY DESTINATION ${LIL_LIBDIR} COMPONENT lil
         RUNTIME DESTINATION ${LIL_LIBDIR} COMPONENT lil
         ARCHIVE DESTINATION ${LIL_LIBDIR} COMPONENT lil)
+endforeach()
+
+#
+# programs
+#
+
+foreach(target ${LIL_PROGRAM_TARGETS})
+    set_target_properties(${target} PROPERTIES
+        INSTALL_RPATH "${LIL_ORIGIN}/../${LIL_LIBDIR}" INSTALL_RPATH_USE_LINK_PATH OFF)
+    install(TARGETS ${target} RUNTIME DESTINATION bin COMPONENT lil)
 endforeach()
 
 #
