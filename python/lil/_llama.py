@@ -29,8 +29,8 @@ from ._gate import Gate
 from ._guardian import Guardian
 from ._info import SparseInfo
 from ._native import lib
-from ._processors import CheckedSampler, Processors
 from ._notation import ENV_GUARDIAN, ENV_SPARSE, from_environment, resolve_guardian, resolve_sparse
+from ._processors import CheckedSampler, Processors
 from ._watch import Watch, WatchedSampler
 from .llama_cpp import _internals as internals
 from .llama_cpp import llama as bindings
