@@ -120,6 +120,7 @@ _PROTOTYPES: dict[str, tuple[object, list[object]]] = {
     ),
     "lil_sparse_get_info": (c_bool, [_bindings.llama_context_p_ctypes, POINTER(SparseInfo)]),
     "lil_sparse_get_warning": (c_char_p, [_bindings.llama_context_p_ctypes]),
+    "lil_set_budget": (c_bool, [_bindings.llama_context_p_ctypes, c_uint32]),
     "lil_set_prompt": (None, [_bindings.llama_context_p_ctypes, c_bool]),
     "lil_memory_get_info": (c_bool, [_bindings.llama_context_p_ctypes, POINTER(MemoryInfo)]),
     "lil_sparse_get_slots": (

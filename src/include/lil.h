@@ -227,10 +227,18 @@ LLAMA_API struct llama_context * lil_init_from_model(
 // attention.
 LLAMA_API void lil_set_prompt(struct llama_context * ctx, bool prompt);
 
+// Changes the budget of a running context of the select family, for all its sequences, from its next llama_decode() on.
+// 0: that of lil_init_from_model(); n_ctx and more: everything is read. It may go up and down at any time: the steps
+// then are those of a context made with it, but that InfLLM's representatives and RaaS's stamps come from the steps
+// before, and InfLLM's block stays. A change waits for a decode in progress, and the next graph is built anew; the same
+// budget again costs nothing. The graphs' memory grows where it must. False: the method is one of the evict family or
+// full attention, or the budget is less than the method needs; all is as it was.
+LLAMA_API bool lil_set_budget(struct llama_context * ctx, uint32_t budget);
+
 struct lil_sparse_info {
     enum lil_sparse_method method;
 
-    uint32_t budget;
+    uint32_t budget;         // as it is now, see lil_set_budget()
     uint32_t capacity;       // slots per layer and sequence, as allocated
     uint32_t reselect;       // TidalDecode, LessIsMore: the re-selection layer, counted among the full-attention layers
     uint32_t n_layer;        // layers that the method acts on (the full-attention layers)

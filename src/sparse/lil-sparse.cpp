@@ -11,6 +11,7 @@
 #include "llama-model.h"
 
 #include <algorithm>
+#include <string>
 
 bool lil_sparse_get_info(const llama_context * ctx, lil_sparse_info * info) {
     const auto * kv = ctx && info ? lil_get_sparse(llama_get_memory(ctx)) : nullptr;
@@ -34,6 +35,22 @@ void lil_set_prompt(llama_context * ctx, bool prompt) {
     if (auto * kv = ctx ? lil_get_sparse(llama_get_memory(ctx)) : nullptr) {
         kv->set_prompt(prompt);
     }
+}
+
+bool lil_set_budget(llama_context * ctx, uint32_t budget) {
+    auto * kv = ctx ? lil_get_sparse(llama_get_memory(ctx)) : nullptr;
+    if (!kv) {
+        lil_set_last_error("the context has no sparse attention, and so no budget");
+        return false;
+    }
+
+    const std::string err = kv->set_budget(budget);
+    if (!err.empty()) {
+        lil_set_last_error("budget = %u cannot be set: %s", budget, err.c_str());
+        return false;
+    }
+
+    return true;
 }
 
 bool lil_memory_get_info(const llama_context * ctx, lil_memory_info * info) {

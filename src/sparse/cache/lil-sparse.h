@@ -42,6 +42,16 @@ struct lil_sparse {
     // see lil_set_prompt()
     void set_prompt(bool value) { record.set_prompt(value); }
 
+    // the budget of lil_init_from_model(), where it can be changed; 0 otherwise
+    virtual uint32_t get_budget() const { return 0; }
+
+    // see lil_set_budget(); returns why it cannot be, or an empty text
+    virtual std::string set_budget(uint32_t budget) {
+        GGML_UNUSED(budget);
+        return "this method drops what is outside its budget, which therefore stays as it is: use one of the select "
+               "family";
+    }
+
     // see lil_sparse_get_warning()
     const char * get_warning() const { return warning.empty() ? nullptr : warning.c_str(); }
 

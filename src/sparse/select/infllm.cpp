@@ -29,23 +29,30 @@ lil_kv_cache_infllm::lil_kv_cache_infllm(const args & a) :
     n_pages_max = std::max<uint32_t>(n_pages_max, GGML_PAD(n_cells() / shape.block + 16, 16));
 
     for (size_t ikv = 0; ikv < layers.size(); ++ikv) {
-        auto & op = select_layers[ikv];
-
-        op.n_pages  = shape.n_block;
-        op.n_sink   = params.n_init;
-        op.n_recent = shape.window;
-        op.block    = shape.block;
-        op.n_repr   = params.n_repr;
-
         score.push_back(new_side(ikv, "score", GGML_TYPE_F32, n_cells(), n_head_kv(ikv), n_stream));
         repr.push_back(new_side(ikv, "repr", GGML_TYPE_F32, layers[ikv].k->ne[0], n_pages_max, n_tables()));
     }
+
+    params.block = shape.block; // whatever the budget becomes
+    lil_kv_cache_infllm::budget_changed();
 
     alloc_side();
 
     if (has_sinks() && (!fused || is_clipped())) {
         lil_throw("this model has learned sinks, which InfLLM takes in the fused form with absolute positions only%s%s",
                 fused ? "" : ", and ", fused ? "" : ops.why_not().c_str());
+    }
+}
+
+void lil_kv_cache_infllm::budget_changed() {
+    shape = lil_get_infllm_shape(params);
+
+    for (auto & op : select_layers) {
+        op.n_pages  = shape.n_block;
+        op.n_sink   = params.n_init;
+        op.n_recent = shape.window;
+        op.block    = shape.block;
+        op.n_repr   = params.n_repr;
     }
 }
 

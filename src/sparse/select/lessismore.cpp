@@ -15,13 +15,17 @@ namespace {
 class lil_kv_cache_lessismore : public lil_kv_cache_reselect {
 public:
     explicit lil_kv_cache_lessismore(const args & a) : lil_kv_cache_reselect(a) {
+        lil_kv_cache_lessismore::budget_changed();
+    }
+
+protected:
+    void budget_changed() final {
         for (auto & op : select_layers) {
             op.n_sink   = params.n_sink;
             op.n_recent = (uint32_t) std::floor((double) params.ratio * params.budget);
         }
     }
 
-protected:
     ggml_tensor * build_select(const layer_graph & lg, ggml_tensor * work) override {
         return custom(lg, GGML_TYPE_I32, 1 + n_list(lg.steps), 1, lg.steps.size(), 1,
                 { work, input_steps(lg), input_cells(lg) }, ops[lg.ikv].lessismore_select);

@@ -27,6 +27,8 @@ public:
     uint32_t graph_max_nodes() const override;
 
 protected:
+    void budget_changed() final;
+
     uint32_t page_size() const override { return shape.block; }
 
     // blocks that have left the window as a whole
@@ -73,7 +75,7 @@ protected:
     ggml_tensor *   build_prompt(const layer_graph & lg) override;
 
 private:
-    const lil_infllm_shape shape;
+    lil_infllm_shape shape;
 
     std::vector<ggml_tensor *> score; // F32 [n_cells, n_head_kv, n_stream]
     // F32 [n_embd_k_gqa, n_blocks_max, n_tables] the sum of each block's representatives

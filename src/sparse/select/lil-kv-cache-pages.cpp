@@ -9,8 +9,14 @@ lil_kv_cache_pages::lil_kv_cache_pages(const args & a) : lil_kv_cache_select(a) 
 
         bounds.push_back(
                 new_side(ikv, "bounds", type, 2 * n_embd_head_k(ikv), n_head_kv(ikv), n_pages_max, n_tables()));
+    }
 
-        select_layers[ikv].n_pages = params.budget / lil_seq_index::PAGE;
+    lil_kv_cache_pages::budget_changed();
+}
+
+void lil_kv_cache_pages::budget_changed() {
+    for (auto & layer : select_layers) {
+        layer.n_pages = params.budget / lil_seq_index::PAGE;
     }
 }
 

@@ -9,6 +9,8 @@ public:
     explicit lil_kv_cache_pages(const args & a);
 
 protected:
+    void budget_changed() final;
+
     // F16 or F32 [2*n_embd_head_k, n_head_kv, n_pages_max, n_tables], the maxima, then the minima. F16 holds the values
     // of an F16 cache exactly.
     std::vector<ggml_tensor *> bounds;

@@ -32,6 +32,7 @@ lil_kv_cache_select::lil_kv_cache_select(const args & a) :
     index.resize(n_seq_max, lil_seq_index(/*.by_rank =*/hparams.n_pos_per_embd() > 1));
     last.resize(readers.size());
 
+    budget_made    = params.budget;
     n_dense_layers = get_n_dense_layers(params, readers.size());
 
     if (n_dense_layers > 0 && n_dense_layers >= readers.size()) {
@@ -381,6 +382,7 @@ std::vector<int64_t> lil_kv_cache_select::get_key(const std::vector<lil_select_s
         n_max(steps),
         n_list(steps),
         n_pages_graph(steps),
+        params.budget,
     };
 
     size_t n_dirty = 0;
@@ -522,6 +524,30 @@ uint32_t lil_kv_cache_select::graph_max_nodes() const {
 //
 // lil
 //
+
+std::string lil_kv_cache_select::set_budget(uint32_t budget) {
+    if (params.method == LIL_SPARSE_DENSE || params.method == LIL_SPARSE_PROBE) {
+        return "full attention has none";
+    }
+
+    auto asked   = params;
+    asked.budget = budget == 0 ? budget_made : std::min(budget, get_size());
+
+    const std::string err = asked.budget == params.budget ? "" : lil_check_params(asked);
+    if (!err.empty() || asked.budget == params.budget) {
+        return err;
+    }
+
+    synchronize(); // a computation in progress reads the constants
+
+    params.budget = asked.budget;
+    for (auto & layer : select_layers) {
+        layer.budget = params.budget;
+    }
+    budget_changed();
+
+    return "";
+}
 
 std::vector<ggml_tensor *> lil_kv_cache_select::get_cell_side() const {
     std::vector<ggml_tensor *> res;

@@ -175,6 +175,9 @@ public:
 
     void get_info(lil_sparse_info & info) const override;
 
+    uint32_t    get_budget() const override { return budget_made; }
+    std::string set_budget(uint32_t budget) override;
+
     int32_t get_slots(llama_seq_id seq_id, int32_t il, int32_t i_head_kv, llama_pos * pos, float * score,
             int32_t n) const override;
 
@@ -184,6 +187,9 @@ protected:
     uint32_t n_pages_max = 0; // rows of a table of page tensors
 
     uint32_t n_dense_layers = 0; // the first ones, which attend to everything
+
+    // lil_set_budget() has changed params.budget: sets what follows from it
+    virtual void budget_changed() {}
 
     //
     // what a method says
@@ -368,6 +374,8 @@ protected:
 
 private:
     friend class lil_select_input;
+
+    uint32_t budget_made = 0; // of lil_init_from_model()
 
     bool simulating = false; // prepare() tries the ubatches out
 
