@@ -27,7 +27,7 @@ from ._errors import (
     PromptError,
     StateError,
 )
-from ._guardian import Guardian
+from ._guardian import Alarm, Guardian
 from ._info import SparseInfo
 from ._install import install_as_llama_cpp
 from ._llama import Llama
@@ -37,6 +37,7 @@ from .methods import __all__ as _methods
 
 __all__ = [
     "LZ77",
+    "Alarm",
     "BusyError",
     "CalibrationWarning",
     "ClosedError",

@@ -63,9 +63,7 @@ class _Request:
             return
         for choice in result.get("choices", ()):
             if choice.get("finish_reason") is not None:
-                report = self.watch.report()
-                choice["stop_reason"] = "guardian" if report["stopped"] else None
-                choice["guardian"] = report
+                self.watch.annotate(choice)
 
 
 @dataclass
@@ -218,6 +216,7 @@ class Llama(bindings.Llama):
         self._in_prompt = False  # a generation is at its prompt
         self._steps = 0  # decode steps, and the tokens that they attended to: full attention only
         self._tokens_read = 0
+        self._widening: Watch | None = None  # may have changed the budget
         self._asked = (1, 0)  # numbers of tokens, first and last, after each of which logits were asked for
         try:
             super().__init__(path, **kwargs)
@@ -227,7 +226,7 @@ class Llama(bindings.Llama):
             raise
         self._n_ctx = min(self._n_ctx, len(self.input_ids))  # the native one is padded, the bindings' arrays are not
         if self.guardian is not None:
-            Watch(self._model.vocab, self.guardian).close()
+            Watch(self._ctx, self.guardian).close()
         guess = self._ctx.guess() if isinstance(self._ctx, SparseContext) else None
         if guess is not None:
             warnings.warn(f"{guess}; run: lil calibrate {path}", CalibrationWarning, stacklevel=2)
@@ -287,6 +286,8 @@ class Llama(bindings.Llama):
             if not tokens:
                 super().eval(tokens)
                 return
+            if self._pending is None and not self._in_prompt:
+                self._narrow()
             # drafts are told from a prompt by who sends them
             drafts = self._pending is not None and not self._in_prompt
             declared = self._logits_all and (self._in_prompt or (len(tokens) > 1 and not drafts))
@@ -375,11 +376,13 @@ class Llama(bindings.Llama):
                     raise PromptError(
                         "the prompt has no tokens, and this model adds none of its own; give at least one"
                     )
+                self._narrow()
                 if request.guardian is not None:
-                    config = request.guardian
-                    if kwargs.get("grammar") is not None and config.action == "close_think":
-                        config = Guardian(every=config.every, threshold=config.threshold, patience=config.patience)
-                    request.watch = Watch(self._model.vocab, config)
+                    actions = request.guardian.actions
+                    if kwargs.get("grammar") is not None:  # it knows no end of thinking
+                        actions = tuple(action for action in actions if action != "close_think") or ("stop",)
+                    request.watch = Watch(self._ctx, request.guardian, actions=actions)
+                    self._widening = request.watch
                     request.watch.feed(tokens if fresh else [*self._input_ids.tolist(), *tokens])
             while True:
                 with self._gate.turn(request.owner, stream=True):
@@ -387,11 +390,14 @@ class Llama(bindings.Llama):
                     try:
                         token = stream.send(sent)
                     except StopIteration:
+                        self._narrow()
                         return
                     finally:
                         self._pending, self._in_prompt = None, False
                     begun = True
                     over = request.watch is not None and self._is_end(token) and request.watch.stopped
+                    if over:
+                        self._narrow()
                 sent = yield token
                 if over:
                     return
@@ -399,6 +405,12 @@ class Llama(bindings.Llama):
             stream.close()
             if not inner:
                 self._gate.release(request.owner)
+
+    def _narrow(self) -> None:
+        """Gives the context its own budget back. A stream that was left does it late: here, before what comes next."""
+        watch, self._widening = self._widening, None
+        if watch is not None:
+            watch.narrow()
 
     def _is_end(self, token: int) -> bool:
         return native.llama_vocab_is_eog(self._model.vocab, token)
@@ -426,6 +438,8 @@ class Llama(bindings.Llama):
                     scope.active = request
                     with _set(_request, request):
                         chunk = next(chunks, None)
+                    if chunk is None or not stream:
+                        self._narrow()
                     if chunk is None:
                         return
                     if not stream:

@@ -82,7 +82,13 @@ class GuardianParams(ctypes.Structure):
         ("threshold", c_double),
         ("patience", c_uint32),
         ("action", c_int),
+        ("then", POINTER(c_int)),
+        ("n_then", c_uint32),
+        ("think_begin", c_char_p),
         ("think_end", c_char_p),
+        ("message", c_char_p),
+        ("grace", c_uint32),
+        ("widen", c_uint32),
     ]
 
 
@@ -93,12 +99,26 @@ class GuardianReport(ctypes.Structure):
         ("alarmed", c_bool),
         ("stopped", c_bool),
         ("think_closed", c_bool),
+        ("thinking", c_bool),
         ("n_tokens", c_uint64),
         ("n_tokens_alarm", c_uint64),
         ("n_bytes", c_uint64),
         ("size", c_double),
         ("last_growth", c_double),
         ("n_checks", c_uint32),
+        ("n_alarms", c_uint32),
+        ("action", c_int),
+        ("cut", c_int),
+        ("n_wide", c_uint32),
+    ]
+
+
+class GuardianEvent(ctypes.Structure):
+    """struct lil_guardian_event"""
+
+    _fields_ = [
+        ("kind", c_int),
+        ("n_tokens", c_uint64),
     ]
 
 
@@ -154,8 +174,12 @@ _PROTOTYPES: dict[str, tuple[object, list[object]]] = {
         c_bool,
         [_bindings.llama_sampler_p_ctypes, POINTER(_bindings.llama_token), c_int32],
     ),
+    "lil_find_thinking": (c_bool, [_bindings.llama_model_p_ctypes, POINTER(c_char_p), POINTER(c_char_p)]),
+    "lil_guardian_decide": (c_bool, [_bindings.llama_sampler_p_ctypes, c_int]),
+    "lil_guardian_set_budget": (c_bool, [_bindings.llama_sampler_p_ctypes, _bindings.llama_context_p_ctypes]),
     "lil_guardian_get_report": (c_bool, [_bindings.llama_sampler_p_ctypes, POINTER(GuardianReport)]),
     "lil_guardian_get_curve": (c_size_t, [_bindings.llama_sampler_p_ctypes, POINTER(c_double), c_size_t]),
+    "lil_guardian_get_events": (c_size_t, [_bindings.llama_sampler_p_ctypes, POINTER(GuardianEvent), c_size_t]),
 }
 
 for _name, (_restype, _argtypes) in _PROTOTYPES.items():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import dataclasses
 import os
 import re
 import sys
@@ -19,6 +18,8 @@ if TYPE_CHECKING:
 # the environment's names of `sparse=` and `guardian=`
 ENV_SPARSE = "LIL_SPARSE"
 ENV_GUARDIAN = "LIL_GUARDIAN"
+
+_GUARDIAN_NUMBERS = ("every", "threshold", "patience", "grace")
 
 
 def parse_sparse(text: str) -> tuple[Method | None, bool | None]:
@@ -61,10 +62,12 @@ def parse_guardian(text: str) -> Guardian | None:
         raise ConfigError(_native.last_error())
     if not on:
         return None
-    options: dict[str, Any] = {field.name: getattr(params, field.name) for field in dataclasses.fields(Guardian)}
-    options["action"] = ACTIONS[options["action"]]
-    if options["think_end"] is not None:
-        options["think_end"] = options["think_end"].decode()
+    options: dict[str, Any] = {name: getattr(params, name) for name in _GUARDIAN_NUMBERS}
+    options["action"] = tuple(ACTIONS[i] for i in (params.action, *params.then[: params.n_then]))
+    options["widen"] = params.widen or None
+    for name in ("think_end", "message"):
+        text = getattr(params, name)
+        options[name] = None if text is None else text.decode()
     return Guardian(**options)
 
 

@@ -4,26 +4,43 @@ from __future__ import annotations
 
 import ctypes
 import math
+from collections import deque
 from collections.abc import Sequence
 from typing import Any, TypedDict
 
 from ._errors import ConfigError, NativeError
-from ._guardian import ACTIONS, Guardian
-from ._native import GuardianParams, GuardianReport, last_error, lib
+from ._guardian import ACTIONS, Action, Alarm, Guardian, check_answer
+from ._native import GuardianEvent, GuardianParams, GuardianReport, last_error, lib
 from .llama_cpp import _internals as internals
 from .llama_cpp import llama_cpp as bindings
+
+# enum lil_guardian_event_kind, enum lil_guardian_cut
+EVENTS = ("alarm", "stop", "close_think", "widen", "narrow")
+CUTS = (None, "json", "tool_call")
+
+
+class Event(TypedDict):
+    """Something that Guardian did: "alarm", "stop", "close_think", "widen", "narrow" (the budget went back), after
+    `tokens` generated ones."""
+
+    did: str
+    tokens: int
 
 
 class Report(TypedDict):
     """The `guardian` object of a result.
 
-    Sizes are compressed bytes. `tokens_at_alarm` is None without an alarm, `last_growth` before the first check.
+    Sizes are compressed bytes. `action` is what alarms lead to, one or a list; `events` what was done.
+    `tokens_at_alarm` is the first alarm's, None without one; `last_growth` None before the first check. `incomplete`
+    says in what Guardian has cut the text off, "json" or "tool_call", which then cannot be parsed; None: in neither.
     `curve` holds the size at the start of generation and at every check.
     """
 
-    action: str
+    action: str | list[str]
     alarmed: bool
+    alarms: int
     stopped: bool
+    incomplete: str | None
     think_closed: bool
     tokens: int
     tokens_at_alarm: int | None
@@ -32,25 +49,52 @@ class Report(TypedDict):
     size: float
     last_growth: float | None
     curve: list[float]
+    events: list[Event]
 
 
 class Watch:
-    """Owns a native sampler. Only `pick` may change what is generated."""
+    """Owns a native sampler. Only `pick` may change what is generated, and the context's budget.
 
-    def __init__(self, vocab: Any, config: Guardian) -> None:
-        self._action = config.action
+    Args:
+        actions: What alarms lead to here. None: the configuration's.
+
+    Raises:
+        ConfigError: The model or the context cannot do what is configured.
+    """
+
+    def __init__(
+        self, context: internals.LlamaContext, config: Guardian, *, actions: tuple[Action, ...] | None = None
+    ) -> None:
+        actions = actions or config.actions
+        self._context = context
+        self._config = config
+        self._actions = actions
+        self._alarms = 0
+        self._wide = 0
+        self._recent: deque[int] = deque(maxlen=config.every)
+        codes = [ACTIONS.index(action) for action in actions]
+        then = (ctypes.c_int * len(codes[1:]))(*codes[1:])
+        begin, end = _thinking(context.model, config)
         self._sampler = lib.lil_sampler_init_guardian(
-            vocab,
+            context.model.vocab,
             GuardianParams(
                 every=config.every,
                 threshold=config.threshold,
                 patience=config.patience,
-                action=ACTIONS.index(config.action),
-                think_end=None if config.think_end is None else config.think_end.encode(),
+                action=codes[0],
+                then=ctypes.cast(then, ctypes.POINTER(ctypes.c_int)),
+                n_then=len(then),
+                think_begin=begin,
+                think_end=end,
+                message=None if config.message is None else config.message.encode(),
+                grace=config.grace,
+                widen=config.widen or 0,
             ),
         )
-        if not self._sampler:
-            raise ConfigError(f"{config}: {last_error()}")
+        if not self._sampler or ("widen" in actions and not self._set_budget()):
+            error = f"{config}: {last_error()}"
+            self.close()
+            raise ConfigError(error)
         self._token = bindings.llama_token_data()
         self._array = bindings.llama_token_data_array()
 
@@ -61,7 +105,11 @@ class Watch:
             raise NativeError(f"Guardian could not take {len(tokens)} prompt tokens: {last_error()}")
 
     def pick(self, token: int) -> int:
-        """The token to generate: the one that was sampled, unless Guardian puts its own in its place."""
+        """The token to generate: the one that was sampled, unless Guardian puts its own in its place.
+
+        Raises:
+            ConfigError: `on_alarm` wants what cannot be done.
+        """
         self._token.id = token  # type: ignore[assignment]
         self._array.data = ctypes.pointer(self._token)  # type: ignore[assignment]
         self._array.size = 1
@@ -70,18 +118,67 @@ class Watch:
         bindings.llama_sampler_apply(self._sampler, ctypes.byref(self._array))
         token = int(self._array.data[max(self._array.selected, 0)].id)
         bindings.llama_sampler_accept(self._sampler, token)
+        self._recent.append(token)
+        native = self._native()
+        if native.n_alarms > self._alarms:
+            self._alarms = native.n_alarms
+            native = self._decide(native)
+        if native.n_wide != self._wide:
+            if not self._set_budget():
+                raise ConfigError(f"{self._config}: {last_error()}")
+            self._wide = native.n_wide
         return token
 
-    def report(self) -> Report:
+    def _decide(self, native: GuardianReport) -> GuardianReport:
+        """Asks `on_alarm`."""
+        if self._config.on_alarm is None:
+            return native
+        answer = check_answer(
+            self._config.on_alarm(
+                Alarm(
+                    action=ACTIONS[native.action],
+                    tokens=native.n_tokens,
+                    alarms=native.n_alarms,
+                    growth=native.last_growth,
+                    thinking=native.thinking,
+                    text=self._context.model.detokenize(list(self._recent), special=True).decode("utf-8", "ignore"),
+                )
+            )
+        )
+        if answer is None:
+            return native
+        if not lib.lil_guardian_decide(self._sampler, ACTIONS.index(answer)):
+            raise ConfigError(f"Guardian: on_alarm's answer {answer!r} at token {native.n_tokens}: {last_error()}")
+        return self._native()
+
+    def _set_budget(self) -> bool:
+        return bool(lib.lil_guardian_set_budget(self._sampler, self._context.ctx))
+
+    def narrow(self) -> None:
+        """Gives the context its own budget back."""
+        if self._wide and self._context.ctx:
+            self._wide = 0
+            lib.lil_set_budget(self._context.ctx, 0)
+
+    def _native(self) -> GuardianReport:
         native = GuardianReport()
         lib.lil_guardian_get_report(self._sampler, ctypes.byref(native))
+        return native
+
+    def report(self) -> Report:
+        native = self._native()
         n = lib.lil_guardian_get_curve(self._sampler, None, 0)
         curve = (ctypes.c_double * n)()
         lib.lil_guardian_get_curve(self._sampler, curve, n)
+        n = lib.lil_guardian_get_events(self._sampler, None, 0)
+        events = (GuardianEvent * n)()
+        lib.lil_guardian_get_events(self._sampler, events, n)
         return {
-            "action": self._action,
+            "action": self._actions[0] if len(self._actions) == 1 else list(self._actions),
             "alarmed": native.alarmed,
+            "alarms": native.n_alarms,
             "stopped": native.stopped,
+            "incomplete": CUTS[native.cut],
             "think_closed": native.think_closed,
             "tokens": native.n_tokens,
             "tokens_at_alarm": native.n_tokens_alarm if native.alarmed else None,
@@ -90,12 +187,23 @@ class Watch:
             "size": native.size,
             "last_growth": None if math.isnan(native.last_growth) else native.last_growth,
             "curve": list(curve),
+            "events": [{"did": EVENTS[event.kind], "tokens": event.n_tokens} for event in events],
         }
+
+    def annotate(self, choice: dict[str, Any]) -> None:
+        """Writes `stop_reason`, `guardian` and, as configured, `finish_reason` into a choice that is at its end."""
+        report = self.report()
+        is_call = choice["finish_reason"] in ("tool_calls", "function_call")
+        if report["incomplete"] and is_call:
+            report["incomplete"] = "tool_call"
+        if report["stopped"] and not (is_call and self._config.finish_reason == "stop"):
+            choice["finish_reason"] = self._config.finish_reason
+        choice["stop_reason"] = "guardian" if report["stopped"] else None
+        choice["guardian"] = report
 
     @property
     def stopped(self) -> bool:
-        native = GuardianReport()
-        return lib.lil_guardian_get_report(self._sampler, ctypes.byref(native)) and native.stopped
+        return bool(self._native().stopped)
 
     def close(self) -> None:
         sampler, self._sampler = getattr(self, "_sampler", None), None
@@ -103,6 +211,16 @@ class Watch:
             bindings.llama_sampler_free(sampler)
 
     __del__ = close
+
+
+def _thinking(model: internals.LlamaModel, config: Guardian) -> tuple[bytes | None, bytes | None]:
+    """The texts that begin and end thinking, for the native parameters."""
+    if config.think_end is not None:
+        return None, config.think_end.encode()
+    begin, end = ctypes.c_char_p(), ctypes.c_char_p()
+    if lib.lil_find_thinking(model.model, ctypes.byref(begin), ctypes.byref(end)):
+        return begin.value, end.value
+    return b"<think>", b"</think>"  # a prompt may have asked for it
 
 
 class WatchedSampler:

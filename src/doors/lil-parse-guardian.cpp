@@ -4,6 +4,7 @@
 
 #include "lil-error.h"
 
+#include <algorithm>
 #include <cstddef>
 #include <exception>
 
@@ -12,14 +13,21 @@ static const double MOST = INT32_MAX;
 #define FIELD(name) offsetof(lil_guardian_params, name)
 
 // clang-format off
+static const std::vector<lil_word> ACTIONS = {
+    { "stop", LIL_GUARDIAN_STOP }, { "close_think", LIL_GUARDIAN_CLOSE_THINK }, { "flag", LIL_GUARDIAN_FLAG },
+    { "widen", LIL_GUARDIAN_WIDEN },
+};
+
+// behind `action` may stand those of the alarms that follow, "widen+stop"
 static const std::vector<lil_field> FIELDS = {
     { "every",     LIL_FIELD_U32,  FIELD(every),     1, MOST },
     { "threshold", LIL_FIELD_F64,  FIELD(threshold), 0, MOST },
     { "patience",  LIL_FIELD_U32,  FIELD(patience),  1, MOST },
-    { "action",    LIL_FIELD_WORD, FIELD(action),    0, 0,
-            { { "stop", LIL_GUARDIAN_STOP }, { "close_think", LIL_GUARDIAN_CLOSE_THINK },
-                    { "flag", LIL_GUARDIAN_FLAG } } },
+    { "action",    LIL_FIELD_WORD, FIELD(action),    0, 0, ACTIONS },
     { "think_end", LIL_FIELD_TEXT, FIELD(think_end) },
+    { "message",   LIL_FIELD_TEXT, FIELD(message) },
+    { "grace",     LIL_FIELD_U32,  FIELD(grace),     0, MOST },
+    { "widen",     LIL_FIELD_U32,  FIELD(widen),     2, MOST, { { "all", 0 } } },
 };
 // clang-format on
 
@@ -38,7 +46,42 @@ static const lil_switch SWITCHES[] = {
 };
 
 // what params of this thread's last call point into
-static thread_local std::deque<std::string> texts;
+static thread_local std::deque<std::string>          texts;
+static thread_local std::vector<lil_guardian_action> then;
+
+// Takes the actions behind the first one off an option.
+static std::string read_then(std::string & value, std::vector<lil_guardian_action> & res) {
+    size_t at = value.find('+');
+
+    for (size_t i = at; i != std::string::npos;) {
+        const size_t      end  = value.find('+', i + 1);
+        const std::string word = value.substr(i + 1, end == std::string::npos ? end : end - i - 1);
+
+        lil_names names;
+        bool      found = false;
+
+        for (const auto & action : ACTIONS) {
+            names.push_back(action.word);
+            if (word == action.word) {
+                res.push_back((lil_guardian_action) action.value);
+                found = true;
+            }
+        }
+        if (!found) {
+            return "action=" + lil_quote(value) + ": " + lil_quote(word) + " is unknown: " + lil_suggest(word, names);
+        }
+
+        i = end;
+    }
+
+    value.erase(std::min(at, value.size()));
+
+    return "";
+}
+
+static bool has_action(const lil_guardian_params & params, lil_guardian_action action) {
+    return params.action == action || std::count(params.then, params.then + params.n_then, action) > 0;
+}
 
 static std::string parse(const char * text, bool & enabled, lil_guardian_params & res) {
     lil_notation notation;
@@ -71,10 +114,22 @@ static std::string parse(const char * text, bool & enabled, lil_guardian_params 
     lil_guardian_params params = lil_guardian_default_params();
 
     texts.clear();
+    then.clear();
 
-    err = lil_read_options(notation.options, FIELDS, "guardian", &params, texts);
-    if (err.empty() && params.think_end && params.action != LIL_GUARDIAN_CLOSE_THINK) {
-        err = "think_end has no effect without action=close_think";
+    for (auto & option : notation.options) {
+        if (option.name == "action") {
+            err = read_then(option.value, then);
+        }
+    }
+    if (err.empty()) {
+        err = lil_read_options(notation.options, FIELDS, "guardian", &params, texts);
+    }
+
+    params.then   = then.data();
+    params.n_then = then.size();
+
+    if (err.empty() && (params.think_end || params.message) && !has_action(params, LIL_GUARDIAN_CLOSE_THINK)) {
+        err = std::string(params.think_end ? "think_end" : "message") + " has no effect without action=close_think";
     }
     if (err.empty()) {
         enabled = found->on;
@@ -102,6 +157,16 @@ bool lil_parse_guardian(const char * text, bool * enabled, lil_guardian_params *
     }
 }
 
+static const char * get_word(lil_guardian_action action) {
+    for (const auto & a : ACTIONS) {
+        if (a.value == action) {
+            return a.word;
+        }
+    }
+
+    return "?";
+}
+
 int32_t lil_format_guardian(const lil_guardian_params * params, char * buf, size_t size) {
     if (!params || (!buf && size > 0)) {
         lil_set_last_error("guardian: params or buf is NULL");
@@ -110,7 +175,21 @@ int32_t lil_format_guardian(const lil_guardian_params * params, char * buf, size
 
     try {
         const lil_guardian_params defaults = lil_guardian_default_params();
-        const std::string         options  = lil_write_options(FIELDS, params, &defaults);
+        lil_guardian_params       first    = *params;
+        std::string               actions;
+
+        if (params->n_then > 0) { // all of them, and the others behind
+            first.action = defaults.action;
+            actions      = std::string("action=") + get_word(params->action);
+            for (uint32_t i = 0; i < params->n_then; ++i) {
+                actions += std::string("+") + get_word(params->then[i]);
+            }
+        }
+
+        std::string options = lil_write_options(FIELDS, &first, &defaults);
+        if (!actions.empty()) {
+            options = actions + (options.empty() ? "" : ",") + options;
+        }
 
         return snprintf(buf, size, "%s%s%s", SWITCHES[0].name, options.empty() ? "" : ":", options.c_str());
     } catch (const std::exception & e) {

@@ -119,8 +119,7 @@ static void lil_guardian_copy_state(const llama_sampler * smpl_src, llama_sample
     dst = std::move(copy);
 }
 
-// nullptr: smpl is no Guardian
-static lil_guardian * lil_guardian_get(const llama_sampler * smpl) {
+lil_guardian * lil_guardian_get(const llama_sampler * smpl) {
     if (smpl == nullptr || smpl->iface != &lil_guardian_i) {
         lil_set_last_error("guardian: the sampler is not a Guardian; pass what lil_sampler_init_guardian() returned, "
                            "not the chain it is in");
@@ -141,7 +140,8 @@ lil_guardian_params lil_guardian_default_params(void) {
     params.threshold = 20.0;
     params.patience  = 1;
     params.action    = LIL_GUARDIAN_STOP;
-    params.think_end = nullptr;
+    params.grace     = 25;
+    params.widen     = 2;
 
     return params;
 }
@@ -162,6 +162,22 @@ static llama_token lil_guardian_find_eog(const llama_vocab * vocab) {
     return LLAMA_TOKEN_NULL;
 }
 
+static bool lil_guardian_check_action(const lil_guardian_action & given) {
+    // a C caller can pass any number, which a C++ enum must not hold
+    int action;
+    static_assert(sizeof(action) == sizeof(given), "the enum is an int");
+    memcpy(&action, &given, sizeof(action));
+
+    if (action >= LIL_GUARDIAN_STOP && action <= LIL_GUARDIAN_WIDEN) {
+        return true;
+    }
+
+    lil_set_last_error("guardian: action is %d, it must be LIL_GUARDIAN_STOP, LIL_GUARDIAN_CLOSE_THINK, "
+                       "LIL_GUARDIAN_FLAG or LIL_GUARDIAN_WIDEN",
+            action);
+    return false;
+}
+
 static bool lil_guardian_check_params(const llama_vocab * vocab, const lil_guardian_params & params) {
     if (vocab == nullptr || llama_vocab_type(vocab) == LLAMA_VOCAB_TYPE_NONE) {
         lil_set_last_error("guardian: there is no vocabulary; pass llama_model_get_vocab() of a model that has one");
@@ -180,21 +196,28 @@ static bool lil_guardian_check_params(const llama_vocab * vocab, const lil_guard
         return false;
     }
 
-    // a C caller can pass any number, which a C++ enum must not hold
-    int action;
-    static_assert(sizeof(action) == sizeof(params.action), "the enum is an int");
-    memcpy(&action, &params.action, sizeof(action));
-
-    if (action < LIL_GUARDIAN_STOP || action > LIL_GUARDIAN_FLAG) {
-        lil_set_last_error("guardian: action is %d, it must be LIL_GUARDIAN_STOP, LIL_GUARDIAN_CLOSE_THINK or "
-                           "LIL_GUARDIAN_FLAG",
-                action);
+    if (params.n_then > 0 && params.then == nullptr) {
+        lil_set_last_error("guardian: n_then is %u and then is NULL; pass as many actions", (unsigned) params.n_then);
         return false;
     }
-    if (action == LIL_GUARDIAN_CLOSE_THINK && params.think_end != nullptr && params.think_end[0] == '\0') {
-        lil_set_last_error(
-                "guardian: think_end is empty, it must be the text that ends thinking, or NULL for </think>");
+    for (uint32_t i = 0; i <= params.n_then; i++) {
+        if (!lil_guardian_check_action(i == 0 ? params.action : params.then[i - 1])) {
+            return false;
+        }
+    }
+    if (params.widen == 1) {
+        lil_set_last_error("guardian: widen is 1, it must be at least 2 times the budget, or 0 for everything");
         return false;
+    }
+    for (const char * text : { params.think_begin, params.think_end, params.message }) {
+        if (text != nullptr && text[0] == '\0') {
+            lil_set_last_error("guardian: %s is empty, it must be a text, or NULL for %s",
+                    text == params.think_end         ? "think_end"
+                            : text == params.message ? "message"
+                                                     : "think_begin",
+                    text == params.think_end ? "</think>" : "none");
+            return false;
+        }
     }
 
     return true;
@@ -224,34 +247,34 @@ llama_sampler * lil_sampler_init_guardian(const llama_vocab * vocab, lil_guardia
     lil_guardian * g = nullptr;
 
     try {
-        g = new lil_guardian();
+        const std::string think_begin = params.think_begin != nullptr ? params.think_begin : "";
+        const std::string think_end   = params.think_end != nullptr ? params.think_end : "</think>";
+        const std::string message     = params.message != nullptr ? params.message : "";
 
-        g->vocab            = vocab;
-        g->params           = params;
-        const bool given    = params.think_end != nullptr && params.think_end[0] != '\0';
-        g->think_end        = given ? params.think_end : "</think>";
-        g->params.think_end = nullptr; // the caller's
-        g->eog              = lil_guardian_find_eog(vocab);
+        g = new lil_guardian(vocab, params, lil_guardian_scan(think_begin, think_end));
 
-        if (params.action == LIL_GUARDIAN_CLOSE_THINK) {
-            g->think_tokens = lil_guardian_tokenize(vocab, g->think_end);
-        }
+        g->eog = lil_guardian_find_eog(vocab);
 
-        const bool forces = params.action != LIL_GUARDIAN_FLAG;
+        const auto has = [g](lil_guardian_action action) {
+            return std::find(g->actions.begin(), g->actions.end(), action) != g->actions.end();
+        };
 
-        if (forces && g->eog == LLAMA_TOKEN_NULL) {
+        g->think_tokens = lil_guardian_tokenize(vocab, message + think_end); // lil_guardian_decide() may want them
+
+        const bool stops =
+                g->actions.back() != LIL_GUARDIAN_FLAG || has(LIL_GUARDIAN_STOP) || has(LIL_GUARDIAN_CLOSE_THINK);
+
+        if (stops && g->eog == LLAMA_TOKEN_NULL) {
             lil_set_last_error("guardian: the vocabulary has no end-of-generation token to force; "
                                "LIL_GUARDIAN_FLAG needs none");
-        } else if (params.action == LIL_GUARDIAN_CLOSE_THINK && g->think_tokens.empty()) {
+        } else if (has(LIL_GUARDIAN_CLOSE_THINK) && g->think_tokens.empty()) {
             lil_set_last_error(
                     "guardian: think_end \"%s\" gives no tokens in this vocabulary; pass the text that ends the "
                     "model's thinking",
-                    g->think_end.c_str());
+                    think_end.c_str());
         } else if ((g->lz = lil_lz77_init()) == nullptr) {
             lil_set_last_error("guardian: out of memory");
         } else {
-            lil_guardian_clear(*g);
-
             return llama_sampler_init(&lil_guardian_i, g);
         }
     } catch (const std::exception & e) {
@@ -297,6 +320,7 @@ bool lil_guardian_feed_prompt(llama_sampler * smpl, const llama_token * tokens, 
         if (!lil_lz77_feed(g->lz, text.data(), text.size())) {
             throw std::bad_alloc();
         }
+        g->scan.add(text, false);
 
         // what is not generated counts for no check
         g->size_check += lil_lz77_size(g->lz) - size;
@@ -320,8 +344,57 @@ bool lil_guardian_get_report(const llama_sampler * smpl, lil_guardian_report * r
 
     *report = g->report;
 
-    report->n_bytes = lil_lz77_bytes(g->lz);
-    report->size    = lil_lz77_size(g->lz);
+    report->n_bytes  = lil_lz77_bytes(g->lz);
+    report->size     = lil_lz77_size(g->lz);
+    report->action   = g->action;
+    report->thinking = lil_guardian_can(*g, LIL_GUARDIAN_CLOSE_THINK);
+
+    if (report->stopped) {
+        report->cut = g->scan.in_tool_call() ? LIL_GUARDIAN_CUT_TOOL_CALL
+                : g->scan.in_json()          ? LIL_GUARDIAN_CUT_JSON
+                                             : LIL_GUARDIAN_CUT_NOTHING;
+    }
+
+    return true;
+}
+
+size_t lil_guardian_get_events(const llama_sampler * smpl, lil_guardian_event * events, size_t n) {
+    const lil_guardian * g = lil_guardian_get(smpl);
+    if (g == nullptr) {
+        return 0;
+    }
+
+    if (events != nullptr) {
+        std::copy_n(g->events.begin(), std::min(n, g->events.size()), events);
+    }
+
+    return g->events.size();
+}
+
+bool lil_guardian_decide(llama_sampler * smpl, lil_guardian_action action) {
+    lil_guardian * g = lil_guardian_get(smpl);
+    if (g == nullptr || !lil_guardian_check_action(action)) {
+        return false;
+    }
+
+    if (!g->pending) {
+        lil_set_last_error("guardian: there is nothing to decide; call it right after the accept that raised an alarm");
+        return false;
+    }
+    if (!lil_guardian_can(*g, action)) {
+        lil_set_last_error("guardian: action is %d, which cannot be taken here: %s", (int) action,
+                action == LIL_GUARDIAN_CLOSE_THINK ? "thinking is not open, or was closed before"
+                                                   : "the vocabulary has no end-of-generation token");
+        return false;
+    }
+
+    try {
+        lil_guardian_take_back(*g);
+        lil_guardian_act(*g, action);
+    } catch (const std::bad_alloc &) {
+        lil_set_last_error("guardian: out of memory");
+        return false;
+    }
 
     return true;
 }

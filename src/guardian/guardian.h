@@ -27,12 +27,34 @@
 //                works at any place of a chain, though only a sampler placed after the last other one has the last
 //                word. The EOG token is the vocabulary's EOS where that ends generation, else its EOT, else the first
 //                that does.
-//   CLOSE_THINK  The tokens of think_end one after another in the same way. Then the model goes on and the checks start
-//                anew, from the size after think_end. Where the generated text already has think_end, at the next alarm
-//                or because the model wrote it, the alarm stops.
+//   CLOSE_THINK  Lands: from the alarm on it waits for the end of a line or a sentence (a full stop behind a digit is
+//                none), at most `grace` tokens, then the tokens of message and think_end come one after another in the
+//                same way. Then the model goes on and the checks start anew, from the size after think_end. Nothing is
+//                put into a tool call or a string of JSON, and while JSON is open its lines are no ends; where grace
+//                runs out within one of the two, the alarm stops instead. Where the model closes its thinking while the
+//                alarm waits, nothing is forced, and the checks start anew. Possible where thinking is open (with
+//                think_begin: it was begun, in the prompt or later, and not ended since; without: the generated text
+//                has no think_end), once in an answer.
+//   WIDEN        Reports (n_wide) that the host is to decode with `widen` times the budget, or everything. The two
+//                checks after it raise no alarm of their own accord: the second one tells. If the text gains in that
+//                one, or in a later one, n_wide is 0 again; if it does not, that check is an alarm (with `patience`:
+//                the streak goes on, and a check that gains ends it), and the next action is taken, wide as the text
+//                is. A second WIDEN multiplies again. The sampler does not know the context, so a host that knows both
+//                calls lil_guardian_set_budget() before each llama_decode(); where it does not, all WIDEN does is to
+//                wait.
+//
+//   Each alarm takes the next of `action` and `then`, passing over a CLOSE_THINK that is not possible; alarms behind
+//   the last one stop, or only report where the last is FLAG. So CLOSE_THINK alone is CLOSE_THINK, then STOP. A host
+//   may decide otherwise, lil_guardian_decide(): what it put off is proposed again at the next alarm.
+//   lil_guardian_get_events() tells what was done at which token.
 //
 //   If the generated text ends within a UTF-8 character, the action waits until it is complete, for 3 tokens at most.
-//   No checks are made from an alarm until its action is done.
+//   No checks are made from an alarm until CLOSE_THINK or STOP is done.
+//
+//   JSON is an object or an array in the text, read strictly: what JSON does not allow at its place shows that it was
+//   none. Tool calls are told by the marks that models have for them (guardian-scan.cpp); those without an end of their
+//   own go on to the end of the text. Both are looked for in the generated text alone. A text that is stopped within
+//   one of them cannot be parsed: lil_guardian_report::cut.
 //
 //   llama_sampler_apply() only forces what the next accepted token should be; the state moves on with
 //   llama_sampler_accept(). So applying twice, as hosts that resample do, forces the same token twice.

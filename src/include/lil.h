@@ -331,10 +331,12 @@ LLAMA_API uint64_t lil_lz77_memory(const struct lil_lz77 * lz);  // bytes of mem
 // size grew by less than `threshold` bytes since the last check, for `patience` checks in a row, it acts.
 //
 
+// What an alarm leads to.
 enum lil_guardian_action {
     LIL_GUARDIAN_STOP        = 0, // forces the end-of-generation token
-    LIL_GUARDIAN_CLOSE_THINK = 1, // forces the end-of-thinking text, lets the model answer; a second alarm stops
+    LIL_GUARDIAN_CLOSE_THINK = 1, // forces the end-of-thinking text, lets the model answer; once in an answer
     LIL_GUARDIAN_FLAG        = 2, // only reports
+    LIL_GUARDIAN_WIDEN       = 3, // asks the host to decode with a larger budget, see lil_guardian_set_budget()
 };
 
 struct lil_guardian_params {
@@ -342,13 +344,29 @@ struct lil_guardian_params {
     double   threshold; // compressed bytes, >= 0
     uint32_t patience;  // checks in a row, >= 1
 
-    enum lil_guardian_action action;
+    // The first alarm's, and those of the n_then alarms after it. One that cannot be taken (thinking is over) is passed
+    // over. Alarms behind the last stop, or only report where the last is FLAG. Copied.
+    enum lil_guardian_action         action;
+    const enum lil_guardian_action * then; // may be NULL where n_then is 0
+    uint32_t                         n_then;
 
-    // CLOSE_THINK: the text that ends thinking; NULL: "</think>". Copied.
+    // CLOSE_THINK
+    // The texts that begin and end thinking, see lil_find_thinking(). think_end NULL: "</think>". With think_begin an
+    // alarm closes thinking where the text, prompt included, has it open; NULL: it is open until think_end comes.
+    // Copied.
+    const char * think_begin;
     const char * think_end;
+    const char * message; // text before think_end; NULL: none. Copied.
+    uint32_t     grace;   // tokens that are waited at most for the end of a line or a sentence
+
+    uint32_t widen; // WIDEN: times the budget, >= 2; 0: everything is read
 };
 
-// The defaults: every 250, threshold 20, patience 1, STOP.
+// How a model marks its thinking, by its chat template, or else by its vocabulary: "<think>" and "</think>", "[THINK]",
+// gpt-oss's channels and others (src/guardian/thinking.cpp). The texts are constants. False: no known marks.
+LLAMA_API bool lil_find_thinking(const struct llama_model * model, const char ** begin, const char ** end);
+
+// The defaults: every 250, threshold 20, patience 1, STOP alone, no texts, grace 25, widen 2.
 LLAMA_API struct lil_guardian_params lil_guardian_default_params(void);
 
 // Add it at the end of a chain, after the sampler that picks the token: it replaces that token where it acts. Bytes of
@@ -365,17 +383,41 @@ LLAMA_API struct llama_sampler * lil_sampler_init_guardian(
 // False where smpl is no Guardian or memory ran out.
 LLAMA_API bool lil_guardian_feed_prompt(struct llama_sampler * smpl, const llama_token * tokens, int32_t n_tokens);
 
+// Decides otherwise: `action` takes the place of what the last alarm leads to, which is proposed again at the next one.
+// Call it between the llama_sampler_accept() that raised the alarm (n_alarms has grown) and the next
+// llama_sampler_apply(). False where smpl is no Guardian, there is no such alarm, or the action cannot be taken.
+LLAMA_API bool lil_guardian_decide(struct llama_sampler * smpl, enum lil_guardian_action action);
+
+// in what Guardian cut a text off
+enum lil_guardian_cut {
+    LIL_GUARDIAN_CUT_NOTHING   = 0, // running text
+    LIL_GUARDIAN_CUT_JSON      = 1, // an object or an array that is not closed
+    LIL_GUARDIAN_CUT_TOOL_CALL = 2, // a tool call that is not closed
+};
+
 struct lil_guardian_report {
     bool     alarmed;        // whether an alarm was raised
     bool     stopped;        // whether generation was ended: the end-of-generation token was forced
     bool     think_closed;   // whether the end-of-thinking text was forced
+    bool     thinking;       // whether an alarm could close thinking now
     uint64_t n_tokens;       // tokens generated so far
     uint64_t n_tokens_alarm; // tokens generated at the first alarm, 0 if none
     uint64_t n_bytes;        // bytes of text so far, prompt included
     double   size;           // compressed size so far, bytes
     double   last_growth;    // growth between the last two checks, bytes; NaN before the first check
     uint32_t n_checks;       // checks so far
+    uint32_t n_alarms;       // alarms so far
+
+    enum lil_guardian_action action; // what the last alarm leads to; before one, the first alarm's
+    enum lil_guardian_cut    cut;    // stopped: in what
+    uint32_t                 n_wide; // WIDEN: how often the budget is to be multiplied now, 0: not
 };
+
+// WIDEN's other half, for hosts: gives a context of the select family the budget that a Guardian asks for now, of which
+// the sampler cannot know. Call it before each llama_decode(). The budget is that of all the context's sequences; where
+// several have a Guardian, the host chooses the largest n_wide. After an answer: lil_set_budget(ctx, 0). False as
+// lil_set_budget(), also while nothing is asked for, or where smpl is no Guardian.
+LLAMA_API bool lil_guardian_set_budget(const struct llama_sampler * smpl, struct llama_context * ctx);
 
 // False where smpl is no Guardian.
 LLAMA_API bool lil_guardian_get_report(const struct llama_sampler * smpl, struct lil_guardian_report * report);
@@ -383,6 +425,24 @@ LLAMA_API bool lil_guardian_get_report(const struct llama_sampler * smpl, struct
 // The size at the start of generation and at every check: up to n entries into size. Returns how many there are
 // (n_checks + 1), 0 where smpl is no Guardian. size may be NULL.
 LLAMA_API size_t lil_guardian_get_curve(const struct llama_sampler * smpl, double * size, size_t n);
+
+enum lil_guardian_event_kind {
+    LIL_GUARDIAN_DID_ALARM       = 0, // an alarm was raised
+    LIL_GUARDIAN_DID_STOP        = 1, // from here on the end-of-generation token is forced
+    LIL_GUARDIAN_DID_CLOSE_THINK = 2, // from here on the end-of-thinking text is forced
+    LIL_GUARDIAN_DID_WIDEN       = 3, // the budget was to be multiplied
+    LIL_GUARDIAN_DID_NARROW      = 4, // the text gained again: the budget went back
+};
+
+struct lil_guardian_event {
+    enum lil_guardian_event_kind kind;
+    uint64_t                     n_tokens; // tokens generated by then
+};
+
+// What was done and when, in order: up to n events. Returns how many there are, 0 where smpl is no Guardian. events may
+// be NULL.
+LLAMA_API size_t lil_guardian_get_events(
+        const struct llama_sampler * smpl, struct lil_guardian_event * events, size_t n);
 
 //
 // Notation
@@ -406,8 +466,9 @@ LLAMA_API size_t lil_guardian_get_curve(const struct llama_sampler * smpl, doubl
 LLAMA_API bool lil_parse_sparse(const char * text, struct lil_sparse_params * params);
 
 // "on", "guardian", "guardian:every=100,action=close_think" or the options alone, "every=100": the fields of
-// lil_guardian_params by their names; action stop, close_think, flag. "off" (or "none"): enabled is false, params the
-// defaults. True and false are on and off.
+// lil_guardian_params by their names; action stop, close_think, flag, widen, or several for one alarm after another,
+// "widen+close_think+stop"; widen=all reads everything. "off" (or "none"): enabled is false, params the defaults. True
+// and false are on and off.
 //
 // Texts in params are valid until this thread's next call. False: an error, enabled and params are as they were.
 LLAMA_API bool lil_parse_guardian(const char * text, bool * enabled, struct lil_guardian_params * params);

@@ -138,6 +138,7 @@ static lil_guardian_params make_params(
     params.every               = every;
     params.threshold           = threshold;
     params.patience            = patience;
+    params.grace               = 0; // test-guardian-actions.cpp waits
     return params;
 }
 
@@ -565,8 +566,8 @@ static void check_refused(const lil_guardian_params & params, const char * word)
 static void test_errors() {
     const auto params = lil_guardian_default_params();
     CHECK(params.every == 250 && params.threshold == 20.0 && params.patience == 1 &&
-            params.action == LIL_GUARDIAN_STOP);
-    CHECK(params.think_end == nullptr);
+            params.action == LIL_GUARDIAN_STOP && params.n_then == 0 && params.grace == 25 && params.widen == 2);
+    CHECK(params.think_begin == nullptr && params.think_end == nullptr && params.message == nullptr);
 
     auto p  = params;
     p.every = 0;
@@ -580,9 +581,9 @@ static void test_errors() {
         check_refused(p, "threshold is");
     }
     p                = params;
-    const int action = 3;
+    const int action = 4;
     memcpy(&p.action, &action, sizeof(action));
-    check_refused(p, "action is 3");
+    check_refused(p, "action is 4");
     p           = params;
     p.action    = LIL_GUARDIAN_CLOSE_THINK;
     p.think_end = "";

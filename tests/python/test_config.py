@@ -148,6 +148,15 @@ def test_defaults(method: type) -> None:
         (lambda: resolve_guardian("yes"), ["'yes'", "on", "off", "every=..."]),
         (lambda: resolve_guardian("every=0"), ["every='0'", "at least 1"]),
         (lambda: resolve_guardian("action=halt"), ["action='halt'", "stop, close_think and flag"]),
+        (lambda: Guardian(message="Well."), ["message='Well.'", "no effect", "close_think"]),
+        (lambda: Guardian(action="close_think", message=""), ["message=''"]),
+        (lambda: Guardian(action="widen", grace=3), ["grace=3", "no effect", "'widen'"]),
+        (lambda: Guardian(action="close_think", grace=-1), ["grace=-1", "at least 0"]),
+        (lambda: Guardian(action="widen", widen=1), ["widen=1", "at least 2", "None"]),
+        (lambda: Guardian(widen=3), ["widen=3", "no effect"]),
+        (lambda: Guardian(action=()), ["action=()", "at least one"]),
+        (lambda: Guardian(action=("widen", "halt")), ["'halt'", "'widen'"]),
+        (lambda: Guardian(finish_reason="loop"), ["finish_reason='loop'", "'guardian'"]),
     ],
 )
 def test_out_of_range(make: Any, words: list[str]) -> None:
@@ -180,6 +189,10 @@ def test_out_of_range(make: Any, words: list[str]) -> None:
         (lambda: Guardian(threshold="20"), ["threshold='20'"]),
         (lambda: Guardian(action=None), ["action=None"]),
         (lambda: Guardian(action="close_think", think_end=b"x"), ["think_end=b'x'", "bytes"]),
+        (lambda: Guardian(action=("widen", None)), ["action=None"]),
+        (lambda: Guardian(action="close_think", message=3), ["message=3", "int"]),
+        (lambda: Guardian(action="close_think", grace=1.5), ["grace=1.5"]),
+        (lambda: Guardian(on_alarm="stop"), ["on_alarm='stop'", "Alarm"]),
         (lambda: resolve_sparse(3), ["sparse=3", "int"]),
         (lambda: resolve_sparse(True), ["sparse=True"]),
         (lambda: resolve_sparse(b"quest"), ["sparse=b'quest'", "bytes"]),
@@ -203,6 +216,8 @@ def test_numbers_are_normalised() -> None:
     assert config.budget == 64
     assert type(config.budget) is int
     assert type(Guardian(threshold=3).threshold) is float
+    assert Guardian(action=["widen", "stop"]).actions == ("widen", "stop")  # type: ignore[arg-type]
+    assert Guardian(action=("stop",)) == Guardian()
 
 
 def test_resolve() -> None:
@@ -396,8 +411,9 @@ def test_native_layout() -> None:
     assert ctypes.sizeof(_native.SparseParams) == 92
     assert ctypes.sizeof(_native.SparseInfo) == 104
     assert ctypes.sizeof(_native.MemoryInfo) == 24
-    assert ctypes.sizeof(_native.GuardianParams) == 32
-    assert ctypes.sizeof(_native.GuardianReport) == 56
+    assert ctypes.sizeof(_native.GuardianParams) == 72
+    assert ctypes.sizeof(_native.GuardianReport) == 72
+    assert ctypes.sizeof(_native.GuardianEvent) == 16
 
 
 def _fields(header: str, struct: str) -> list[tuple[str, str]]:
@@ -416,6 +432,7 @@ def _fields(header: str, struct: str) -> list[tuple[str, str]]:
         ("lil_memory_info", _native.MemoryInfo),
         ("lil_guardian_params", _native.GuardianParams),
         ("lil_guardian_report", _native.GuardianReport),
+        ("lil_guardian_event", _native.GuardianEvent),
     ],
 )
 def test_structs_are_the_headers(struct: str, ours: type[ctypes.Structure]) -> None:
@@ -428,6 +445,7 @@ def test_structs_are_the_headers(struct: str, ours: type[ctypes.Structure]) -> N
         "float": ctypes.c_float,
         "double": ctypes.c_double,
         "const char *": ctypes.c_char_p,
+        "const enum lil_guardian_action *": ctypes.POINTER(ctypes.c_int),
     }
     expected = [
         (name, ctypes.c_int if kind.startswith("enum") else types[kind]) for kind, name in _fields(header, struct)
@@ -448,4 +466,6 @@ def test_native_guardian_defaults_are_ours() -> None:
     native = _native.lib.lil_guardian_default_params()
     ours = Guardian()
     assert (native.every, native.threshold, native.patience) == (ours.every, ours.threshold, ours.patience)
-    assert native.action == 0
+    assert (native.action, native.n_then) == (0, 0)
+    assert (native.grace, native.widen) == (ours.grace, ours.widen)
+    assert (native.think_begin, native.think_end, native.message) == (None, None, None)

@@ -12,9 +12,12 @@ from lil import Guardian
 KEYS = {
     "action",
     "alarmed",
+    "alarms",
     "bytes",
     "checks",
     "curve",
+    "events",
+    "incomplete",
     "last_growth",
     "size",
     "stopped",
@@ -115,7 +118,7 @@ def test_flag_only_reports(shared_llama: lil.Llama) -> None:
 
 
 def test_close_think_then_stop(shared_llama: lil.Llama) -> None:
-    config = Guardian(every=30, threshold=1e6, action="close_think", think_end="</thought>")
+    config = Guardian(every=30, threshold=1e6, action="close_think", think_end="</thought>", grace=0)
     choice = shared_llama.create_completion("<thought>", temperature=0, max_tokens=400, guardian=config)["choices"][0]
     assert "</thought>" in choice["text"]
     assert choice["guardian"]["think_closed"]
