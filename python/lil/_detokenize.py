@@ -45,13 +45,29 @@ class Detokenizer:
         self._llama = llama
         self._prompt = prompt
         self._tokens = completion
-        self._done = len(completion)  # tokens whose text is in _text for good
+        self._first = len(completion)  # tokens that were there before, without text
+        self._reset()
+        follow = getattr(llama, "_follow", None)  # who may take tokens back
+        if follow is not None:
+            follow(self)
+
+    def _reset(self) -> None:
+        self._done = self._first  # tokens whose text is in _text for good
         self._text = bytearray()
         self._tail = b""  # text of the tokens after _done
-        self._ends = [0] * len(completion)  # bytes of text after each token
+        self._ends = [0] * self._first  # bytes of text after each token
         self._searched = 0  # bytes of _text that find() has seen
         self._counted = (0, 0)  # bytes, characters that chars() has counted
         self._decoder = codecs.getincrementaldecoder("utf-8")("ignore")
+
+    def rewind(self, tokens: Sequence[int]) -> None:
+        """Makes the owner's list what it was at first, and these tokens behind it: some of those that it had."""
+        del self._tokens[self._first :]
+        self._reset()
+        for token in tokens:
+            self._tokens.append(token)
+            self.update()
+        self._searched = len(self._text)
 
     def context(self, n: int) -> list[int]:
         """The last tokens before completion token `n`, the prompt's among them: at most `CONTEXT`."""

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, cast
 
-from ._check import check_choice, check_float, check_int, set_field
+from ._check import check_bool, check_choice, check_float, check_int, set_field
 from ._errors import ConfigError, ConfigTypeError
 
 Action = Literal["stop", "close_think", "flag", "widen"]
@@ -58,6 +58,9 @@ class Guardian:
         message: "close_think": text that is put before `think_end`, such as "\\nI answer now.\\n". None: none.
         grace: "close_think": tokens that it waits at most for the end of a line or a sentence.
         widen: "widen": times the budget; None reads everything.
+        rewind: "widen", once in an answer: the tail that loops is taken back first, out of the text and the cache, to
+            the end of a line or a sentence where there is one. Requests that stream are refused with it. The report's
+            `tokens` and the usage count what is left.
         finish_reason: What results give as `finish_reason` where Guardian has stopped: "stop", "length" or "guardian",
             which OpenAI's clients do not know. With "stop" a tool call keeps its own ("tool_calls"). `stop_reason` and
             the report say "guardian" always.
@@ -78,6 +81,7 @@ class Guardian:
     message: str | None = None
     grace: int = 25
     widen: int | None = 2
+    rewind: bool = False
     finish_reason: Literal["stop", "length", "guardian"] = "stop"
     on_alarm: Callable[[Alarm], Action | None] | None = None
 
@@ -91,6 +95,7 @@ class Guardian:
         set_field(self, "grace", check_int("Guardian", "grace", self.grace, least=0))
         if self.widen is not None:
             set_field(self, "widen", check_int("Guardian", "widen", self.widen, least=2, why="None reads everything"))
+        check_bool("Guardian", "rewind", self.rewind)
         for name, action in _FOR.items():
             self._check_use(name, action)
         check_choice("Guardian", "finish_reason", self.finish_reason, FINISH_REASONS)
@@ -140,6 +145,7 @@ _FOR: dict[str, Action] = {
     "message": "close_think",
     "grace": "close_think",
     "widen": "widen",
+    "rewind": "widen",
 }
 
 

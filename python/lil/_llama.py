@@ -15,6 +15,7 @@ from typing import Any
 from . import _session_file, _state
 from ._check import check_bool, check_int
 from ._context import SparseContext, full_info, make_context, memory_lack
+from ._detokenize import Detokenizer
 from ._errors import (
     BusyError,
     CalibrationWarning,
@@ -51,6 +52,8 @@ class _Request:
     scope: _Scope | None = None
     watch: Watch | None = None
     generates: bool = False
+    output: Detokenizer | None = None
+    left: list[int] = field(default_factory=list)  # of what was generated, where the rest was taken back
 
     @property
     def owner(self) -> object:
@@ -342,6 +345,8 @@ class Llama(bindings.Llama):
         pending, self._pending = self._pending, None
         if pending is None or pending.watch is None:
             return chain
+        for token in pending.left:
+            native.llama_sampler_accept(chain.sampler, token)
         return WatchedSampler(chain, pending.watch)
 
     @_with_keywords(bindings.Llama.generate, guardian=_keyword("guardian"))
@@ -359,6 +364,7 @@ class Llama(bindings.Llama):
         request = _request.get()
         if request is None or request.llama is not self or request.generates:
             request = _Request(self, self.guardian if guardian is None else resolve_guardian(guardian))
+            _refuse_rewind(request.guardian, stream=True)
         return self._generate(request, list(tokens), args, kwargs)
 
     def _generate(
@@ -395,6 +401,13 @@ class Llama(bindings.Llama):
                     finally:
                         self._pending, self._in_prompt = None, False
                     begun = True
+                    left = None if request.watch is None else request.watch.rewind()
+                    if left is not None and request.output is not None:
+                        stream.close()
+                        stream = super().generate([*tokens, *left], *args, **kwargs)
+                        request.left, sent, begun = left, None, False
+                        request.output.rewind(left)
+                        continue
                     over = request.watch is not None and self._is_end(token) and request.watch.stopped
                     if over:
                         self._narrow()
@@ -405,6 +418,12 @@ class Llama(bindings.Llama):
             stream.close()
             if not inner:
                 self._gate.release(request.owner)
+
+    def _follow(self, output: Detokenizer) -> None:
+        """Called by the text of a completion, when it is made."""
+        request = _request.get()
+        if request is not None and request.llama is self and request.output is None:
+            request.output = output
 
     def _narrow(self) -> None:
         """Gives the context its own budget back. A stream that was left does it late: here, before what comes next."""
@@ -424,6 +443,7 @@ class Llama(bindings.Llama):
             scope.requests.append(request)
         else:
             request = _Request(self, self.guardian)
+        _refuse_rewind(request.guardian, stream=bool(kwargs.get("stream", False)))
         chunks = super()._create_completion(*args, **kwargs)
         return self._run(request, chunks, stream=bool(kwargs.get("stream", False)))
 
@@ -593,6 +613,13 @@ for _name in (
     "tokenize",
 ):
     setattr(Llama, _name, _one_at_a_time(getattr(bindings.Llama, _name), reads=True))
+
+
+def _refuse_rewind(guardian: Guardian | None, *, stream: bool) -> None:
+    if stream and guardian is not None and guardian.rewind:
+        raise ConfigError(
+            "Guardian: rewind=True cannot work with a stream, which takes nothing back; leave one of the two out"
+        )
 
 
 def _refuse_combinations(sparse: Method | None, kwargs: dict[str, Any]) -> None:

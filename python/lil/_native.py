@@ -110,6 +110,7 @@ class GuardianReport(ctypes.Structure):
         ("action", c_int),
         ("cut", c_int),
         ("n_wide", c_uint32),
+        ("n_tail", c_uint64),
     ]
 
 
@@ -176,6 +177,10 @@ _PROTOTYPES: dict[str, tuple[object, list[object]]] = {
     ),
     "lil_find_thinking": (c_bool, [_bindings.llama_model_p_ctypes, POINTER(c_char_p), POINTER(c_char_p)]),
     "lil_guardian_decide": (c_bool, [_bindings.llama_sampler_p_ctypes, c_int]),
+    "lil_guardian_rewind": (
+        c_bool,
+        [_bindings.llama_sampler_p_ctypes, POINTER(_bindings.llama_token), c_int32, c_int32],
+    ),
     "lil_guardian_set_budget": (c_bool, [_bindings.llama_sampler_p_ctypes, _bindings.llama_context_p_ctypes]),
     "lil_guardian_get_report": (c_bool, [_bindings.llama_sampler_p_ctypes, POINTER(GuardianReport)]),
     "lil_guardian_get_curve": (c_size_t, [_bindings.llama_sampler_p_ctypes, POINTER(c_double), c_size_t]),

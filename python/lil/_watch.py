@@ -15,13 +15,13 @@ from .llama_cpp import _internals as internals
 from .llama_cpp import llama_cpp as bindings
 
 # enum lil_guardian_event_kind, enum lil_guardian_cut
-EVENTS = ("alarm", "stop", "close_think", "widen", "narrow")
+EVENTS = ("alarm", "stop", "close_think", "widen", "narrow", "rewind")
 CUTS = (None, "json", "tool_call")
 
 
 class Event(TypedDict):
     """Something that Guardian did: "alarm", "stop", "close_think", "widen", "narrow" (the budget went back), after
-    `tokens` generated ones."""
+    `tokens` generated ones; "rewind", which left `tokens`."""
 
     did: str
     tokens: int
@@ -71,7 +71,9 @@ class Watch:
         self._actions = actions
         self._alarms = 0
         self._wide = 0
-        self._recent: deque[int] = deque(maxlen=config.every)
+        self._prompt: list[int] = []
+        self._tokens: deque[int] = deque(maxlen=None if config.rewind else config.every)
+        self._may_rewind = config.rewind
         codes = [ACTIONS.index(action) for action in actions]
         then = (ctypes.c_int * len(codes[1:]))(*codes[1:])
         begin, end = _thinking(context.model, config)
@@ -100,6 +102,8 @@ class Watch:
 
     def feed(self, tokens: Sequence[int]) -> None:
         """The text before generation."""
+        if self._may_rewind:
+            self._prompt += tokens
         array = (bindings.llama_token * len(tokens))(*tokens)
         if not lib.lil_guardian_feed_prompt(self._sampler, array, len(tokens)):
             raise NativeError(f"Guardian could not take {len(tokens)} prompt tokens: {last_error()}")
@@ -118,7 +122,7 @@ class Watch:
         bindings.llama_sampler_apply(self._sampler, ctypes.byref(self._array))
         token = int(self._array.data[max(self._array.selected, 0)].id)
         bindings.llama_sampler_accept(self._sampler, token)
-        self._recent.append(token)
+        self._tokens.append(token)
         native = self._native()
         if native.n_alarms > self._alarms:
             self._alarms = native.n_alarms
@@ -141,7 +145,9 @@ class Watch:
                     alarms=native.n_alarms,
                     growth=native.last_growth,
                     thinking=native.thinking,
-                    text=self._context.model.detokenize(list(self._recent), special=True).decode("utf-8", "ignore"),
+                    text=self._context.model.detokenize(list(self._tokens)[-self._config.every :], special=True).decode(
+                        "utf-8", "ignore"
+                    ),
                 )
             )
         )
@@ -150,6 +156,19 @@ class Watch:
         if not lib.lil_guardian_decide(self._sampler, ACTIONS.index(answer)):
             raise ConfigError(f"Guardian: on_alarm's answer {answer!r} at token {native.n_tokens}: {last_error()}")
         return self._native()
+
+    def rewind(self) -> list[int] | None:
+        """After a "widen": takes the looping tail back, once. The tokens that are left; None: nothing is taken back."""
+        if not (self._may_rewind and self._wide):
+            return None
+        self._may_rewind = False
+        n_tail = self._native().n_tail
+        left = list(self._tokens)[: len(self._tokens) - n_tail]
+        self._tokens = deque(left)
+        text = (bindings.llama_token * (len(self._prompt) + len(left)))(*self._prompt, *left)
+        if not lib.lil_guardian_rewind(self._sampler, text, len(self._prompt), len(text)):
+            raise NativeError(f"Guardian could not take {n_tail} tokens back: {last_error()}")
+        return left
 
     def _set_budget(self) -> bool:
         return bool(lib.lil_guardian_set_budget(self._sampler, self._context.ctx))

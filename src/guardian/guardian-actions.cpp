@@ -2,6 +2,9 @@
 
 #include "guardian-state.h"
 
+#include <algorithm>
+#include <new>
+
 // tokens that an action waits for the end of a character
 static const uint32_t LIL_GUARDIAN_MAX_WAIT = 3;
 
@@ -93,12 +96,36 @@ void lil_guardian_take_back(lil_guardian & g) {
     g.i_action = g.i_before;
 }
 
+// see lil_guardian_rewind()
+static uint64_t get_n_tail(const lil_guardian & g) {
+    const auto & steps = g.steps;
+    const double most  = std::max(g.params.threshold, g.report.last_growth);
+
+    size_t n = steps.size(); // tokens that stay
+    while (n > 0 && steps.back().size - steps[n - 1].size <= most) {
+        n--;
+    }
+
+    for (size_t i = n; i > 0 && i + g.params.grace >= n; i--) {
+        if (steps[i - 1].end) {
+            return steps.size() - i;
+        }
+    }
+    while (n > 0 && steps[n - 1].partial) {
+        n--;
+    }
+
+    return steps.size() - n;
+}
+
 void lil_guardian_raise(lil_guardian & g) {
     if (!g.report.alarmed) {
         g.report.alarmed        = true;
         g.report.n_tokens_alarm = g.report.n_tokens;
     }
     g.report.n_alarms++;
+    g.report.n_tail = get_n_tail(g);
+
     g.pending  = true;
     g.i_before = g.i_action;
 

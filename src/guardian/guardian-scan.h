@@ -13,8 +13,8 @@ bool lil_guardian_is_end(const std::string & text);
 bool lil_guardian_is_partial(const std::string & text);
 
 // JSON in a text. Outside of JSON an object begins at '{', an array at '[', where what follows may stand there; the
-// first byte that no JSON has at its place ends it: it was none. So braces of prose, code and LaTeX are soon over, and a
-// string, which may have no line break, at the end of the line.
+// first byte that no JSON has at its place ends it: it was none. So braces of prose, code and LaTeX are soon over, and
+// a string, which may have no line break, at the end of the line.
 class lil_guardian_json {
 public:
     void add(char c);

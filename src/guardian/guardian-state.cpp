@@ -59,6 +59,7 @@ void lil_guardian_clear(lil_guardian & g) {
     g.n_narrow = 0;
 
     g.scan.clear();
+    g.steps.clear();
     g.curve.assign(1, 0.0);
     g.events.clear();
 
@@ -94,6 +95,18 @@ static void lil_guardian_check(lil_guardian & g) {
     }
 }
 
+void lil_guardian_append(lil_guardian & g, const std::string & text, bool generated) {
+    if (!lil_lz77_feed(g.lz, text.data(), text.size())) {
+        throw std::bad_alloc();
+    }
+
+    g.scan.add(text, generated);
+
+    if (generated) {
+        g.steps.push_back({ lil_lz77_size(g.lz), g.scan.is_end(), g.scan.is_partial() });
+    }
+}
+
 void lil_guardian_add(lil_guardian & g, llama_token token) {
     const bool known = lil_guardian_has_token(g.vocab, token);
 
@@ -118,11 +131,7 @@ void lil_guardian_add(lil_guardian & g, llama_token token) {
             lil_guardian_append_piece(g.vocab, token, piece);
         }
 
-        if (!lil_lz77_feed(g.lz, piece.data(), piece.size())) {
-            throw std::bad_alloc();
-        }
-
-        g.scan.add(piece, true);
+        lil_guardian_append(g, piece, true);
         g.pending = false;
 
         if (g.state != LIL_GUARDIAN_STATE_WATCH) {

@@ -50,6 +50,14 @@ struct lil_guardian {
 
     lil_guardian_scan scan;
 
+    // the text after each generated token
+    struct step {
+        double size;
+        bool   end;     // of a line or a sentence
+        bool   partial; // within a character
+    };
+    std::vector<step> steps; // [n_tokens]
+
     std::vector<double>             curve; // [n_checks + 1]
     std::vector<lil_guardian_event> events;
     lil_guardian_report             report;
@@ -72,6 +80,9 @@ lil_guardian * lil_guardian_get(const llama_sampler * smpl);
 
 // back to the state before the first token and the prompt
 void lil_guardian_clear(lil_guardian & g);
+
+// Appends text to what is compressed and scanned; generated: a token's, a step. Throws std::bad_alloc.
+void lil_guardian_append(lil_guardian & g, const std::string & text, bool generated);
 
 // A generated token: feeds its text, checks where one is due, and moves an action on. Where memory runs out, to
 // STATE_OFF.

@@ -317,10 +317,7 @@ bool lil_guardian_feed_prompt(llama_sampler * smpl, const llama_token * tokens, 
 
         const double size = lil_lz77_size(g->lz);
 
-        if (!lil_lz77_feed(g->lz, text.data(), text.size())) {
-            throw std::bad_alloc();
-        }
-        g->scan.add(text, false);
+        lil_guardian_append(*g, text, false);
 
         // what is not generated counts for no check
         g->size_check += lil_lz77_size(g->lz) - size;

@@ -43,6 +43,9 @@
 //                calls lil_guardian_set_budget() before each llama_decode(); where it does not, all WIDEN does is to
 //                wait.
 //
+//   Rewinding is the host's as well: lil_guardian_report::n_tail says how many tokens loop, and after the host has
+//   taken them out of its text and its cache, lil_guardian_rewind() makes the Guardian forget them.
+//
 //   Each alarm takes the next of `action` and `then`, passing over a CLOSE_THINK that is not possible; alarms behind
 //   the last one stop, or only report where the last is FLAG. So CLOSE_THINK alone is CLOSE_THINK, then STOP. A host
 //   may decide otherwise, lil_guardian_decide(): what it put off is proposed again at the next alarm.
@@ -74,8 +77,8 @@
 // Cost
 //
 //   accept is amortised O(1) a byte, apply O(1). Memory: lz77.h, at most 50 bytes a byte of text, prompt included; 8
-//   bytes a check. clone and llama_sampler_copy copy all of it, and throw std::bad_alloc where memory runs out, as
-//   those of upstream's samplers do. If memory runs out in accept, the Guardian stops watching: no more checks, until
-//   reset.
+//   bytes a check, 16 a generated token and an event. clone and llama_sampler_copy copy all of it, and throw
+//   std::bad_alloc where memory runs out, as those of upstream's samplers do. If memory runs out in accept, the
+//   Guardian stops watching: no more checks, until reset.
 
 #include "lil.h"

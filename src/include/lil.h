@@ -411,6 +411,7 @@ struct lil_guardian_report {
     enum lil_guardian_action action; // what the last alarm leads to; before one, the first alarm's
     enum lil_guardian_cut    cut;    // stopped: in what
     uint32_t                 n_wide; // WIDEN: how often the budget is to be multiplied now, 0: not
+    uint64_t                 n_tail; // tokens of the tail that looped at the last alarm, see lil_guardian_rewind()
 };
 
 // WIDEN's other half, for hosts: gives a context of the select family the budget that a Guardian asks for now, of which
@@ -418,6 +419,16 @@ struct lil_guardian_report {
 // several have a Guardian, the host chooses the largest n_wide. After an answer: lil_set_budget(ctx, 0). False as
 // lil_set_budget(), also while nothing is asked for, or where smpl is no Guardian.
 LLAMA_API bool lil_guardian_set_budget(const struct llama_sampler * smpl, struct llama_context * ctx);
+
+// For hosts that take the looping tail back, before they decode on with a larger budget: the text is now tokens [0,
+// n_tokens), of which the first n_prompt are the prompt's. The tail of lil_guardian_report::n_tail tokens is the
+// longest one that adds at most `threshold` bytes (or what the last check found, where that is more), lengthened to the
+// end of a line or a sentence where there is one within `grace` tokens before it, and to the end of a character. The
+// checks start anew from here, events and the curve stay. Reads the whole text again. Call it after
+// llama_sampler_accept(); removing the tail from the cache is the host's matter. False where smpl is no Guardian, the
+// tokens are more than there were, or memory ran out.
+LLAMA_API bool lil_guardian_rewind(
+        struct llama_sampler * smpl, const llama_token * tokens, int32_t n_prompt, int32_t n_tokens);
 
 // False where smpl is no Guardian.
 LLAMA_API bool lil_guardian_get_report(const struct llama_sampler * smpl, struct lil_guardian_report * report);
@@ -432,6 +443,7 @@ enum lil_guardian_event_kind {
     LIL_GUARDIAN_DID_CLOSE_THINK = 2, // from here on the end-of-thinking text is forced
     LIL_GUARDIAN_DID_WIDEN       = 3, // the budget was to be multiplied
     LIL_GUARDIAN_DID_NARROW      = 4, // the text gained again: the budget went back
+    LIL_GUARDIAN_DID_REWIND      = 5, // the host took a tail back; n_tokens is what is left
 };
 
 struct lil_guardian_event {

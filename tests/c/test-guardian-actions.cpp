@@ -66,7 +66,7 @@ struct guardian {
 
     // "alarm 1, stop 1"
     std::string events() const {
-        static const char * const       names[] = { "alarm", "stop", "close_think", "widen", "narrow" };
+        static const char * const       names[] = { "alarm", "stop", "close_think", "widen", "narrow", "rewind" };
         std::vector<lil_guardian_event> all(lil_guardian_get_events(smpl, nullptr, 0));
         CHECK(lil_guardian_get_events(smpl, all.data(), all.size()) == all.size());
 
@@ -318,6 +318,56 @@ static void test_decide() {
     CHECK(!lil_guardian_decide(nullptr, LIL_GUARDIAN_STOP) && strstr(lil_last_error(), "not a Guardian"));
 }
 
+// a tail that the host takes back is as if it had never been
+static void test_rewind() {
+    std::vector<lil_guardian_action> actions = { LIL_GUARDIAN_WIDEN, LIL_GUARDIAN_STOP };
+    auto                             params  = make_params(actions);
+    params.every                             = 20;
+    params.threshold                         = 5.0;
+
+    const std::string ask    = "Say it.";
+    const std::string sound  = "The quick brown fox. "; // 21 bytes, a token each
+    const std::string loop   = "jumps! jumps! jumps! jumps! jumps! ";
+    const auto        prompt = tokenize(ask);
+
+    guardian g(params);
+    CHECK(lil_guardian_feed_prompt(g.smpl, prompt.data(), (int32_t) prompt.size()));
+    g.accept_bytes(sound + loop.substr(0, 19)); // 40: gains
+    CHECK(g.report().n_alarms == 0);
+    g.accept_bytes(loop.substr(19) + loop.substr(0, 4)); // 60: does not
+    CHECK(g.report().n_wide == 1 && g.report().n_tokens == 60);
+
+    // the first "jumps!" is news, so are few of the bytes after it; "quick brown fox." ends a sentence, "jumps!" too
+    const size_t n_left = 60 - g.report().n_tail;
+    CHECK(g.report().n_tail >= 20 && n_left >= sound.size());
+    const std::string left = (sound + loop).substr(0, n_left);
+    CHECK(left.back() == '!' || left.back() == ' ');
+
+    std::vector<llama_token> text = prompt;
+    for (const char c : left) {
+        text.push_back(tokenize(std::string(1, c))[0]);
+    }
+    const auto n = (int32_t) text.size();
+    CHECK(!lil_guardian_rewind(g.smpl, text.data(), n + 1, n) && strstr(lil_last_error(), "are left"));
+    CHECK(!lil_guardian_rewind(g.smpl, nullptr, 0, n) && !lil_guardian_rewind(nullptr, text.data(), 0, n));
+    CHECK(g.report().n_tokens == 60);
+    CHECK(lil_guardian_rewind(g.smpl, text.data(), (int32_t) prompt.size(), n));
+    CHECK(g.report().n_tokens == n_left && g.report().n_wide == 1);
+    CHECK(g.events() == "alarm 60, widen 60, rewind " + std::to_string(n_left));
+
+    guardian fresh(params);
+    CHECK(lil_guardian_feed_prompt(fresh.smpl, prompt.data(), (int32_t) prompt.size()));
+    fresh.accept_bytes(left);
+    CHECK(g.report().size == fresh.report().size && g.report().n_bytes == fresh.report().n_bytes);
+
+    // the budget goes back after two checks from here
+    const std::string news = "over lazy dogs in a warm, red field; why? I know: it is Friday.";
+    g.accept_bytes(news.substr(0, 39));
+    CHECK(g.report().n_wide == 1);
+    g.accept_bytes(news.substr(39, 1));
+    CHECK(g.report().n_wide == 0 && g.report().n_alarms == 1);
+}
+
 // what a stop cuts off
 static void test_cut() {
     std::vector<lil_guardian_action> actions = { LIL_GUARDIAN_STOP };
@@ -419,6 +469,8 @@ int main(int argc, char ** argv) {
     test_one_after_another();
     printf("decide\n");
     test_decide();
+    printf("rewind\n");
+    test_rewind();
     printf("cut\n");
     test_cut();
     printf("errors\n");

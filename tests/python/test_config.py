@@ -153,6 +153,7 @@ def test_defaults(method: type) -> None:
         (lambda: Guardian(action="widen", grace=3), ["grace=3", "no effect", "'widen'"]),
         (lambda: Guardian(action="close_think", grace=-1), ["grace=-1", "at least 0"]),
         (lambda: Guardian(action="widen", widen=1), ["widen=1", "at least 2", "None"]),
+        (lambda: Guardian(rewind=True), ["rewind=True", "no effect", "widen"]),
         (lambda: Guardian(widen=3), ["widen=3", "no effect"]),
         (lambda: Guardian(action=()), ["action=()", "at least one"]),
         (lambda: Guardian(action=("widen", "halt")), ["'halt'", "'widen'"]),
@@ -192,6 +193,7 @@ def test_out_of_range(make: Any, words: list[str]) -> None:
         (lambda: Guardian(action=("widen", None)), ["action=None"]),
         (lambda: Guardian(action="close_think", message=3), ["message=3", "int"]),
         (lambda: Guardian(action="close_think", grace=1.5), ["grace=1.5"]),
+        (lambda: Guardian(action="widen", rewind=1), ["rewind=1", "True or False"]),
         (lambda: Guardian(on_alarm="stop"), ["on_alarm='stop'", "Alarm"]),
         (lambda: resolve_sparse(3), ["sparse=3", "int"]),
         (lambda: resolve_sparse(True), ["sparse=True"]),
@@ -412,7 +414,7 @@ def test_native_layout() -> None:
     assert ctypes.sizeof(_native.SparseInfo) == 104
     assert ctypes.sizeof(_native.MemoryInfo) == 24
     assert ctypes.sizeof(_native.GuardianParams) == 72
-    assert ctypes.sizeof(_native.GuardianReport) == 72
+    assert ctypes.sizeof(_native.GuardianReport) == 80
     assert ctypes.sizeof(_native.GuardianEvent) == 16
 
 

@@ -203,3 +203,63 @@ def test_widen_is_refused(shared_llama: lil.Llama, make_llama: Callable[..., lil
         complete(shared_llama, "The sea", config)
     with pytest.raises(lil.ConfigError, match="select family"):
         make_llama(sparse=lil.H2O(budget=64), guardian=config)
+
+
+# Taking the tail back
+
+
+def test_rewinds(make_llama: Callable[..., lil.Llama]) -> None:
+    llama = make_llama(sparse=Quest(budget=64), n_ctx=2048)
+    loop = "one two three four. " * 30
+    config = Guardian(every=40, action=("widen", "stop"), rewind=True, widen=None)
+    result = llama.create_completion(loop, temperature=0, max_tokens=300, guardian=config)
+    choice = result["choices"][0]
+    did = events(choice)
+    assert did[:2] == [("alarm", 40), ("widen", 40)]
+    assert did[2] == ("rewind", 0)  # all of it added nothing
+    assert did[3:] in ([("alarm", 80), ("stop", 80)], did[3:4]) or did[3][0] == "narrow"
+
+    # what is left is one text: the tokens that were taken back are in neither usage nor text
+    assert result["usage"]["completion_tokens"] == choice["guardian"]["tokens"]
+    text = llama.tokenize(choice["text"].encode(), add_bos=False)
+    assert abs(len(text) - choice["guardian"]["tokens"]) <= 2
+    prompt = llama.tokenize(loop.encode())
+    assert llama.n_tokens - len(prompt) in (choice["guardian"]["tokens"] - 1, choice["guardian"]["tokens"])
+
+    # with everything read from the first token on, the answer is full attention's
+    full = make_llama(n_ctx=2048)
+    n = choice["guardian"]["tokens"]
+    whole = full.create_completion(loop, temperature=0, max_tokens=n)["choices"][0]["text"]
+    assert choice["text"] == whole
+
+
+def test_rewinds_to_an_end(make_llama: Callable[..., lil.Llama]) -> None:
+    """Sound text first, which stays."""
+    llama = make_llama(sparse=Quest(budget=64), n_ctx=2048)
+    grammar = lil.llama_cpp.LlamaGrammar.from_string(
+        'root ::= "A brown fox jumps over a lazy dog near the old river bank. " loop\nloop ::= "and so on " loop',
+        verbose=False,
+    )
+    config = Guardian(every=40, threshold=10, action=("widen", "stop"), rewind=True)
+    choice = complete(llama, "Go.", config, grammar=grammar, max_tokens=300)
+    (alarm, at), (widen, _), (rewind, left), *_ = events(choice)
+    assert (alarm, widen, rewind) == ("alarm", "widen", "rewind")
+    assert 0 < left <= at - 40
+    said = "A brown fox jumps over a lazy dog near the old river bank. " + "and so on " * 200
+    assert said.startswith(choice["text"])  # the grammar went on where it was
+    assert len(choice["text"]) > 80
+
+
+def test_rewind_is_refused(shared_llama: lil.Llama, make_llama: Callable[..., lil.Llama]) -> None:
+    config = Guardian(action=("widen", "stop"), rewind=True)
+    llama = make_llama(sparse=Quest(budget=64))
+    for ask in (
+        lambda: llama.create_completion("The sea", stream=True, guardian=config),
+        lambda: list(llama.create_chat_completion(LOOP, stream=True, guardian=config)),
+        lambda: llama.generate([1], guardian=config),
+    ):
+        with pytest.raises(lil.ConfigError, match="rewind=True cannot work with a stream"):
+            ask()
+    with pytest.raises(lil.ConfigError, match=r"full attention has none|no budget"):
+        complete(shared_llama, "The sea", config)
+    assert complete(llama, "The sea", config, max_tokens=4)["finish_reason"] == "length"
