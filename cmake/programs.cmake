@@ -5,7 +5,8 @@ set(LIL_PROGRAM_TARGETS
 
 # the programs' code, in libraries of its own
 set(LIL_PROGRAM_LIBRARIES
-    llama-server-impl llama-cli-impl llama-bench-impl llama-batched-bench-impl llama-perplexity-impl llama-quantize-impl)
+    llama-server-impl llama-cli-impl llama-bench-impl llama-batched-bench-impl llama-perplexity-impl
+    llama-quantize-impl)
 
 get_property(LIL_TOOLS DIRECTORY "${LIL_LLAMA_CPP}/tools" PROPERTY SUBDIRECTORIES)
 foreach(dir ${LIL_TOOLS})

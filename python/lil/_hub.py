@@ -59,7 +59,7 @@ def found() -> list[Found]:
                 name = f"{PREFIX}{repo}:{quant(file) if alike == 1 and quant(file) else file}"
                 out.setdefault(str(path.resolve()), Found(name, str(path), _size(path), cache))
     for cache, folder in _folders():
-        for path in _models(folder):
+        for path in _models(folder, ("*.gguf", "*/*.gguf")):  # no deeper: .cache may be a home's
             out.setdefault(str(path.resolve()), Found(str(path), str(path), _size(path), cache))
     return sorted(out.values(), key=lambda model: model.name.lower())
 
@@ -163,8 +163,8 @@ def _folders() -> Sequence[tuple[str, Path]]:
     return [("llama.cpp", llama_cpp.expanduser()), (".cache", Path(".cache"))]
 
 
-def _models(folder: Path) -> Iterator[Path]:
-    for path in sorted(folder.rglob("*.gguf")) if folder.is_dir() else []:
+def _models(folder: Path, patterns: Sequence[str] = ("**/*.gguf",)) -> Iterator[Path]:
+    for path in sorted(path for pattern in patterns for path in folder.glob(pattern)):
         if is_model(path.name) and path.is_file():
             yield path
 

@@ -66,8 +66,8 @@ def parse_guardian(text: str) -> Guardian | None:
     options["action"] = tuple(ACTIONS[i] for i in (params.action, *params.then[: params.n_then]))
     options["widen"] = params.widen or None
     for name in ("think_end", "message"):
-        text = getattr(params, name)
-        options[name] = None if text is None else text.decode()
+        words: bytes | None = getattr(params, name)
+        options[name] = None if words is None else words.decode()
     return Guardian(**options)
 
 

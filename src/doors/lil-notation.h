@@ -1,7 +1,7 @@
 #pragma once
 
-// lil-notation.h: the notation that all doors share, NAME:OPTION=VALUE,OPTION=VALUE, read and written by tables of fields.
-// The functions that doors call are in lil.h: lil_parse_sparse(), lil_parse_guardian().
+// lil-notation.h: the notation that all doors share, NAME:OPTION=VALUE,OPTION=VALUE, read and written by tables of
+// fields. The functions that doors call are in lil.h: lil_parse_sparse(), lil_parse_guardian().
 //
 //   NAME      letters, digits, '_'
 //   OPTION    as NAME; at most once

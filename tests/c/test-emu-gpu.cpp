@@ -547,6 +547,7 @@ static std::vector<llama_token> sample_text(
     params.threshold           = 1e9; // every check is an alarm
     params.action              = action;
     params.think_end           = "ab";
+    params.grace               = 0;
 
     llama_sampler * chain    = llama_sampler_chain_init(llama_sampler_chain_default_params());
     llama_sampler * guardian = lil_sampler_init_guardian(vocab, params);

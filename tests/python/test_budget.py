@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 
 import lil
 import numpy as np
@@ -12,7 +13,16 @@ from lil._native import last_error, lib
 from lil.methods import InfLLM, LessIsMore, Quest, RaaS, Select, Sink, TidalDecode
 
 WIDE, NARROW = 192, 128
-METHODS = [Quest, TidalDecode, LessIsMore, InfLLM, RaaS]
+METHODS: list[Callable[..., Select]] = [
+    Quest,
+    TidalDecode,
+    LessIsMore,
+    InfLLM,
+    RaaS,
+    partial(Quest, form="portable", first_page=True),
+    partial(LessIsMore, form="portable"),
+    partial(InfLLM, positions="clipped"),
+]
 
 
 def decode(llama: lil.Llama, tokens: list[int]) -> np.ndarray:
@@ -37,7 +47,7 @@ def text() -> list[int]:
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.filterwarnings("ignore::lil.MethodWarning", "ignore::lil.CalibrationWarning")
 def test_is_that_of_a_context_made_with_it(
-    make_llama: Callable[..., lil.Llama], method: type[Select], text: list[int]
+    make_llama: Callable[..., lil.Llama], method: Callable[..., Select], text: list[int]
 ) -> None:
     narrow, wide = (make_llama(sparse=method(budget=budget)) for budget in (NARROW, WIDE))
     first, second = text[300:320], text[320:]

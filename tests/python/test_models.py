@@ -68,7 +68,11 @@ def test_what_is_in_the_caches(caches: Path) -> None:
     new = put(hub, "bob/b", "b-Q4_0.gguf", revision="0000")
     put(hub, "cy/split", *_hub.parts("deep/c-F16-00001-of-00003.gguf"))
     put(hub, "dee/same", "x-Q4_0.gguf", "y-Q4_0.gguf", "z.gguf")
-    for file in (caches / "llama.cpp" / "eve_e_e-Q4_0.gguf", Path(".cache/models/mine.gguf")):
+    for file in (
+        caches / "llama.cpp" / "eve_e_e-Q4_0.gguf",
+        Path(".cache/models/mine.gguf"),
+        Path(".cache/some/other/program/deep.gguf"),
+    ):
         file.parent.mkdir(parents=True)
         file.write_bytes(b"x" * 2**21)
     found = {model.name: model for model in _hub.found()}

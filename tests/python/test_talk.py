@@ -20,6 +20,7 @@ from lil import H2O, Guardian, Quest
 from lil.cli import _common as common
 from lil.cli import app
 from lil.cli._talk import Answer, Talk, Thinking
+from lil.cli.chat import Conversation
 from typer.testing import CliRunner
 
 GREEDY = ["--temp", "0", "-c", "512"]
@@ -149,6 +150,19 @@ def test_run_with_guardian(model_path: str) -> None:
     assert result.exit_code == 0 and "lil: Guardian ended the answer after " in result.stderr
 
 
+def test_options_from_the_environment(model_path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIL_SPARSE", "quest:budget=64")
+    monkeypatch.setenv("LIL_GUARDIAN", "every=100")
+    for args, want in (
+        ([], ("quest:budget=64", "guardian:every=100")),
+        (["--sparse", "h2o:budget=80"], ("h2o:budget=80", "guardian:every=100")),
+        (["--sparse", "full", "--guardian", "off"], ("off", "off")),
+    ):
+        result = run(model_path, "Hi", *GREEDY, "-n", "2", "--json", "-", *args)
+        options = json.loads(result.stdout)["options"]
+        assert (options["sparse"], options["guardian"]) == want
+
+
 @pytest.mark.parametrize(
     ("args", "stdin", "said"),
     [
@@ -270,6 +284,23 @@ def test_chat_remembers_what_was_said(model_path: str, make_llama: Callable[...,
     assert refused.exit_code == 2 and "saved with sparse=None" in refused.stderr
     refused = chat(model_path, args=("--session", file, "-s", "You are Al."))
     assert refused.exit_code == 2 and "--system: the conversation in" in refused.stderr
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_chat_shows_thinking_and_forgets_it(
+    talk: Talk, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], terminal: bool
+) -> None:
+    def answer(tokens: Any, stops: Any, *, thinks: bool, into: Answer) -> Iterator[tuple[bool, str]]:
+        into.thinking, into.text, into.n_tokens = "hm\x1b[8m", "so", 2
+        yield from ((True, "hm\x1b[8m"), (False, "s"), (False, "o"))
+
+    monkeypatch.setattr(talk, "answer", answer)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
+    conversation = Conversation(talk, None, None)
+    conversation.say("Why?")
+    out = capsys.readouterr().out
+    assert out.startswith("\x1b[2mhm\ufffd[8m\x1b[0m\n\nso\n" if terminal else "so\n2 tokens")
+    assert conversation.messages[1] == {"role": "assistant", "content": "so"}
 
 
 def test_chat_says_what_is_wrong_and_goes_on(model_path: str, tmp_path: Path, talk: Talk) -> None:
