@@ -128,6 +128,10 @@ static const char * const GUARDIAN[][2] = {
     { "guardian:action=close_think,think_end=\"a\\n\\\"b\\\\,\"",
             "guardian:action=close_think,think_end=\"a\\n\\\"b\\\\,\"" },
     { "action=flag", "guardian:action=flag" },
+    { "action=widen+close_think+stop,every=100", "guardian:action=widen+close_think+stop,every=100" },
+    { "action=stop+widen", "guardian:action=stop+widen" },
+    { "action=widen,widen=all", "guardian:action=widen,widen=all" },
+    { "action=close_think,grace=0,message=\"I answer.\"", "guardian:action=close_think,message=\"I answer.\",grace=0" },
 };
 
 static const char * const GUARDIAN_REFUSED[][2] = {
@@ -135,11 +139,14 @@ static const char * const GUARDIAN_REFUSED[][2] = {
     { "gaurdian", "'gaurdian' is unknown: did you mean guardian?" },
     { "1", "'1' is unknown" },
     { "off:every=3", "'off' takes no options" },
+    { "action=widen+halt", "action='widen+halt': 'halt' is unknown" },
+    { "action=widen,message=x", "message has no effect without action=close_think" },
+    { "widen=1", "widen='1'" },
     { "evry=3", "'evry' is no option of guardian: did you mean every?" },
     { "every=0", "every='0': give a whole number of at least 1" },
     { "threshold=-1", "threshold='-1': give a number of at least 0" },
     { "threshold=inf", "give a number" },
-    { "action=stopp", "action='stopp': did you mean stop? There is stop, close_think and flag" },
+    { "action=stopp", "action='stopp': did you mean stop? There is stop, close_think, flag and widen" },
     { "think_end=x", "think_end has no effect without action=close_think" },
     { "action=close_think,think_end=\"\"", "think_end is empty" },
     { "action=close_think,think_end=\"\\x\"", "a backslash stands before" },

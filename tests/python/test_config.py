@@ -147,7 +147,7 @@ def test_defaults(method: type) -> None:
         (lambda: resolve_sparse("a\0b"), ["zero byte"]),
         (lambda: resolve_guardian("yes"), ["'yes'", "on", "off", "every=..."]),
         (lambda: resolve_guardian("every=0"), ["every='0'", "at least 1"]),
-        (lambda: resolve_guardian("action=halt"), ["action='halt'", "stop, close_think and flag"]),
+        (lambda: resolve_guardian("action=halt"), ["action='halt'", "stop, close_think, flag and widen"]),
         (lambda: Guardian(message="Well."), ["message='Well.'", "no effect", "close_think"]),
         (lambda: Guardian(action="close_think", message=""), ["message=''"]),
         (lambda: Guardian(action="widen", grace=3), ["grace=3", "no effect", "'widen'"]),
