@@ -10,6 +10,8 @@ from ._errors import ConfigError, ConfigTypeError
 Action = Literal["stop", "close_think", "flag", "widen"]
 
 ACTIONS: tuple[Action, ...] = ("stop", "close_think", "flag", "widen")
+Rule = Literal["paper", "text"]
+RULES: tuple[Rule, ...] = ("paper", "text")
 FINISH_REASONS: tuple[str, ...] = ("stop", "length", "guardian")
 
 
@@ -42,10 +44,16 @@ class Guardian:
     the last `every` generated tokens, for `patience` checks in a row, act. It reads nothing of the model but its
     tokens.
 
+    `rule="text"` looks twice as often, and asks what the text adds to itself since it began to repeat, with numbers
+    that count left out, and what it is made of: running text may repeat less, and for less long, than code, tables and
+    numbers may. So it ends loops in other words, and lets grids, fixtures and a draft that is written out again be.
+    src/guardian/text-rule.h defines it.
+
     Args:
-        every: Generated tokens between two checks.
-        threshold: Compressed bytes that count as something new.
-        patience: Checks in a row.
+        every: Generated tokens between two checks; with `rule="text"` between every other one.
+        threshold: Compressed bytes that count as something new. With `rule="text"`: 20 leaves its own thresholds as
+            they are, 40 doubles each.
+        patience: Checks in a row. With `rule="text"`: 1 leaves its own as they are, 2 doubles each.
         action: "stop" ends generation. "close_think" ends the model's thinking and lets it answer: once in an answer,
             never within a tool call or a string of JSON. "widen", with a method of the select family, decodes the next
             `2*every` tokens, and more until the text gains again, with a larger budget. "flag" only reports. A tuple,
@@ -67,9 +75,10 @@ class Guardian:
         on_alarm: Called with an `Alarm` before it is acted on. Returns what to do instead, or None; what it puts off is
             proposed again at the next alarm. It must not ask the model for anything. What it raises ends the
             generation.
+        rule: "paper" or "text".
 
     Raises:
-        ConfigError: A value out of range, an unknown action, or one that has no effect.
+        ConfigError: A value out of range, an unknown action or rule, or one that has no effect.
         ConfigTypeError: A value of the wrong type.
     """
 
@@ -84,11 +93,18 @@ class Guardian:
     rewind: bool = False
     finish_reason: Literal["stop", "length", "guardian"] = "stop"
     on_alarm: Callable[[Alarm], Action | None] | None = None
+    rule: Rule = "paper"
+
+    @property
+    def interval(self) -> int:
+        """Generated tokens between two checks, under either rule."""
+        return self.every if self.rule == "paper" else (self.every + 1) // 2
 
     def __post_init__(self) -> None:
         set_field(self, "every", check_int("Guardian", "every", self.every, least=1))
         set_field(self, "threshold", check_float("Guardian", "threshold", self.threshold, least=0.0))
         set_field(self, "patience", check_int("Guardian", "patience", self.patience, least=1))
+        check_choice("Guardian", "rule", self.rule, RULES)
         self._check_action()
         self._check_text("think_end", "the model's own")
         self._check_text("message", "no text")

@@ -89,6 +89,20 @@ class GuardianParams(ctypes.Structure):
         ("message", c_char_p),
         ("grace", c_uint32),
         ("widen", c_uint32),
+        ("rule", c_int),
+    ]
+
+
+class TextStretch(ctypes.Structure):
+    """struct lil_text_stretch"""
+
+    _fields_ = [
+        ("n_bytes", c_uint64),
+        ("growth", c_double),
+        ("own_growth", c_double),
+        ("age", c_uint32),
+        ("text_class", c_int32),
+        ("alarm", c_bool),
     ]
 
 
@@ -166,6 +180,12 @@ _PROTOTYPES: dict[str, tuple[object, list[object]]] = {
     "lil_lz77_phrases": (c_uint64, [c_void_p]),
     "lil_lz77_bytes": (c_uint64, [c_void_p]),
     "lil_lz77_memory": (c_uint64, [c_void_p]),
+    "lil_text_rule_init": (c_void_p, []),
+    "lil_text_rule_free": (None, [c_void_p]),
+    "lil_text_rule_feed": (c_bool, [c_void_p, c_char_p, c_size_t]),
+    "lil_text_rule_check": (c_bool, [c_void_p, c_double, c_double, c_uint32]),
+    "lil_text_rule_get": (TextStretch, [c_void_p]),
+    "lil_text_rule_memory": (c_uint64, [c_void_p]),
     "lil_guardian_default_params": (GuardianParams, []),
     "lil_sampler_init_guardian": (
         _bindings.llama_sampler_p_ctypes,

@@ -9,7 +9,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from ._errors import ConfigError, ConfigTypeError
-from ._guardian import ACTIONS, Guardian
+from ._guardian import ACTIONS, RULES, Guardian
 from .methods import METHODS, NAMES, Method
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ def parse_guardian(text: str) -> Guardian | None:
     options: dict[str, Any] = {name: getattr(params, name) for name in _GUARDIAN_NUMBERS}
     options["action"] = tuple(ACTIONS[i] for i in (params.action, *params.then[: params.n_then]))
     options["widen"] = params.widen or None
+    options["rule"] = RULES[params.rule]
     for name in ("think_end", "message"):
         words: bytes | None = getattr(params, name)
         options[name] = None if words is None else words.decode()

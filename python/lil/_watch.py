@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, TypedDict
 
 from ._errors import ConfigError, NativeError
-from ._guardian import ACTIONS, Action, Alarm, Guardian, check_answer
+from ._guardian import ACTIONS, RULES, Action, Alarm, Guardian, check_answer
 from ._native import GuardianEvent, GuardianParams, GuardianReport, last_error, lib
 from .llama_cpp import _internals as internals
 from .llama_cpp import llama_cpp as bindings
@@ -91,6 +91,7 @@ class Watch:
                 message=None if config.message is None else config.message.encode(),
                 grace=config.grace,
                 widen=config.widen or 0,
+                rule=RULES.index(config.rule),
             ),
         )
         if not self._sampler or ("widen" in actions and not self._set_budget()):

@@ -27,6 +27,8 @@ static const std::vector<lil_field> FIELDS = {
     { "think_end", LIL_FIELD_TEXT, FIELD(think_end) },
     { "message",   LIL_FIELD_TEXT, FIELD(message) },
     { "grace",     LIL_FIELD_U32,  FIELD(grace),     0, MOST },
+    { "rule",      LIL_FIELD_WORD, FIELD(rule),      0, 0,
+            { { "paper", LIL_GUARDIAN_RULE_PAPER }, { "text", LIL_GUARDIAN_RULE_TEXT } } },
     { "widen",     LIL_FIELD_U32,  FIELD(widen),     2, MOST, { { "all", 0 } } },
 };
 // clang-format on

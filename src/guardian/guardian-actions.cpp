@@ -8,8 +8,8 @@
 // tokens that an action waits for the end of a character
 static const uint32_t LIL_GUARDIAN_MAX_WAIT = 3;
 
-// checks during which the budget is wide whatever the text does
-static const uint32_t LIL_GUARDIAN_WIDE_CHECKS = 2;
+// how often `every` tokens go by during which the budget is wide whatever the text does
+static const uint32_t LIL_GUARDIAN_WIDE = 2;
 
 static void note(lil_guardian & g, lil_guardian_event_kind kind) {
     g.events.push_back({ kind, g.report.n_tokens });
@@ -21,6 +21,10 @@ static void watch(lil_guardian & g) {
     g.n_since    = 0;
     g.streak     = 0;
     g.size_check = lil_lz77_size(g.lz);
+
+    if (g.text_rule != nullptr) {
+        lil_text_rule_reset(g.text_rule);
+    }
 }
 
 static void stop(lil_guardian & g) {
@@ -76,7 +80,7 @@ void lil_guardian_act(lil_guardian & g, lil_guardian_action action) {
         } break;
         case LIL_GUARDIAN_WIDEN: {
             g.report.n_wide++;
-            g.n_narrow = LIL_GUARDIAN_WIDE_CHECKS;
+            g.n_narrow = LIL_GUARDIAN_WIDE * g.params.every / lil_guardian_get_interval(g.params);
             note(g, LIL_GUARDIAN_DID_WIDEN);
         } break;
         case LIL_GUARDIAN_FLAG: break;

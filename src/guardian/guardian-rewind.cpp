@@ -38,6 +38,9 @@ bool lil_guardian_rewind(llama_sampler * smpl, const llama_token * tokens, int32
         g->events.push_back({ LIL_GUARDIAN_DID_REWIND, (uint64_t) (n_tokens - n_prompt) });
 
         lil_lz77_reset(g->lz);
+        if (g->text_rule != nullptr) {
+            lil_text_rule_reset(g->text_rule);
+        }
         g->scan.clear();
         g->steps.clear();
 

@@ -60,11 +60,32 @@ void lil_guardian_clear(lil_guardian & g) {
 
     g.scan.clear();
     g.steps.clear();
+
+    if (g.text_rule != nullptr) {
+        lil_text_rule_reset(g.text_rule);
+    }
+
     g.curve.assign(1, 0.0);
     g.events.clear();
 
     g.report             = {};
     g.report.last_growth = std::numeric_limits<double>::quiet_NaN();
+}
+
+uint32_t lil_guardian_get_interval(const lil_guardian_params & params) {
+    return params.rule == LIL_GUARDIAN_RULE_TEXT ? params.every / 2 + params.every % 2 : params.every;
+}
+
+// whether the rule raises an alarm at a check
+static bool lil_guardian_is_alarm(lil_guardian & g, double growth) {
+    if (g.text_rule != nullptr) {
+        return lil_text_rule_check(g.text_rule, growth, g.params.threshold, g.params.patience);
+    }
+
+    // the streak goes on, but must not come round
+    g.streak = growth < g.params.threshold ? std::min(g.streak + 1, g.params.patience) : 0;
+
+    return g.streak == g.params.patience;
 }
 
 static void lil_guardian_check(lil_guardian & g) {
@@ -79,24 +100,20 @@ static void lil_guardian_check(lil_guardian & g) {
     g.report.last_growth = growth;
     g.report.n_checks++;
 
-    g.streak = growth < g.params.threshold ? g.streak + 1 : 0;
+    const bool alarm     = lil_guardian_is_alarm(g, growth);
+    const bool gains     = g.text_rule != nullptr ? !alarm : g.streak == 0;
+    const bool may_raise = lil_guardian_after_check(g, gains);
 
-    const bool may_raise = lil_guardian_after_check(g, g.streak == 0);
-
-    if (g.streak < g.params.patience) {
-        return;
-    }
-
-    // the streak goes on, but must not come round
-    g.streak = g.params.patience;
-
-    if (may_raise) {
+    if (alarm && may_raise) {
         lil_guardian_raise(g);
     }
 }
 
 void lil_guardian_append(lil_guardian & g, const std::string & text, bool generated) {
     if (!lil_lz77_feed(g.lz, text.data(), text.size())) {
+        throw std::bad_alloc();
+    }
+    if (generated && g.text_rule != nullptr && !lil_text_rule_feed(g.text_rule, text.data(), text.size())) {
         throw std::bad_alloc();
     }
 
@@ -136,7 +153,7 @@ void lil_guardian_add(lil_guardian & g, llama_token token) {
 
         if (g.state != LIL_GUARDIAN_STATE_WATCH) {
             lil_guardian_move(g, token, waited);
-        } else if (++g.n_since == g.params.every) {
+        } else if (++g.n_since == lil_guardian_get_interval(g.params)) {
             lil_guardian_check(g);
         }
     } catch (const std::bad_alloc &) {

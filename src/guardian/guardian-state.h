@@ -5,6 +5,7 @@
 #include "guardian-scan.h"
 #include "lil.h"
 #include "lz77.h"
+#include "text-rule.h"
 
 #include <cstddef>
 #include <cstdint>
@@ -31,7 +32,8 @@ struct lil_guardian {
     std::vector<llama_token>         think_tokens; // message and think_end, tokenized
     llama_token                      eog = LLAMA_TOKEN_NULL;
 
-    lil_lz77 * lz = nullptr;
+    lil_lz77 *      lz        = nullptr;
+    lil_text_rule * text_rule = nullptr; // LIL_GUARDIAN_RULE_TEXT; otherwise nullptr
 
     lil_guardian_state state;
 
@@ -83,6 +85,8 @@ void lil_guardian_clear(lil_guardian & g);
 
 // Appends text to what is compressed and scanned; generated: a token's, a step. Throws std::bad_alloc.
 void lil_guardian_append(lil_guardian & g, const std::string & text, bool generated);
+// generated tokens between two checks
+uint32_t lil_guardian_get_interval(const lil_guardian_params & params);
 
 // A generated token: feeds its text, checks where one is due, and moves an action on. Where memory runs out, to
 // STATE_OFF.

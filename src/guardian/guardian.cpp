@@ -53,11 +53,19 @@ static void lil_guardian_reset(llama_sampler * smpl) {
     lil_guardian_clear(g);
 }
 
+// g may be nullptr
+static void lil_guardian_delete(lil_guardian * g) {
+    if (g != nullptr) {
+        lil_lz77_free(g->lz);
+        lil_text_rule_free(g->text_rule);
+        delete g;
+    }
+}
+
 static void lil_guardian_free(llama_sampler * smpl) {
     lil_guardian * g = (lil_guardian *) smpl->ctx;
 
-    lil_lz77_free(g->lz);
-    delete g;
+    lil_guardian_delete(g);
 }
 
 static llama_sampler * lil_guardian_clone(const llama_sampler * smpl);
@@ -78,45 +86,44 @@ static llama_sampler_i lil_guardian_i = {
     /* .copy_state        = */ lil_guardian_copy_state,
 };
 
-static llama_sampler * lil_guardian_clone(const llama_sampler * smpl) {
-    const lil_guardian & src = *(const lil_guardian *) smpl->ctx;
+// a copy with texts of its own. Throws std::bad_alloc.
+static lil_guardian * lil_guardian_copy(const lil_guardian & src) {
+    lil_guardian * g = new lil_guardian(src);
 
-    lil_lz77 * lz = lil_lz77_clone(src.lz);
-    if (lz == nullptr) {
+    g->lz        = lil_lz77_clone(src.lz);
+    g->text_rule = src.text_rule ? lil_text_rule_clone(src.text_rule) : nullptr;
+
+    if (g->lz == nullptr || (src.text_rule != nullptr && g->text_rule == nullptr)) {
+        lil_guardian_delete(g);
         throw std::bad_alloc();
     }
 
-    lil_guardian * g = nullptr;
+    return g;
+}
+
+static llama_sampler * lil_guardian_clone(const llama_sampler * smpl) {
+    lil_guardian * g = lil_guardian_copy(*(const lil_guardian *) smpl->ctx);
 
     try {
-        g     = new lil_guardian(src);
-        g->lz = lz;
         g->inputs.clear();
 
         return llama_sampler_init(&lil_guardian_i, g);
     } catch (...) {
-        delete g;
-        lil_lz77_free(lz);
+        lil_guardian_delete(g);
         throw;
     }
 }
 
 static void lil_guardian_copy_state(const llama_sampler * smpl_src, llama_sampler * smpl_dst) {
-    const lil_guardian & src = *(const lil_guardian *) smpl_src->ctx;
-    lil_guardian &       dst = *(lil_guardian *) smpl_dst->ctx;
+    lil_guardian & dst = *(lil_guardian *) smpl_dst->ctx;
 
     // whatever can throw comes first: dst is as it was then
-    lil_guardian copy(src);
+    lil_guardian * copy = lil_guardian_copy(*(const lil_guardian *) smpl_src->ctx);
 
-    copy.lz = lil_lz77_clone(src.lz);
-    if (copy.lz == nullptr) {
-        throw std::bad_alloc();
-    }
-    copy.inputs = std::move(dst.inputs); // its own graph's
+    copy->inputs = std::move(dst.inputs); // its own graph's
 
-    lil_lz77_free(dst.lz);
-
-    dst = std::move(copy);
+    std::swap(dst, *copy);
+    lil_guardian_delete(copy);
 }
 
 lil_guardian * lil_guardian_get(const llama_sampler * smpl) {
@@ -142,6 +149,7 @@ lil_guardian_params lil_guardian_default_params(void) {
     params.action    = LIL_GUARDIAN_STOP;
     params.grace     = 25;
     params.widen     = 2;
+    params.rule      = LIL_GUARDIAN_RULE_PAPER;
 
     return params;
 }
@@ -196,6 +204,15 @@ static bool lil_guardian_check_params(const llama_vocab * vocab, const lil_guard
         return false;
     }
 
+    // a C caller can pass any number, which a C++ enum must not hold
+    int rule;
+    static_assert(sizeof(rule) == sizeof(params.rule), "an enum is an int");
+    memcpy(&rule, &params.rule, sizeof(rule));
+
+    if (rule < LIL_GUARDIAN_RULE_PAPER || rule > LIL_GUARDIAN_RULE_TEXT) {
+        lil_set_last_error("guardian: rule is %d, it must be LIL_GUARDIAN_RULE_PAPER or LIL_GUARDIAN_RULE_TEXT", rule);
+        return false;
+    }
     if (params.n_then > 0 && params.then == nullptr) {
         lil_set_last_error("guardian: n_then is %u and then is NULL; pass as many actions", (unsigned) params.n_then);
         return false;
@@ -272,7 +289,8 @@ llama_sampler * lil_sampler_init_guardian(const llama_vocab * vocab, lil_guardia
                     "guardian: think_end \"%s\" gives no tokens in this vocabulary; pass the text that ends the "
                     "model's thinking",
                     think_end.c_str());
-        } else if ((g->lz = lil_lz77_init()) == nullptr) {
+        } else if ((g->lz = lil_lz77_init()) == nullptr ||
+                (params.rule == LIL_GUARDIAN_RULE_TEXT && (g->text_rule = lil_text_rule_init()) == nullptr)) {
             lil_set_last_error("guardian: out of memory");
         } else {
             return llama_sampler_init(&lil_guardian_i, g);
@@ -281,10 +299,7 @@ llama_sampler * lil_sampler_init_guardian(const llama_vocab * vocab, lil_guardia
         lil_set_last_error("guardian: %s", e.what());
     }
 
-    if (g != nullptr) {
-        lil_lz77_free(g->lz);
-        delete g;
-    }
+    lil_guardian_delete(g);
 
     return nullptr;
 }

@@ -17,8 +17,13 @@
 //
 // Checks
 //
-//   After every `every` generated tokens, growth = size now - size at the last check (at the start of generation: after
-//   the prompt). growth < threshold adds to the streak, anything else ends it; a streak of `patience` raises the alarm.
+//   growth = size now - size at the last check (at the start of generation: after the prompt).
+//
+//   RULE_PAPER   After every `every` generated tokens. growth < threshold adds to the streak, anything else ends it; a
+//                streak of `patience` raises the alarm.
+//   RULE_TEXT    After every `every` / 2 (rounded up) generated tokens. text-rule.h defines what raises the alarm;
+//                threshold and patience scale its numbers. What is fed by lil_guardian_feed_prompt() is no part of its
+//                stretches. A landing (CLOSE_THINK) begins anew.
 //
 // Actions
 //
@@ -77,7 +82,8 @@
 // Cost
 //
 //   accept is amortised O(1) a byte, apply O(1). Memory: lz77.h, at most 50 bytes a byte of text, prompt included; 8
-//   bytes a check, 16 a generated token and an event. clone and llama_sampler_copy copy all of it, and throw
+//   bytes a check, 16 a generated token and an event; with RULE_TEXT what text-rule.h says, too. clone and
+//   llama_sampler_copy copy all of it, and throw
 //   std::bad_alloc where memory runs out, as those of upstream's samplers do. If memory runs out in accept, the
 //   Guardian stops watching: no more checks, until reset.
 

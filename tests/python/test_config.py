@@ -25,6 +25,7 @@ from lil import (
     TidalDecode,
     _native,
 )
+from lil._guardian import RULES
 from lil._notation import resolve_guardian, resolve_sparse, split_list, written
 from lil.methods import FUSED_DENSE_AUTO, METHODS, Evict, Method, Select
 from lil.methods._base import smallest_budget
@@ -136,6 +137,7 @@ def test_defaults(method: type) -> None:
         (lambda: Guardian(threshold=-1), ["threshold=-1", "at least 0"]),
         (lambda: Guardian(threshold=math.nan), ["threshold=nan", "finite"]),
         (lambda: Guardian(action="halt"), ["'halt'", "'stop', 'close_think', 'flag'"]),
+        (lambda: Guardian(rule="zlib"), ["'zlib'", "'paper', 'text'"]),
         (lambda: Guardian(action="close_think", think_end=""), ["think_end=''"]),
         (lambda: Guardian(action="close_think", think_end="a\0b"), ["zero byte"]),
         (lambda: Guardian(think_end="</think>"), ["no effect", "close_think"]),
@@ -189,6 +191,7 @@ def test_out_of_range(make: Any, words: list[str]) -> None:
         (lambda: Guardian(every="often"), ["every='often'"]),
         (lambda: Guardian(threshold="20"), ["threshold='20'"]),
         (lambda: Guardian(action=None), ["action=None"]),
+        (lambda: Guardian(rule=None), ["rule=None"]),
         (lambda: Guardian(action="close_think", think_end=b"x"), ["think_end=b'x'", "bytes"]),
         (lambda: Guardian(action=("widen", None)), ["action=None"]),
         (lambda: Guardian(action="close_think", message=3), ["message=3", "int"]),
@@ -416,6 +419,7 @@ def test_native_layout() -> None:
     assert ctypes.sizeof(_native.GuardianParams) == 72
     assert ctypes.sizeof(_native.GuardianReport) == 80
     assert ctypes.sizeof(_native.GuardianEvent) == 16
+    assert ctypes.sizeof(_native.TextStretch) == 40
 
 
 def _fields(header: str, struct: str) -> list[tuple[str, str]]:
@@ -435,6 +439,7 @@ def _fields(header: str, struct: str) -> list[tuple[str, str]]:
         ("lil_guardian_params", _native.GuardianParams),
         ("lil_guardian_report", _native.GuardianReport),
         ("lil_guardian_event", _native.GuardianEvent),
+        ("lil_text_stretch", _native.TextStretch),
     ],
 )
 def test_structs_are_the_headers(struct: str, ours: type[ctypes.Structure]) -> None:
@@ -468,6 +473,6 @@ def test_native_guardian_defaults_are_ours() -> None:
     native = _native.lib.lil_guardian_default_params()
     ours = Guardian()
     assert (native.every, native.threshold, native.patience) == (ours.every, ours.threshold, ours.patience)
-    assert (native.action, native.n_then) == (0, 0)
+    assert (native.action, native.n_then, native.rule) == (0, 0, RULES.index(ours.rule))
     assert (native.grace, native.widen) == (ours.grace, ours.widen)
     assert (native.think_begin, native.think_end, native.message) == (None, None, None)

@@ -391,8 +391,9 @@ def test_replay_is_the_sampler_in_the_loop(shared_llama: lil.Llama) -> None:
     assert made.data[: made.ends[stop.n_tokens - 1]].decode() == choice["text"]
 
     alarms = set()
-    for every, threshold, patience in itertools.product((7, 25, 60, 150), (0, 10, 20, 45.5), (1, 2, 3)):
-        config = Guardian(every=every, threshold=threshold, patience=patience)
+    rules: tuple[Any, ...] = ("paper", "text")
+    for rule, every, threshold, patience in itertools.product(rules, (7, 25, 60, 150), (0, 10, 20, 45.5), (1, 2, 3)):
+        config = Guardian(rule=rule, every=every, threshold=threshold, patience=patience)
         watch = Watch(shared_llama._model.vocab, config)
         watch.feed(prompt)
         for token in tokens:
@@ -405,9 +406,10 @@ def test_replay_is_the_sampler_in_the_loop(shared_llama: lil.Llama) -> None:
             report["tokens"],
             report["curve"],
         ), config
-        alarms.add(stop.tokens_at_alarm)
-    assert None in alarms
-    assert len(alarms) > 5
+        alarms.add((rule, stop.tokens_at_alarm))
+    for rule in rules:
+        assert (rule, None) in alarms
+        assert len({alarm for one, alarm in alarms if one == rule}) > 5
 
 
 # the command
@@ -461,12 +463,13 @@ def test_command(run: Path, tmp_path: Path, lil_replay: Any) -> None:
     status, text, err = lil_replay(run, "--every", 50, "--json", out, "--csv", rows)
     assert status == 0, err
     assert "gsm8k, model.gguf: 6 answers in 2 cases, at most 400 tokens each" in text
-    for words_of_it in ("Guardian, every 50, threshold 20, patience 1", "quest 64", "right to wrong", "right: saved"):
+    setting = "Guardian, rule paper, every 50, threshold 20, patience 1"
+    for words_of_it in (setting, "quest 64", "right to wrong", "right: saved"):
         assert words_of_it in text
     record = json.loads(out.read_text())
     assert (record["kind"], record["run"]["task"], record["comparison"]) == ("replay", "gsm8k", [])
     (result,) = record["results"]
-    assert result["guardian"] == {"every": 50, "threshold": 20.0, "patience": 1}
+    assert result["guardian"] == {"rule": "paper", "every": 50, "threshold": 20.0, "patience": 1}
     full, quest = result["cases"]
     assert (full["n_cut"], full["right_to_wrong"], full["correct_after"]) == (2, 1, 2)
     assert (quest["right_to_wrong"], quest["wrong_ends_early"], quest["right_stays"]) == (0, 1, 2)
@@ -504,13 +507,28 @@ def test_a_sweep_has_a_table_and_a_plot(run: Path, tmp_path: Path, lil_replay: A
     assert svg.read_text() == drawn
 
 
+def test_both_rules_in_one_sweep(run: Path, tmp_path: Path, lil_replay: Any) -> None:
+    args = (run, "--rule", "paper,text", "--every", "20,50", "--plot", tmp_path / "rules", "--json", tmp_path / "j")
+    status, text, err = lil_replay(*args)
+    assert status == 0, err
+    assert "text, 50, 20, 1" in text
+    results = json.loads((tmp_path / "j").read_text())["results"]
+    settings = [(one["guardian"]["rule"], one["guardian"]["every"]) for one in results]
+    assert settings == [("paper", 20), ("paper", 50), ("text", 20), ("text", 50)]
+    assert results[2]["total"]["tokens_after"] != results[0]["total"]["tokens_after"]
+    drawn = (tmp_path / "rules.svg").read_text()
+    assert "rule paper" in drawn
+    assert "rule text" in drawn
+
+
 def test_the_comparison_is_printed(run: Path, tmp_path: Path, lil_replay: Any) -> None:
     out, rows = tmp_path / "out.json", tmp_path / "out.csv"
     status, text, err = lil_replay(run, "--every", 50, "--compare", "--json", out, "--csv", rows)
     assert status == 0, err
     assert "Runaways: answers that the cap ended." in text
     record = json.loads(out.read_text())["comparison"]
-    assert [row["name"] for row in record] == ["Guardian", *["n-grams"] * 3, *["zlib ratio"] * 2, *["DRY"] * 4]
+    assert [row["settings"].split(",")[0] for row in record[:2]] == ["rule paper", "rule text"]
+    assert [row["name"] for row in record] == [*["Guardian"] * 2, *["n-grams"] * 3, *["zlib ratio"] * 2, *["DRY"] * 4]
     for row in record:
         assert row["settings"] in text
     beside = list(csv.DictReader((tmp_path / "out-compare.csv").open()))
@@ -524,6 +542,7 @@ BAD = [
     (["RUN", "--threshold", "-1"], ["--threshold '-1'", "at least 0"]),
     (["RUN", "--threshold", "20,nan"], ["--threshold '20,nan'", "finite"]),
     (["RUN", "--threshold", "few"], ["--threshold 'few'", "10,20,40"]),
+    (["RUN", "--rule", "zlib"], ["--rule 'zlib'", "paper, text"]),
     (["RUN", "--every", "0"], ["--every '0'", "at least 1"]),
     (["RUN", "--every", "250;500"], ["--every '250;500'"]),
     (["RUN", "--patience", "1,0"], ["--patience", "at least 1"]),

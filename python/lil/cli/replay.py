@@ -13,7 +13,7 @@ import typer
 
 from .. import __version__
 from .._errors import ConfigError
-from .._guardian import Guardian
+from .._guardian import RULES, Guardian, Rule
 from . import _common as common
 
 if TYPE_CHECKING:
@@ -25,13 +25,15 @@ if TYPE_CHECKING:
 
 def replay(
     run: Annotated[str, typer.Argument(metavar="RUN", help="A folder that lil eval wrote.", show_default=False)],
+    rule: Annotated[str, typer.Option(metavar="RULES", help="Guardian's rule: paper, text, or both.")] = "paper",
     every: Annotated[str, typer.Option(metavar="NUMBERS", help="Generated tokens between two checks.")] = "250",
     threshold: Annotated[
         str, typer.Option(metavar="NUMBERS", help="Compressed bytes that count as something new.")
     ] = "20",
     patience: Annotated[str, typer.Option(metavar="NUMBERS", help="Checks in a row.")] = "1",
     compare: Annotated[
-        bool, typer.Option("--compare", help="Beside DRY, exact n-grams and the zlib ratio, on the same answers.")
+        bool,
+        typer.Option("--compare", help="Both rules beside DRY, exact n-grams and the zlib ratio, on the same answers."),
     ] = False,
     plot: Annotated[
         str | None, typer.Option(metavar="FILE", help="Draw FILE.png and FILE.svg.", show_default=False)
@@ -45,9 +47,10 @@ def replay(
     """What Guardian would have done to the answers of a recorded run, without decoding again.
 
     Tokens saved, accuracy before and after, and which answers were won and lost, each relative to the same method
-    without Guardian. Every setting may be a comma-separated list: all combinations are then replayed.
+    without Guardian. Every setting may be a comma-separated list: all combinations are then replayed. With --rule text
+    20 and 1 are the rule's own thresholds and patiences, other numbers scale them, and it looks every EVERY/2 tokens.
     """
-    settings = _guardians(every, threshold, patience)
+    settings = _guardians(rule, every, threshold, patience)
     from ..eval.compare import compare as compare_detectors
     from ..eval.judging import check_judge
     from ..eval.records import ANSWERS_FILE, read_answers, read_run
@@ -63,7 +66,8 @@ def replay(
         raise ConfigError(f"{Path(run, ANSWERS_FILE)}: no answers yet; run lil eval with --out {run}")
     _check_writable(csv=csv, json=json)
 
-    detectors = usual(settings) if compare else []
+    others = [Guardian(rule=one) for one in RULES if one not in {setting.rule for setting in settings}]
+    detectors = usual([*settings, *others]) if compare else []
     done, total = 0, len(answers) + len(settings) + len(detectors)
     with common.progress() as update:
 
@@ -90,20 +94,29 @@ def replay(
         out.print(f"Plot: {' and '.join(map(str, files))}", soft_wrap=True)
 
 
-def _guardians(every: str, threshold: str, patience: str) -> list[Guardian]:
+def _guardians(rule: str, every: str, threshold: str, patience: str) -> list[Guardian]:
     """All combinations.
 
     Raises:
-        ConfigError: Not a list of numbers, or one out of range.
+        ConfigError: Not a list of rules or of numbers, or one out of range.
     """
     return [
-        Guardian(every=n, threshold=t, patience=p)
+        Guardian(rule=r, every=n, threshold=t, patience=p)
+        for r in _rules("--rule", rule)
         for n, t, p in itertools.product(
             common.numbers("--every", every),
             _thresholds("--threshold", threshold),
             common.numbers("--patience", patience),
         )
     ]
+
+
+def _rules(option: str, text: str) -> list[Rule]:
+    found = [part.strip() for part in text.split(",")]
+    for part in found:
+        if part not in RULES:
+            raise ConfigError(f"{option} {text!r}: {part!r} is no rule; give one of {', '.join(RULES)}, or both")
+    return [rule for rule in RULES if rule in found]
 
 
 def _thresholds(option: str, text: str) -> list[float]:
@@ -158,7 +171,10 @@ def _name(case: CaseResult) -> str:
 def _show_cases(found: Replay) -> None:
     guardian, out = found.guardian, common.console()
     rows = found.cases if len(found.cases) == 1 else [*found.cases, found.total]
-    setting = f"Guardian, every {guardian.every}, threshold {guardian.threshold:g}, patience {guardian.patience}"
+    setting = (
+        f"Guardian, rule {guardian.rule}, every {guardian.every}, threshold {guardian.threshold:g}, "
+        f"patience {guardian.patience}"
+    )
 
     table = common.table(["", "answers", "cut", "tokens", "Guardian", "saved", "accuracy (95 %)", "Guardian (95 %)"])
     for case in rows:
@@ -195,14 +211,14 @@ def _show_cases(found: Replay) -> None:
 
 def _show_sweep(replays: Sequence[Replay]) -> None:
     names = ["right to wrong", "wrong to right", "saved in right", "in wrong"]
-    table = common.table(["every, threshold, patience", "cut", "tokens", "saved", "accuracy (95 %)", *names])
+    table = common.table(["rule, every, threshold, patience", "cut", "tokens", "saved", "accuracy (95 %)", *names])
     total = replays[0].total
     before = _accuracy(total.accuracy_before, total.interval_before)
     table.add_row("without Guardian", "0", _mean(total.tokens_before, total.n), "-", before, *"----")
     for found in replays:
         guardian, total = found.guardian, found.total
         table.add_row(
-            f"{guardian.every}, {guardian.threshold:g}, {guardian.patience}",
+            f"{guardian.rule}, {guardian.every}, {guardian.threshold:g}, {guardian.patience}",
             f"{total.n_cut}",
             _mean(total.tokens_after, total.n),
             _percent(total.saved),
@@ -250,7 +266,7 @@ def _check_writable(**paths: str | None) -> None:
 
 
 def _settings(guardian: Guardian) -> dict[str, Any]:
-    return {"every": guardian.every, "threshold": guardian.threshold, "patience": guardian.patience}
+    return {name: getattr(guardian, name) for name in ("rule", "every", "threshold", "patience")}
 
 
 def _flat(record: dict[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from .._errors import ConfigError
 from .._guardian import Guardian
 from .._lz77 import LZ77
+from .._text_rule import TextRule
 from .records import Answer
 from .splits import ALL, CaseResult, Judge, Verdicts, by_case, count
 
@@ -28,9 +29,9 @@ def partial(data: bytes) -> bool:
     return False
 
 
-def checks(n_tokens: int, every: int) -> range:
+def checks(n_tokens: int, interval: int) -> range:
     """The counts of generated tokens after which Guardian looks."""
-    return range(every, n_tokens + 1, every)
+    return range(interval, n_tokens + 1, interval)
 
 
 def compressed_sizes(answer: Answer, at: Iterable[int]) -> dict[int, float]:
@@ -73,16 +74,34 @@ def replay(answer: Answer, guardian: Guardian, sizes: Mapping[int, float] | None
         ConfigError: Another action than "stop": what the model would have written after it was not recorded.
     """
     check_action(guardian)
-    at = checks(answer.n_tokens, guardian.every)
+    at = checks(answer.n_tokens, guardian.interval)
     if sizes is None:
         sizes = compressed_sizes(answer, at)
-    curve, streak = [sizes[0]], 0
-    for n in at:
-        streak = streak + 1 if sizes[n] - curve[-1] < guardian.threshold else 0
+    curve = [sizes[0]]
+    alarms = (_paper_alarms if guardian.rule == "paper" else _text_alarms)(answer, guardian, sizes)
+    for n, alarm in zip(at, alarms, strict=False):
         curve.append(sizes[n])
-        if streak == guardian.patience:
+        if alarm:
             return Stop(n_tokens=_end_of_character(answer, n), tokens_at_alarm=n, curve=curve)
     return Stop(n_tokens=answer.n_tokens, tokens_at_alarm=None, curve=curve)
+
+
+def _paper_alarms(answer: Answer, guardian: Guardian, sizes: Mapping[int, float]) -> Iterator[bool]:
+    """Whether the rule says so, check by check."""
+    before, streak = sizes[0], 0
+    for n in checks(answer.n_tokens, guardian.interval):
+        streak = streak + 1 if sizes[n] - before < guardian.threshold else 0
+        before = sizes[n]
+        yield streak >= guardian.patience
+
+
+def _text_alarms(answer: Answer, guardian: Guardian, sizes: Mapping[int, float]) -> Iterator[bool]:
+    rule, data, before, begin = TextRule(), answer.data, sizes[0], 0
+    for n in checks(answer.n_tokens, guardian.interval):
+        end = answer.ends[n - 1]
+        rule.feed(data[begin:end])
+        yield rule.check(sizes[n] - before, threshold=guardian.threshold, patience=guardian.patience)
+        before, begin = sizes[n], end
 
 
 def check_action(guardian: Guardian) -> None:
@@ -142,7 +161,7 @@ def sweep(
         raise ConfigError("no answers to replay")
     for guardian in guardians:
         check_action(guardian)
-    every = {guardian.every for guardian in guardians}
+    every = {guardian.interval for guardian in guardians}
     sizes = []
     for answer in answers:
         sizes.append(compressed_sizes(answer, (n for step in every for n in checks(answer.n_tokens, step))))

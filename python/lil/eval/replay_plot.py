@@ -40,14 +40,19 @@ def _axis(guardians: Sequence[Guardian]) -> str:
     return max(_LABELS, key=lambda name: len({getattr(guardian, name) for guardian in guardians}))
 
 
+def _value(guardian: Guardian, name: str) -> str:
+    value = getattr(guardian, name)
+    return value if isinstance(value, str) else f"{value:g}"
+
+
 def lines(replays: Sequence[Replay]) -> tuple[str, dict[str, list[Replay]]]:
     """The parameter of the x axis, and a line for every combination of the others: name and points, left to right."""
     guardians = [replay.guardian for replay in replays]
     axis = _axis(guardians)
-    names = [name for name in _LABELS if name != axis and len({getattr(g, name) for g in guardians}) > 1]
+    names = [name for name in ("rule", *_LABELS) if name != axis and len({getattr(one, name) for one in guardians}) > 1]
     found: dict[str, list[Replay]] = {}
     for replay in sorted(replays, key=lambda replay: getattr(replay.guardian, axis)):
-        label = ", ".join(f"{name} {getattr(replay.guardian, name):g}" for name in names)
+        label = ", ".join(f"{name} {_value(replay.guardian, name)}" for name in names)
         found.setdefault(label, []).append(replay)
     return axis, found
 

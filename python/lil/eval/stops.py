@@ -38,7 +38,7 @@ class Detector(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class GuardianStop:
-    """Guardian, as `replay` has it. It looks every `every` tokens."""
+    """Guardian, as `replay` has it. It looks every `guardian.interval` tokens."""
 
     guardian: Guardian
 
@@ -47,7 +47,8 @@ class GuardianStop:
 
     @property
     def settings(self) -> str:
-        return f"every {self.guardian.every}, threshold {self.guardian.threshold:g}, patience {self.guardian.patience}"
+        one = self.guardian
+        return f"rule {one.rule}, every {one.every}, threshold {one.threshold:g}, patience {one.patience}"
 
     def first(self, answer: Answer) -> int | None:
         stop = replay(answer, self.guardian)

@@ -1,0 +1,326 @@
+#include "text-rule.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+//
+// Tables
+//
+
+#define TEXT_LOOSE   250 // growth per 1000 bytes below which a streak begins and goes on
+#define TEXT_MAX_AGE 32  // stretches
+#define TEXT_DIGITS  18  // of a number: fits 64 bits
+#define TEXT_CONTEXT 12  // bytes that make a number's place
+#define TEXT_PLACES  1024
+
+#define TEXT_IN(c) (1u << LIL_TEXT_##c)
+
+static const struct text_level {
+    uint32_t classes;  // TEXT_IN()
+    uint32_t rate;     // own growth, per 1000 bytes
+    uint32_t patience; // checks
+    bool     exact;    // the whole text's growth too
+} text_levels[] = {
+    { TEXT_IN(TEXT) | TEXT_IN(BLANK), 110, 2, false },
+    { TEXT_IN(TEXT) | TEXT_IN(BLANK), 135, 4, false },
+    { TEXT_IN(TEXT) | TEXT_IN(BLANK) | TEXT_IN(ROWS), 8, 5, true },
+    { TEXT_IN(TEXT) | TEXT_IN(BLANK) | TEXT_IN(ROWS) | TEXT_IN(NUMBERS), 30, 16, false },
+};
+
+#define TEXT_N_LEVELS (sizeof(text_levels) / sizeof(text_levels[0]))
+
+// what a byte counts as; punctuation is counted, so that the kinds add up, but decides nothing
+enum text_kind { TEXT_LETTER, TEXT_DIGIT, TEXT_WHITE, TEXT_PUNCTUATION, TEXT_MARK, TEXT_N_KINDS };
+
+// of ASCII, a digit for each byte: enum text_kind
+static const char text_kinds[] = "44444444422442444444444444444444"  // tab, newline, carriage return
+                                 "23334443333433341111111111334443"  // space ! " # ' ( ) * , - . 0 .. 9 : ; ?
+                                 "40000000000000000000000000044444"  // A .. Z
+                                 "40000000000000000000000000044444"; // a .. z
+
+// of a character of several bytes, by its first two
+static enum text_kind text_kind_wide(uint8_t lead, uint8_t next) {
+    if (lead == 0xc2 || lead == 0xef || (lead == 0xe3 && next == 0x80) || (lead == 0xe2 && next <= 0x81)) {
+        return TEXT_PUNCTUATION;
+    }
+    return (lead == 0xe2 && next < 0xc0) || lead >= 0xf0 ? TEXT_MARK : TEXT_LETTER;
+}
+
+//
+// State
+//
+
+struct text_place {
+    uint32_t tag;
+    uint32_t n_seen; // 0: empty; 1: no difference is known yet
+    uint64_t value;
+    uint64_t step;
+};
+
+struct lil_text_rule {
+    // the stretch
+    uint64_t       n_bytes;
+    uint64_t       n_kind[TEXT_N_KINDS];
+    uint8_t        lead; // of a character whose second byte is not there; 0: none
+    enum text_kind wide; // of the character that the next continuation byte belongs to
+
+    // the streak
+    bool              on;
+    uint32_t          age;
+    double            size; // at the last check
+    struct lil_lz77 * lz;
+    char              digits[TEXT_DIGITS]; // a number that has not ended
+    uint32_t          n_digits;
+    uint8_t           context[TEXT_CONTEXT]; // a ring
+    uint64_t          n_context;             // bytes so far
+    struct text_place places[TEXT_PLACES];
+
+    uint32_t count[TEXT_N_LEVELS]; // checks in a row for which each condition has held
+
+    struct lil_text_stretch last;
+};
+
+static void text_streak_end(struct lil_text_rule * rule) {
+    lil_lz77_reset(rule->lz);
+    rule->on  = false;
+    rule->age = 0;
+    memset(rule->count, 0, sizeof(rule->count));
+}
+
+static void text_streak_begin(struct lil_text_rule * rule) {
+    lil_lz77_reset(rule->lz);
+    rule->on        = true;
+    rule->age       = 0;
+    rule->size      = 0.0;
+    rule->n_digits  = 0;
+    rule->n_context = 0;
+    memset(rule->places, 0, sizeof(rule->places));
+}
+
+//
+// Folding
+//
+
+static void text_context_add(struct lil_text_rule * rule, uint8_t c) {
+    rule->context[rule->n_context++ % TEXT_CONTEXT] = c;
+}
+
+// FNV-1a of the bytes before a number, oldest first
+static uint64_t text_context_hash(const struct lil_text_rule * rule) {
+    uint64_t hash = 0xcbf29ce484222325u;
+    uint64_t i    = rule->n_context > TEXT_CONTEXT ? rule->n_context - TEXT_CONTEXT : 0;
+
+    for (; i < rule->n_context; i++) {
+        hash = (hash ^ rule->context[i % TEXT_CONTEXT]) * 0x100000001b3u;
+    }
+
+    return hash;
+}
+
+// whether the number that has ended goes on as its place has counted; it is remembered there
+static bool text_number_counts(struct lil_text_rule * rule) {
+    const uint64_t      hash  = text_context_hash(rule);
+    struct text_place * place = &rule->places[hash % TEXT_PLACES];
+    const uint32_t      tag   = (uint32_t) (hash >> 32);
+    uint64_t            value = 0;
+
+    for (uint32_t i = 0; i < rule->n_digits; i++) {
+        value = 10 * value + (uint64_t) (rule->digits[i] - '0');
+    }
+
+    if (place->n_seen == 0 || place->tag != tag) {
+        *place = (struct text_place) { tag, 1, value, 0 };
+        return false;
+    }
+
+    const uint64_t step   = value - place->value; // modulo 2^64
+    const bool     counts = place->n_seen == 2 && step == place->step;
+
+    *place = (struct text_place) { tag, 2, value, step };
+
+    return counts;
+}
+
+static bool text_number_end(struct lil_text_rule * rule) {
+    const bool counts = text_number_counts(rule);
+    const bool fed = counts ? lil_lz77_feed(rule->lz, "#", 1) : lil_lz77_feed(rule->lz, rule->digits, rule->n_digits);
+
+    rule->n_digits = 0;
+    text_context_add(rule, '0');
+
+    return fed;
+}
+
+// the streak's text goes on
+static bool text_streak_feed(struct lil_text_rule * rule, const uint8_t * data, size_t n) {
+    size_t start = 0; // of bytes that are no digits and were not fed
+
+    for (size_t i = 0; i < n; i++) {
+        const uint8_t c        = data[i];
+        const bool    is_digit = c >= '0' && c <= '9';
+
+        if (is_digit && start < i && !lil_lz77_feed(rule->lz, data + start, i - start)) {
+            return false;
+        }
+        if (rule->n_digits > 0 && (!is_digit || rule->n_digits == TEXT_DIGITS) && !text_number_end(rule)) {
+            return false;
+        }
+
+        if (is_digit) {
+            rule->digits[rule->n_digits++] = (char) c;
+            start                          = i + 1;
+        } else {
+            text_context_add(rule, c);
+        }
+    }
+
+    return start == n || lil_lz77_feed(rule->lz, data + start, n - start);
+}
+
+//
+// Composition
+//
+
+static void text_count(struct lil_text_rule * rule, uint8_t c) {
+    if (c < 0x80) {
+        rule->n_kind[text_kinds[c] - '0']++;
+        rule->lead = 0;
+    } else if (c >= 0xc0) {
+        rule->lead = c;
+    } else if (rule->lead != 0) {
+        rule->wide = text_kind_wide(rule->lead, c);
+        rule->n_kind[rule->wide] += 2;
+        rule->lead = 0;
+    } else {
+        rule->n_kind[rule->wide]++;
+    }
+}
+
+static enum lil_text_class text_get_class(const struct lil_text_rule * rule) {
+    const uint64_t n = rule->n_bytes;
+
+    if (100 * rule->n_kind[TEXT_WHITE] >= 95 * n) {
+        return LIL_TEXT_BLANK;
+    }
+    if (100 * rule->n_kind[TEXT_LETTER] >= 65 * n && 100 * rule->n_kind[TEXT_DIGIT] <= 9 * n &&
+            100 * rule->n_kind[TEXT_MARK] <= 2 * n) {
+        return LIL_TEXT_TEXT;
+    }
+
+    return 100 * rule->n_kind[TEXT_LETTER] >= 25 * n ? LIL_TEXT_ROWS : LIL_TEXT_NUMBERS;
+}
+
+//
+// Interface
+//
+
+struct lil_text_rule * lil_text_rule_init(void) {
+    struct lil_text_rule * rule = calloc(1, sizeof(*rule));
+
+    if (rule == NULL || (rule->lz = lil_lz77_init()) == NULL) {
+        free(rule);
+        return NULL;
+    }
+
+    lil_text_rule_reset(rule);
+
+    return rule;
+}
+
+struct lil_text_rule * lil_text_rule_clone(const struct lil_text_rule * rule) {
+    struct lil_text_rule * result = malloc(sizeof(*result));
+
+    if (result == NULL) {
+        return NULL;
+    }
+
+    *result    = *rule;
+    result->lz = lil_lz77_clone(rule->lz);
+
+    if (result->lz == NULL) {
+        free(result);
+        return NULL;
+    }
+
+    return result;
+}
+
+void lil_text_rule_free(struct lil_text_rule * rule) {
+    if (rule != NULL) {
+        lil_lz77_free(rule->lz);
+        free(rule);
+    }
+}
+
+void lil_text_rule_reset(struct lil_text_rule * rule) {
+    text_streak_end(rule);
+
+    rule->n_bytes = 0;
+    rule->lead    = 0;
+    rule->wide    = TEXT_MARK;
+    memset(rule->n_kind, 0, sizeof(rule->n_kind));
+
+    rule->last = (struct lil_text_stretch) { .own_growth = NAN };
+}
+
+bool lil_text_rule_feed(struct lil_text_rule * rule, const void * data, size_t n) {
+    const uint8_t * bytes = data;
+
+    for (size_t i = 0; i < n; i++) {
+        text_count(rule, bytes[i]);
+    }
+
+    rule->n_bytes += n;
+
+    return !rule->on || text_streak_feed(rule, bytes, n);
+}
+
+bool lil_text_rule_check(struct lil_text_rule * rule, double growth, double threshold, uint32_t patience) {
+    const double              n     = rule->n_bytes > 0 ? (double) rule->n_bytes : 1.0;
+    const double              scale = threshold / 20.0;
+    struct lil_text_stretch * last  = &rule->last;
+
+    *last = (struct lil_text_stretch) {
+        .n_bytes = rule->n_bytes, .growth = growth, .own_growth = NAN, .text_class = text_get_class(rule)
+    };
+
+    if (rule->on) {
+        const double size = lil_lz77_size(rule->lz);
+
+        last->own_growth = size - rule->size;
+        last->age        = ++rule->age;
+        rule->size       = size;
+
+        for (size_t i = 0; i < TEXT_N_LEVELS; i++) {
+            const struct text_level * level = &text_levels[i];
+            const double              most  = level->rate * scale * n;
+
+            const bool holds = (level->classes & (1u << last->text_class)) != 0 && 1000.0 * last->own_growth < most &&
+                    (!level->exact || 1000.0 * growth < most);
+
+            // the count goes on, but must not come round
+            rule->count[i] = !holds ? 0 : rule->count[i] + (rule->count[i] < UINT32_MAX);
+            last->alarm    = last->alarm || rule->count[i] >= (uint64_t) level->patience * patience;
+        }
+    }
+
+    if (1000.0 * growth >= TEXT_LOOSE * n) {
+        text_streak_end(rule);
+    } else if (!rule->on || rule->age == TEXT_MAX_AGE) {
+        text_streak_begin(rule);
+    }
+
+    rule->n_bytes = 0;
+    memset(rule->n_kind, 0, sizeof(rule->n_kind));
+
+    return last->alarm;
+}
+
+struct lil_text_stretch lil_text_rule_get(const struct lil_text_rule * rule) {
+    return rule->last;
+}
+
+uint64_t lil_text_rule_memory(const struct lil_text_rule * rule) {
+    return sizeof(*rule) + lil_lz77_memory(rule->lz);
+}

@@ -1,0 +1,107 @@
+"""Guardian's rule "text" from its definition (src/guardian/text-rule.h): everything anew at every check."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator, Sequence
+
+from lil import LZ77
+from lil._text_rule import Stretch
+
+PUNCTUATION = set(".,!?'\":;-()*#")
+# classes, own growth per 1000 bytes, checks, whether the whole text's growth counts too
+CONDITIONS = (
+    ({"text", "blank"}, 110, 2, False),
+    ({"text", "blank"}, 135, 4, False),
+    ({"text", "blank", "rows"}, 8, 5, True),
+    ({"text", "blank", "rows", "numbers"}, 30, 16, False),
+)
+
+
+def kinds(text: str) -> list[str]:
+    """What each byte of a well-formed text counts as."""
+    found = []
+    for char in text:
+        point = ord(char)
+        if char in " \n\t\r":
+            kind = "white"
+        elif char.isascii() and char.isalpha():
+            kind = "letter"
+        elif char.isascii() and char.isdigit():
+            kind = "digit"
+        elif point < 0x80:
+            kind = "punctuation" if char in PUNCTUATION else "mark"
+        elif point < 0xC0 or 0x2000 <= point < 0x2080 or 0x3000 <= point < 0x3040 or 0xF000 <= point < 0x10000:
+            kind = "punctuation"
+        else:
+            kind = "mark" if 0x2080 <= point < 0x3000 or point >= 0x10000 else "letter"
+        found += [kind] * len(char.encode())
+    return found
+
+
+def classify(kinds: Sequence[str], n: int) -> str:
+    count = {kind: kinds.count(kind) for kind in ("white", "letter", "digit", "mark")}
+    if 100 * count["white"] >= 95 * n:
+        return "blank"
+    if 100 * count["letter"] >= 65 * n and 100 * count["digit"] <= 9 * n and 100 * count["mark"] <= 2 * n:
+        return "text"
+    return "rows" if 100 * count["letter"] >= 25 * n else "numbers"
+
+
+def fold(data: bytes) -> bytes:
+    """The streak's text, without a number at its very end."""
+    parts = re.findall(rb"\d{1,18}|\D+", data)
+    if parts and parts[-1].isdigit():
+        parts.pop()
+    seen: dict[int, tuple[bytes, list[int]]] = {}
+    out = context = b""
+    for part in parts:
+        if not part.isdigit():
+            out += part
+            context = (context + part)[-12:]
+            continue
+        # places share 1,024 entries; what else falls on one takes it over
+        value = 0xCBF29CE484222325
+        for byte in context:
+            value = (value ^ byte) * 0x100000001B3 % 2**64
+        entry, tag = value % 1024, (value >> 32).to_bytes(4, "big")
+        known = seen.get(entry, (b"", []))
+        values = known[1] if known[0] == tag else []
+        steps = [after - before for before, after in itertools.pairwise([*values, int(part)])]
+        out += b"#" if len(steps) >= 2 and steps[-1] == steps[-2] else part
+        seen[entry] = (tag, [*values, int(part)][-3:])
+        context = (context + b"0")[-12:]
+    return out
+
+
+def stretches(data: bytes, ends: Sequence[int], *, threshold: float = 20.0, patience: int = 1) -> Iterator[Stretch]:
+    """What the rule sees at each check of a well-formed text; a stretch's end may be anywhere."""
+    kind_at = kinds(data.decode())
+    scale = threshold / 20.0
+    begin, start, age, before = 0, None, 0, 0.0
+    counts = [0] * len(CONDITIONS)
+    counted = 0  # bytes of characters whose second byte is there
+    for end in ends:
+        n = end - begin
+        growth = LZ77(data[:end]).size - LZ77(data[:begin]).size
+        # the first byte of a character waits for the second
+        ready = end - 1 if end and data[end - 1] >= 0xC0 else end
+        kind = classify(kind_at[counted:ready], n)
+        counted = ready
+        own, alarm = None, False
+        if start is not None:
+            age += 1
+            size = LZ77(fold(data[start:end])).size
+            own, before = size - before, size
+            for i, (classes, rate, checks, exact) in enumerate(CONDITIONS):
+                most = rate * scale * max(n, 1)
+                holds = kind in classes and 1000 * own < most and (not exact or 1000 * growth < most)
+                counts[i] = counts[i] + 1 if holds else 0
+                alarm = alarm or counts[i] >= checks * patience
+        yield Stretch(bytes=n, growth=growth, own_growth=own, age=age if own is not None else 0, kind=kind, alarm=alarm)
+        if 1000 * growth >= 250 * max(n, 1):
+            start, age, before, counts = None, 0, 0.0, [0] * len(CONDITIONS)
+        elif start is None or age == 32:
+            start, age, before = end, 0, 0.0
+        begin = end
