@@ -1,4 +1,4 @@
-"""Families that were written when the numbers of Guardian's second rule stood: the part "later" of the set."""
+"""The part "later": families written when the numbers of Guardian's second rule stood, all but one (docs/guardian.md)."""
 
 from __future__ import annotations
 

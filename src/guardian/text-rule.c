@@ -24,7 +24,8 @@ static const struct text_level {
 } text_levels[] = {
     { TEXT_IN(TEXT) | TEXT_IN(BLANK), 110, 2, false },
     { TEXT_IN(TEXT) | TEXT_IN(BLANK), 135, 4, false },
-    { TEXT_IN(TEXT) | TEXT_IN(BLANK) | TEXT_IN(ROWS), 8, 5, true },
+    { TEXT_IN(TEXT) | TEXT_IN(BLANK) | TEXT_IN(ROWS), 40, 6, true },
+    { TEXT_IN(TEXT) | TEXT_IN(BLANK) | TEXT_IN(ROWS), 60, 16, false },
     { TEXT_IN(TEXT) | TEXT_IN(BLANK) | TEXT_IN(ROWS) | TEXT_IN(NUMBERS), 30, 16, false },
 };
 

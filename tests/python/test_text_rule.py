@@ -117,7 +117,7 @@ def test_what_it_is_made_of_decides() -> None:
     One stretch begins the streak; the first in it is new, but where the line is short.
     """
     lines = ("all work and no play\n", " \n", "int x = f(a, b); {} [] // word\n", "[0, 0, 0, 0, 0, 0],\n")
-    assert [alarms(line * 2000)[0] for line in lines] == [2, 2, 6, 17]
+    assert [alarms(line * 2000)[0] for line in lines] == [2, 2, 7, 17]
     said = "“Nobody knows how all of it began” — or so the older ones among them always said. "
     kinds = [checked(text * 100)[0].kind for text in ("Привет, мир. ", "日本語です。", "│ 12 │ 0 │\n", said)]
     assert kinds == ["text", "text", "numbers", "text"]
@@ -182,7 +182,7 @@ def samples(texts: list[Text], model_path: str) -> list[Sample]:
     return make_samples(texts, lil.Llama(model_path, vocab_only=True, verbose=False))
 
 
-@pytest.mark.parametrize(("part", "ended"), [("choose", 0.95), ("report", 0.95), ("later", 0.6)])
+@pytest.mark.parametrize(("part", "ended"), [("choose", 0.95), ("report", 0.95), ("later", 0.85)])
 def test_what_the_rules_reach(part: str, ended: float, samples: list[Sample]) -> None:
     """Loose bounds; `python benchmarks/guardian_rules.py` has the figures."""
     some = [sample for sample in samples if sample.text.part == part]
@@ -191,4 +191,4 @@ def test_what_the_rules_reach(part: str, ended: float, samples: list[Sample]) ->
     assert text.n_ended >= ended * text.n_loops > 1.5 * paper.n_ended
     assert len(text.cut) <= 0.03 * text.n_sound
     assert text.delay is not None
-    assert text.delay < 1000
+    assert text.delay < 1500

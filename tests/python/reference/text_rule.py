@@ -14,7 +14,8 @@ PUNCTUATION = set(".,!?'\":;-()*#")
 CONDITIONS = (
     ({"text", "blank"}, 110, 2, False),
     ({"text", "blank"}, 135, 4, False),
-    ({"text", "blank", "rows"}, 8, 5, True),
+    ({"text", "blank", "rows"}, 40, 6, True),
+    ({"text", "blank", "rows"}, 60, 16, False),
     ({"text", "blank", "rows", "numbers"}, 30, 16, False),
 )
 
