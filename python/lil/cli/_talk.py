@@ -137,7 +137,8 @@ class Talk:
         self.llama = self._open(sparse)
 
     def _open(self, sparse: Method | None) -> _Interruptible:
-        return _Interruptible(self.path, sparse=sparse, guardian=False, verbose=False, **self._options)
+        none = sparse or False  # None would be what the environment says, which --sparse has been given already
+        return _Interruptible(self.path, sparse=none, guardian=False, verbose=False, **self._options)
 
     def set_sparse(self, sparse: Method | None) -> None:
         """Another method, in a new context: the next prompt is evaluated from its beginning.
