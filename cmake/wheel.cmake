@@ -64,10 +64,14 @@ endforeach()
 # programs
 #
 
+set(LIL_BINDIR bin)
+if(WIN32) # a program finds its libraries in its own folder
+    set(LIL_BINDIR ${LIL_LIBDIR})
+endif()
 foreach(target ${LIL_PROGRAM_TARGETS})
     set_target_properties(${target} PROPERTIES
         INSTALL_RPATH "${LIL_ORIGIN}/../${LIL_LIBDIR}" INSTALL_RPATH_USE_LINK_PATH OFF)
-    install(TARGETS ${target} RUNTIME DESTINATION bin COMPONENT lil)
+    install(TARGETS ${target} RUNTIME DESTINATION ${LIL_BINDIR} COMPONENT lil)
 endforeach()
 
 #

@@ -1,4 +1,4 @@
-"""The part "later": families written when the numbers of Guardian's second rule stood, all but one (docs/guardian.md)."""
+"""The part "later": families written when the numbers of rule "text" stood, all but one (docs/guardian.md)."""
 
 from __future__ import annotations
 

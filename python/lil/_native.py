@@ -202,6 +202,7 @@ _PROTOTYPES: dict[str, tuple[object, list[object]]] = {
         [_bindings.llama_sampler_p_ctypes, POINTER(_bindings.llama_token), c_int32, c_int32],
     ),
     "lil_guardian_set_budget": (c_bool, [_bindings.llama_sampler_p_ctypes, _bindings.llama_context_p_ctypes]),
+    "lil_guardian_set_thinking": (c_bool, [_bindings.llama_sampler_p_ctypes, c_bool]),
     "lil_guardian_get_report": (c_bool, [_bindings.llama_sampler_p_ctypes, POINTER(GuardianReport)]),
     "lil_guardian_get_curve": (c_size_t, [_bindings.llama_sampler_p_ctypes, POINTER(c_double), c_size_t]),
     "lil_guardian_get_events": (c_size_t, [_bindings.llama_sampler_p_ctypes, POINTER(GuardianEvent), c_size_t]),

@@ -226,10 +226,6 @@ void lil_guardian_scan::clear() {
     json     = {};
 }
 
-void lil_guardian_scan::end_thinking() {
-    thinking = false;
-}
-
 bool lil_guardian_scan::ends_with(const std::string & marker) const {
     return !marker.empty() && ::ends_with(tail.data(), tail.size(), marker.c_str());
 }

@@ -51,8 +51,11 @@ public:
     // Appends a piece. generated: not the prompt's, in which only thinking is looked at.
     void add(const std::string & piece, bool generated);
 
+    // as the host knows it, whatever was seen
+    void set_thinking(bool thinking) { this->thinking = thinking; }
+
     // thinking is over, though its end was not seen
-    void end_thinking();
+    void end_thinking() { thinking = false; }
 
     void clear();
 

@@ -423,3 +423,16 @@ size_t lil_guardian_get_curve(const llama_sampler * smpl, double * size, size_t 
 
     return g->curve.size();
 }
+
+bool lil_guardian_set_thinking(llama_sampler * smpl, bool thinking) {
+    lil_guardian * g = lil_guardian_get(smpl);
+    if (g == nullptr) {
+        return false;
+    }
+
+    if (g->state != LIL_GUARDIAN_STATE_CLOSE && g->state != LIL_GUARDIAN_STATE_LAND) {
+        g->scan.set_thinking(thinking);
+    }
+
+    return true;
+}

@@ -437,6 +437,10 @@ enum lil_guardian_cut {
     LIL_GUARDIAN_CUT_TOOL_CALL = 2, // a tool call that is not closed
 };
 
+// For hosts that follow the thinking themselves: whether the text is in it now. While it is not, CLOSE_THINK is passed
+// over, as where think_end was written. What has begun to close it goes on. False where smpl is no Guardian.
+LLAMA_API bool lil_guardian_set_thinking(struct llama_sampler * smpl, bool thinking);
+
 struct lil_guardian_report {
     bool     alarmed;        // whether an alarm was raised
     bool     stopped;        // whether generation was ended: the end-of-generation token was forced

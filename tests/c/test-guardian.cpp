@@ -386,6 +386,16 @@ static void test_close_think() {
         llama_sampler_free(smpl);
     }
 
+    // the host knows that there is no thinking, and then that there is
+    for (const bool thinking : { false, true }) {
+        llama_sampler * smpl = make_guardian(LIL_GUARDIAN_CLOSE_THINK, 50, 10.0, 1);
+        CHECK(lil_guardian_set_thinking(smpl, false) && (!thinking || lil_guardian_set_thinking(smpl, true)));
+        accept_until_forced(smpl, loop);
+        CHECK(is_eog(apply(smpl)) == !thinking);
+        CHECK(lil_guardian_set_thinking(smpl, false) && is_eog(apply(smpl)) == !thinking); // what has begun goes on
+        llama_sampler_free(smpl);
+    }
+
     // thinking is over already, whatever the tokens: the alarm stops
     for (const char * text : { "so that is it</think>\n\n", "a </", "no think>" }) {
         llama_sampler *          smpl = make_guardian(LIL_GUARDIAN_CLOSE_THINK, 50, 10.0, 1);

@@ -77,6 +77,7 @@ COMMANDS = {
     "replay": "RUN",
     "report": "RUN",
     "run": "PROMPT",
+    "serve": "MODEL",
 }
 
 

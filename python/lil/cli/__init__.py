@@ -24,6 +24,7 @@ from .ppl import ppl
 from .replay import replay
 from .report import report
 from .run import run
+from .serve import serve
 
 app = typer.Typer(
     name="lil",
@@ -43,6 +44,7 @@ app.command()(replay)
 app.command()(report)
 app.command()(passkey)
 app.command()(ppl)
+app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(serve)
 
 
 def _version(asked: bool) -> None:

@@ -104,7 +104,7 @@ std::vector<ggml_tensor *> lil_kv_cache::with_sinks(size_t ikv, std::vector<ggml
 }
 
 void lil_kv_cache::alloc_side() {
-    side.alloc(ctxs_bufs);
+    side.alloc(ctxs_bufs, hparams.no_alloc);
 }
 
 int32_t lil_kv_cache::n_score_part(const llm_graph_context & g, size_t ikv) const {

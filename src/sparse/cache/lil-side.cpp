@@ -24,9 +24,14 @@ ggml_tensor * lil_side_tensors::add(const ggml_tensor * k, int il, const char * 
     return t;
 }
 
-void lil_side_tensors::alloc(std::vector<std::pair<ggml_context_ptr, ggml_backend_buffer_ptr>> & to) {
+void lil_side_tensors::alloc(std::vector<std::pair<ggml_context_ptr, ggml_backend_buffer_ptr>> & to, bool no_alloc) {
     for (auto & [buft, ctx] : ctxs) {
-        ggml_backend_buffer_t buf = lil_alloc_kv_buffer(ctx.get(), buft);
+        ggml_backend_buffer_t buf =
+                no_alloc ? ggml_backend_buft_alloc_buffer(buft, 0) : lil_alloc_kv_buffer(ctx.get(), buft);
+
+        for (auto * t = ggml_get_first_tensor(ctx.get()); no_alloc && t; t = ggml_get_next_tensor(ctx.get(), t)) {
+            t->buffer = buf;
+        }
         if (!buf) {
             lil_throw("failed to allocate what the KV cache keeps beside keys and values (scores, positions, page "
                       "metadata)");
