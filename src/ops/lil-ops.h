@@ -47,8 +47,10 @@ struct lil_evict_layer {
     float   scale;        // of q.k
     float   softcap;      // 0: none
 
-    bool  last;      // TOVA: the scores are the last query's alone
-    bool  shared;    // TOVA: all heads hold the same tokens, ranked by the sum of their scores
+    bool last;       // TOVA: the scores are the last query's alone
+    bool shared;     // TOVA: all heads hold the same tokens, ranked by the sum of their scores
+    bool adds;       // a layer that reads another's cache: the new slots have positions and scores already, to which
+                     // its own are added. score_step, score_add
     float lambda;    // R-KV
     float threshold; // R-KV
 };
@@ -140,7 +142,8 @@ struct lil_ops_shape {
     int64_t        n_embd_v;
     int64_t        n_head;
     int64_t        n_head_kv;
-    bool           sinks; // learned ones, a logit for each query head in the softmax's denominator
+    bool           sinks;  // learned ones, a logit for each query head in the softmax's denominator
+    bool           shared; // other layers read its keys and values too
 };
 
 // The ops of a backend. Null: the backend has no kernel for that op, and methods that need it have no fused form there.
@@ -159,6 +162,9 @@ struct lil_ops {
     // last source of a node, F32 [n_head], left out where a model has none:
     //   attn_join, score_step, score_prompt, score_window, infllm_score, infllm_score_prompt, rkv_score
     bool has_sinks;
+
+    // whether the ops that score tokens for an eviction know lil_evict_layer::adds
+    bool has_adds;
 
     // attn's work: floats in all, and where the logits begin, which are [n_max, n_head, n_steps] everywhere. The
     // partial results before them are the backend's own matter

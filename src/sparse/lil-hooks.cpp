@@ -54,6 +54,7 @@ static bool dense_wins(const llama_model & model, const llama_hparams & hparams,
             n_head,
             n_head_kv,
             model.layers[il].attn_sinks != nullptr,
+            /*.shared =*/false,
         };
 
         if ((offload && model.dev_layer(il) != cpu) || !ops->attn_wins(&shape)) {
@@ -93,11 +94,6 @@ llama_kv_cache * lil_new_kv_cache(const llama_model & model, const llama_hparams
 
     const auto * m = lil_find_method(params.method);
 
-    if (m->evicts && shares) {
-        lil_throw("the architecture %s is not covered: its layers share keys and values, which no evicting method "
-                  "follows yet",
-                llm_arch_name(model.arch));
-    }
     if (m->evicts) { // kv_size is n_ctx of one sequence, padded
         params.capacity = params.capacity == 0 ? kv_size : std::min<uint32_t>(GGML_PAD(params.capacity, 256), kv_size);
         params.recent   = params.recent == 0 ? params.budget / 2 : params.recent;

@@ -67,10 +67,12 @@ void lil_score_step(ggml_tensor * dst, int ith, int nth, void * userdata) {
         // the query's own slot
         const int64_t base = step[LIL_STEP_BEFORE] - step[LIL_STEP_EVICT] + step[LIL_STEP_NEW] - 1;
 
-        lil_set_new_slots(head, step);
+        if (!layer->adds) {
+            lil_set_new_slots(head, step);
 
-        if (layer->last) {
-            std::fill_n(head.score, base + 1, 0.0f);
+            if (layer->last) {
+                std::fill_n(head.score, base + 1, 0.0f);
+            }
         }
 
         lil_score_job job = make_job(*layer, k, sinks, n_group, step[LIL_STEP_STREAM], i_head);
@@ -152,7 +154,9 @@ void lil_score_add(ggml_tensor * dst, int ith, int nth, void * userdata) {
 
         const auto head = lil_get_evict_head(*layer, nullptr, nullptr, dst, pos, step[LIL_STEP_STREAM], i_head);
 
-        lil_set_new_slots(head, step);
+        if (!layer->adds) {
+            lil_set_new_slots(head, step);
+        }
 
         for (int i_part = 0; i_part < n_part; ++i_part) {
             ggml_vec_acc_f32(base + n_new, head.score,

@@ -22,7 +22,7 @@ lil_kv_cache::lil_kv_cache(const args & a, const layout & l) :
         const auto & layer = layers[ikv];
 
         ops.add(layer.k, values[ikv], layer.il, hparams.n_head(layer.il), hparams.n_head_kv(layer.il),
-                model.layers[layer.il].attn_sinks != nullptr);
+                model.layers[layer.il].attn_sinks != nullptr, is_shared(ikv));
     }
 
     fused = ops.choose(params, lil_find_method(params.method)->needs(params));

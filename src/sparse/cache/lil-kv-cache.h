@@ -9,6 +9,7 @@
 
 #include "ggml-cpp.h"
 
+#include <algorithm>
 #include <set>
 
 // What the caches of both families are: llama.cpp's cache, the attention of whose layers follows a method. The families
@@ -58,6 +59,12 @@ protected:
     std::vector<reader> readers;
 
     size_t get_reader(int il) const;
+
+    // whether other layers than its own read a cache
+    bool is_shared(size_t ikv) const {
+        return std::any_of(readers.begin(), readers.end(),
+                [&](const auto & r) { return r.ikv == ikv && r.il != (int) layers[ikv].il; });
+    }
 
     bool owns(size_t ir) const { return (int) layers[readers[ir].ikv].il == readers[ir].il; }
 

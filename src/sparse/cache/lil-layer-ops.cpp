@@ -35,8 +35,8 @@ const char * lil_get_node_name(ggml_backend_dev_t dev, const ggml_tensor * node)
     return ggml_op_desc(node);
 }
 
-void lil_layer_ops::add(
-        const ggml_tensor * k, const ggml_tensor * v, int il, int64_t n_head, int64_t n_head_kv, bool sinks) {
+void lil_layer_ops::add(const ggml_tensor * k, const ggml_tensor * v, int il, int64_t n_head, int64_t n_head_kv,
+        bool sinks, bool shared) {
     ggml_backend_buffer_type_t buft = ggml_backend_buffer_get_type(k->buffer);
 
     // the CPU's own buffer type names no device
@@ -50,7 +50,7 @@ void lil_layer_ops::add(
     }
 
     layers.push_back({ dev, lil_get_ops(dev), il,
-            { k->type, v->type, k->ne[0] / n_head_kv, v->ne[0] / n_head_kv, n_head, n_head_kv, sinks } });
+            { k->type, v->type, k->ne[0] / n_head_kv, v->ne[0] / n_head_kv, n_head, n_head_kv, sinks, shared } });
 }
 
 // see lil_ops::has_sinks
@@ -71,6 +71,11 @@ std::string lil_layer_ops::find_lack(const lil_needs & needs) const {
             if (layer.shape.sinks && !layer.ops->has_sinks && takes_sinks(op)) {
                 return format("the op %s of the backend %s, where layer %d is, knows no learned sinks", get_op_name(op),
                         name, layer.il);
+            }
+            if (layer.shape.shared && !layer.ops->has_adds &&
+                    (op == &lil_ops::score_step || op == &lil_ops::score_add)) {
+                return format("the op %s of the backend %s, where layer %d is, knows no layers that share keys",
+                        get_op_name(op), name, layer.il);
             }
             if (!(layer.ops->*op)) {
                 return format("the backend %s, where layer %d is, has no op %s", name, layer.il, get_op_name(op));

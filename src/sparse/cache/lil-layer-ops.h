@@ -18,7 +18,8 @@ const char * lil_get_node_name(ggml_backend_dev_t dev, const ggml_tensor * node)
 class lil_layer_ops {
 public:
     // the next layer
-    void add(const ggml_tensor * k, const ggml_tensor * v, int il, int64_t n_head, int64_t n_head_kv, bool sinks);
+    void add(const ggml_tensor * k, const ggml_tensor * v, int il, int64_t n_head, int64_t n_head_kv, bool sinks,
+            bool shared);
 
     // Whether the fused form runs: every layer's backend has the ops needed and can compute the layer, and params.form
     // allows it. Throws where form is FUSED and it does not.

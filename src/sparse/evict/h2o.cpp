@@ -50,7 +50,9 @@ protected:
 
         if (!fused) {
             build_add(lg, score[ikv], build_received(lg, attn, lg.n_new()));
-            build_add(lg, pos[ikv], lg.inp.pos_new);
+            if (!evict_layers[lg.ir].adds) {
+                build_add(lg, pos[ikv], lg.inp.pos_new);
+            }
             return;
         }
 
@@ -66,7 +68,7 @@ protected:
             return;
         }
 
-        auto & op = evict_layers[ikv];
+        auto & op = evict_layers[lg.ir];
 
         auto          srcs = with_sinks(ikv, { attn.q, k, lg.inp.steps });
         ggml_tensor * part = ggml_custom_4d(lg.g.ctx0, GGML_TYPE_F32, attn.k->ne[2], op.n_head_kv, op.n_score_part,

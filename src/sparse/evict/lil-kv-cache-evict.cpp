@@ -144,8 +144,8 @@ void lil_kv_cache_evict::apply_ubatch(const slot_info & sinfo, const llama_ubatc
     const bool decode = record.get_n_each(ubatch, 1) > 0;
 
     uint64_t n_rows_layers = 0; // KV heads of all layers
-    for (size_t ikv = 0; ikv < layers.size(); ++ikv) {
-        n_rows_layers += n_head_kv(ikv);
+    for (const auto & reader : readers) {
+        n_rows_layers += n_head_kv(reader.ikv);
     }
 
     for (uint32_t s = 0; s < sinfo.n_stream(); ++s) {
@@ -638,7 +638,11 @@ ggml_tensor * lil_kv_cache_evict::build_slots(const llm_graph_context & g, ggml_
     const size_t ikv = map_layer_ids.at(il);
 
     auto & layer = select_layers[ikv];
-    layer.scale  = kq_scale;
+
+    if (!owns(get_reader(il)) && layer.scale != kq_scale) {
+        lil_throw("layer %d reads the keys of layer %d with another scale", il, (int) layers[ikv].il);
+    }
+    layer.scale = kq_scale;
 
     auto * inp = lil_find_input<lil_evict_slots_input>(g);
 

@@ -24,14 +24,20 @@ lil_kv_cache_scored::lil_kv_cache_scored(const args & a, uint32_t n_ring, bool r
     alloc_side();
     alloc_kept();
 
-    evict_layers.resize(layers.size());
+    evict_layers.resize(readers.size());
 
-    for (size_t ikv = 0; ikv < layers.size(); ++ikv) {
-        auto & op = evict_layers[ikv];
+    for (size_t ir = 0; ir < readers.size(); ++ir) {
+        auto & op = evict_layers[ir];
 
         op           = {};
-        op.n_head_kv = n_head_kv(ikv);
+        op.n_head_kv = n_head_kv(readers[ir].ikv);
         op.softcap   = softcap();
+        op.adds      = !owns(ir);
+
+        if (op.adds && n_ring > 0) {
+            lil_throw("layers of this model share keys and values, of which the last queries of one layer are kept: "
+                      "H2O with prompt_scores = 0 (exact), TOVA and Sink can follow them");
+        }
     }
 }
 
@@ -59,7 +65,7 @@ int32_t lil_kv_cache_scored::get_slots(
 }
 
 uint32_t lil_kv_cache_scored::graph_max_nodes() const {
-    return layers.size() * (32 + 48 * n_stream);
+    return readers.size() * (32 + 48 * n_stream);
 }
 
 //
@@ -225,7 +231,13 @@ void lil_kv_cache_scored::build_before_store(
 
     const auto * inp = get_input(g, mctx);
 
-    const layer_graph lg = { g, *inp, (size_t) map_layer_ids.at(il) };
+    const size_t ir = get_reader(il);
+
+    if (!owns(ir)) { // the owner has decided
+        return;
+    }
+
+    const layer_graph lg = { g, *inp, readers[ir].ikv, ir };
 
     const auto & steps = inp->built;
 
@@ -258,9 +270,11 @@ ggml_tensor * lil_kv_cache_scored::build_attn(const llm_graph_context & g, const
 
     const auto * inp = get_input(g, mctx);
 
-    const layer_graph lg = { g, *inp, (size_t) map_layer_ids.at(il) };
+    const size_t ir = get_reader(il);
 
-    auto & op = evict_layers[lg.ikv];
+    const layer_graph lg = { g, *inp, readers[ir].ikv, ir };
+
+    auto & op = evict_layers[ir];
 
     op.n_score_part = n_score_part(g, lg.ikv);
     op.scale        = kq_scale;
@@ -289,7 +303,7 @@ void lil_kv_cache_scored::build_store_queries(const layer_graph & lg, ggml_tenso
 void lil_kv_cache_scored::build_inplace(
         const layer_graph & lg, ggml_tensor * dst, std::vector<ggml_tensor *> args, ggml_custom_op_t op) {
     ggml_build_forward_expand(lg.g.gf,
-            ggml_custom_inplace(lg.g.ctx0, dst, args.data(), args.size(), op, GGML_N_TASKS_MAX, &evict_layers[lg.ikv]));
+            ggml_custom_inplace(lg.g.ctx0, dst, args.data(), args.size(), op, GGML_N_TASKS_MAX, &evict_layers[lg.ir]));
 }
 
 ggml_tensor * lil_kv_cache_scored::view_last_query(const layer_graph & lg, ggml_tensor * q) const {
@@ -422,7 +436,7 @@ void lil_kv_cache_scored::build_add(const layer_graph & lg, ggml_tensor * t, ggm
 
     ggml_tensor * dst = ggml_view_3d(
             ctx0, t, lg.inp.keep->ne[0], t->ne[1], lg.n_steps(), t->nb[1], t->nb[2], lg.inp.built[0].strm * t->nb[2]);
-    ggml_tensor * sum = ggml_mul(ctx0, dst, lg.inp.keep);
+    ggml_tensor * sum = evict_layers[lg.ir].adds ? dst : ggml_mul(ctx0, dst, lg.inp.keep);
 
     ggml_build_forward_expand(lg.g.gf, ggml_cpy(ctx0, x ? ggml_add(ctx0, sum, x) : sum, dst));
 }

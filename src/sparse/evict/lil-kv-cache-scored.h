@@ -74,7 +74,8 @@ protected:
         const llm_graph_context &      g;
         const lil_graph_input_scored & inp;
 
-        size_t ikv;
+        size_t ikv; // whose keys and values it reads
+        size_t ir;  // its number among the layers
 
         int64_t n_steps() const { return inp.built.size(); }
         int64_t n_new() const { return inp.built[0].n_new; }
@@ -142,7 +143,8 @@ protected:
     std::vector<ggml_tensor *> pos;   // F32 [capacity, n_head_kv, n_stream] position of each slot
     std::vector<ggml_tensor *> ring;  // F32 [n_embd_head*n_head, n_ring, n_stream] the last queries
 
-    std::vector<lil_evict_layer> evict_layers; // filled at construction, scale and n_score_part when a graph is built
+    // by layer that attends; filled at construction, scale and n_score_part when a graph is built
+    std::vector<lil_evict_layer> evict_layers;
 
     void get_head(const ggml_tensor * t, uint32_t strm, uint32_t h, std::vector<float> & dst) const;
     void set_head(ggml_tensor * t, uint32_t strm, uint32_t h, const std::vector<float> & src) const;
@@ -158,7 +160,8 @@ protected:
     // slots [0, n) of K or V in a stream [n_embd_head, n, n_head_kv]
     ggml_tensor * view_heads(const layer_graph & lg, ggml_tensor * t, int64_t n, uint32_t strm) const;
 
-    // portable form: t = t + x, where the slots of new tokens count as 0. x [n_kv, n_head_kv or 1, n_steps] or null
+    // portable form: t = t + x, where the slots of new tokens count as 0, unless the layer adds to what is there. x
+    // [n_kv, n_head_kv or 1, n_steps] or null
     void build_add(const layer_graph & lg, ggml_tensor * t, ggml_tensor * x) const;
 
     // portable form: the softmax of the last n_query queries, summed over them and over each group [n_kv, n_head_kv,

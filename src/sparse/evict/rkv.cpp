@@ -149,7 +149,7 @@ private:
     ggml_tensor * build_importance(const layer_graph & lg, size_t i_step, ggml_tensor * p, ggml_tensor * k) const {
         auto * ctx0 = lg.g.ctx0;
 
-        const auto & op = evict_layers[lg.ikv];
+        const auto & op = evict_layers[lg.ir];
 
         ggml_tensor * t = ring[lg.ikv];
 

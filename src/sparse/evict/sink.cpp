@@ -202,6 +202,10 @@ protected:
             const llm_graph_context & g, const llama_kv_cache_context * mctx, ggml_tensor * k_rot, int il) override {
         GGML_UNUSED(mctx);
 
+        if (!owns(get_reader(il))) { // the owner has decided
+            return;
+        }
+
         const auto * inp = get_input(g);
 
         const size_t ikv = map_layer_ids.at(il);

@@ -36,6 +36,11 @@ protected:
             return;
         }
 
+        if (evict_layers[lg.ir].adds) {
+            build_add(lg, score[ikv], build_received(lg, attn, 1));
+            return;
+        }
+
         ggml_tensor * t    = score[ikv];
         ggml_tensor * last = build_received(lg, attn, 1);
         ggml_tensor * dst  = ggml_view_3d(lg.g.ctx0, t, last->ne[0], last->ne[1], last->ne[2], t->nb[1], t->nb[2],

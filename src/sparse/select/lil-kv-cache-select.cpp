@@ -518,7 +518,7 @@ void lil_kv_cache_select::seq_div(llama_seq_id seq_id, llama_pos p0, llama_pos p
 }
 
 uint32_t lil_kv_cache_select::graph_max_nodes() const {
-    return layers.size() * (64 + 128 * n_seq_max);
+    return readers.size() * (64 + 128 * n_seq_max);
 }
 
 //
