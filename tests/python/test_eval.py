@@ -595,7 +595,7 @@ BAD = [
     (["eval", "mine", "NONE", "--data", "EMPTY"], ["no problems"]),
     (["eval", "mine", "NONE", "--data", "QUESTIONS", "--limit", "0"], ["--limit"]),
     (["eval", "mine", "NONE", "--data", "QUESTIONS", "--no-full"], ["--no-full", "--methods quest"]),
-    (["eval", "mine", "NONE", "--data", "QUESTIONS", "--methods", "fall"], ["'fall' is unknown"]),
+    (["eval", "mine", "NONE", "--data", "QUESTIONS", "--methods", "fall"], ["'fall' is no method"]),
     (["eval", "mine", "NONE", "--data", "QUESTIONS", "--methods", "quest", "--budgets", "8"], ["budget=8"]),
     (["eval", "mine", "NONE", "--data", "QUESTIONS", "--top-k", "5"], ["top_k=5", "temperature 0"]),
     (["eval", "mine", "NONE", "--data", "QUESTIONS", "--parallel", "0"], ["--parallel"]),
