@@ -95,8 +95,10 @@ def test_request_overrides_constructor(make_llama: Callable[..., lil.Llama]) -> 
 
 def test_wrong_guardian_raises_at_the_call(shared_llama: lil.Llama) -> None:
     for call in (shared_llama, shared_llama.create_completion):
-        with pytest.raises(lil.ConfigTypeError, match="guardian='on'"):
-            call("x", stream=True, guardian="on")
+        with pytest.raises(lil.ConfigError, match="'onn' is unknown"):
+            call("x", stream=True, guardian="onn")
+        with pytest.raises(lil.ConfigTypeError, match="guardian=5"):
+            call("x", stream=True, guardian=5)
 
 
 def test_same_answer_as_long_as_it_is_silent(shared_llama: lil.Llama) -> None:

@@ -221,12 +221,27 @@ def sparse(option: str, text: str | None) -> Method | None:
     return method
 
 
+_PYTHONS = ("finish_reason", "on_alarm", "rewind")  # Guardian's, which a notation does not have
+
+
+def _word(name: str, value: object) -> str:
+    if isinstance(value, tuple):
+        return "+".join(value)
+    if value is None:
+        return "all" if name == "widen" else "auto"
+    if isinstance(value, bool):
+        return str(value).lower()
+    text = str(value)
+    return text if not set(text) & set(',:"\\\n\t ') else json.dumps(text, ensure_ascii=False)
+
+
 def notation(config: Method | Guardian | None) -> str:
     """What `sparse` or `guardian` makes it of: the options that are not the default."""
     if config is None:
         return "off"
     fields = [(field.name, getattr(config, field.name), field.default) for field in dataclasses.fields(config)]
-    options = ",".join(f"{name}={value}" for name, value, usual in fields if value != usual or name == "budget")
+    told = [(name, value) for name, value, usual in fields if value != usual or name == "budget"]
+    options = ",".join(f"{name}={_word(name, value)}" for name, value in told if name not in _PYTHONS)
     return ":".join(filter(None, [_name(type(config)), options]))
 
 
