@@ -143,19 +143,19 @@ static void test_refusals() {
         CHECK(a.is_supported(3) == c.ok);
 
         // the table says so before there is a node
-        const lil_ops_shape shape = { c.type, c.type, c.n_embd, c.n_embd, 4, 2, false };
+        const lil_ops_shape shape = { c.type, c.type, c.n_embd, c.n_embd, 4, 2, false, false };
         CHECK((metal->check(&shape) == nullptr) == c.ok);
 
-        const lil_ops_shape k = { c.type, GGML_TYPE_F16, c.n_embd, 64, 4, 2, false };
-        const lil_ops_shape v = { GGML_TYPE_F16, c.type, 64, c.n_embd, 4, 2, false };
+        const lil_ops_shape k = { c.type, GGML_TYPE_F16, c.n_embd, 64, 4, 2, false, false };
+        const lil_ops_shape v = { GGML_TYPE_F16, c.type, 64, c.n_embd, 4, 2, false, false };
         CHECK((metal->check(&k) == nullptr) == c.ok);
         CHECK((metal->check(&v) == nullptr) == c.ok);
     }
 
     // queries that do not fit
     for (const int n_head : { 64, 65 }) {
-        const lil_ops_shape group = { GGML_TYPE_F16, GGML_TYPE_F16, 128, 128, n_head, 1, false };
-        const lil_ops_shape heads = { GGML_TYPE_F16, GGML_TYPE_F16, 128, 128, n_head, n_head, false };
+        const lil_ops_shape group = { GGML_TYPE_F16, GGML_TYPE_F16, 128, 128, n_head, 1, false, false };
+        const lil_ops_shape heads = { GGML_TYPE_F16, GGML_TYPE_F16, 128, 128, n_head, n_head, false, false };
         CHECK((metal->check(&group) == nullptr) == (n_head == 64));
         CHECK((metal->check(&heads) == nullptr) == (n_head == 64));
     }

@@ -416,7 +416,7 @@ def test_native_layout() -> None:
     assert ctypes.sizeof(_native.SparseParams) == 92
     assert ctypes.sizeof(_native.SparseInfo) == 104
     assert ctypes.sizeof(_native.MemoryInfo) == 24
-    assert ctypes.sizeof(_native.GuardianParams) == 72
+    assert ctypes.sizeof(_native.GuardianParams) == 80
     assert ctypes.sizeof(_native.GuardianReport) == 80
     assert ctypes.sizeof(_native.GuardianEvent) == 16
     assert ctypes.sizeof(_native.TextStretch) == 40

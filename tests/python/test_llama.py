@@ -31,7 +31,7 @@ def test_refuses_combinations(model_path: str, name: str) -> None:
 
 
 def test_refuses_names_and_types(model_path: str) -> None:
-    with pytest.raises(ConfigError, match="'streaming' is no method.*quest"):
+    with pytest.raises(ConfigError, match=r"'streaming' is no method.*quest"):
         lil.Llama(model_path, sparse="streaming")
     with pytest.raises(lil.ConfigTypeError, match="sparse=512"):
         lil.Llama(model_path, sparse=512)  # type: ignore[arg-type]

@@ -394,7 +394,7 @@ def test_replay_is_the_sampler_in_the_loop(shared_llama: lil.Llama) -> None:
     rules: tuple[Any, ...] = ("paper", "text")
     for rule, every, threshold, patience in itertools.product(rules, (7, 25, 60, 150), (0, 10, 20, 45.5), (1, 2, 3)):
         config = Guardian(rule=rule, every=every, threshold=threshold, patience=patience)
-        watch = Watch(shared_llama._model.vocab, config)
+        watch = Watch(shared_llama._ctx, config)
         watch.feed(prompt)
         for token in tokens:
             if shared_llama._is_end(watch.pick(token)):

@@ -178,7 +178,7 @@ def test_tools(server: Server) -> None:
         ({"every": "many"}, "whole number"),
         ({"every": None}, "every must be"),
         ({"every": {"every": 3}}, "every must be"),
-        ({"action": "halt"}, "stop, close_think and flag"),
+        ({"action": "halt"}, "stop, close_think, flag and widen"),
         ({"every=1,action": "flag"}, "no name of an option"),
         ({"think_end": "a\0b", "action": "close_think"}, "zero byte"),
         ({"threshold": -1}, "at least 0"),
