@@ -181,6 +181,15 @@ def _name(owner: type[Any]) -> str:
     return getattr(owner, "name", owner.__name__.lower())
 
 
+@contextmanager
+def _naming(option: str) -> Iterator[None]:
+    """Errors of the notation name the option that has it."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"{option}: {error}") from None
+
+
 def choices(option: str, text: str) -> list[Choice]:
     """The methods of a comma-separated list of notations, each such as `h2o` or `quest:first_page=true`.
 
@@ -195,10 +204,8 @@ def choices(option: str, text: str) -> list[Choice]:
         told = notation
         if notation.partition(":")[0].strip() in METHODS:
             told += f"{',' if ':' in notation else ':'}budget={_MOST}"
-        try:
+        with _naming(option):
             method, _ = parse_sparse(told)
-        except ConfigError as error:
-            raise ConfigError(f"{option}: {error}") from None
         if method is not None:  # full attention is always there; the tables print its name
             found.append(Choice(notation, method))
     return found
@@ -212,10 +219,8 @@ def sparse(option: str, text: str | None) -> Method | None:
     """
     if not text:
         return None
-    try:
+    with _naming(option):
         method, fused_dense = parse_sparse(text)
-    except ConfigError as error:
-        raise ConfigError(f"{option}: {error}") from None
     if fused_dense is not None:
         raise ConfigError(f"{option} {text!r}: leave fused_dense out; every method has its default")
     return method
@@ -253,10 +258,8 @@ def guardian(option: str, text: str | None) -> Guardian | None:
     """
     if not text:
         return None
-    try:
+    with _naming(option):
         return parse_guardian(text)
-    except ConfigError as error:
-        raise ConfigError(f"{option}: {error}") from None
 
 
 def near(word: str, known: Iterable[str]) -> str:
