@@ -163,6 +163,14 @@ def minutes(rng: Random) -> Pieces:
         yield f"- **Action**: {rng.choice(NAMES)} will report by {rng.randint(1, 28)} March.\n"
 
 
+def chain(rng: Random) -> Pieces:
+    """A tale in which each who is asked sends on to another, and all of it is told again."""
+    asked = [f"the {noun} of {rng.choice(PLACES)}" for noun in rng.sample(NOUNS, 18)]
+    for i in range(2, len(asked)):
+        told = ", who had been sent by ".join(reversed(asked[: i + 1]))
+        yield f'"I come from {told}," said {rng.choice(NAMES)}. But {clause(rng)}.\n\n'
+
+
 def song(rng: Random) -> Pieces:
     """Verses, and a chorus of eight lines after each."""
     chorus = "".join(f"{clause(rng).capitalize()}\n" for _ in range(4)) * 2
@@ -239,5 +247,5 @@ def greek(rng: Random) -> Pieces:
 LOOPS = (doubt, diary, equations, strings, rows, translation, korean, comments, hashtags)
 SOUND = (
     diff, trace, bibliography, quiz, timetable, session, minutes, song, fasta, tablature, strings_file, checklist,
-    derivation, conversions, greek,
+    derivation, conversions, greek, chain,
 )  # fmt: skip

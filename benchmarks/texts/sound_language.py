@@ -48,6 +48,27 @@ def cumulative(rng: Random) -> Pieces:
         yield f"This is the {rng.choice(NOUNS)}\n{verse},\n{last}.\n\n"
 
 
+def gifts(rng: Random) -> Pieces:
+    """A song of days, each with one gift more, and all those before it."""
+    days = "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth".split()
+    counts = "a two three four five six seven eight nine ten eleven twelve".split()
+    giver, fair, things = rng.choice(NAMES), rng.choice(PLACES), rng.sample(NOUNS, len(days))
+    gifts = [f"{n} {rng.choice(ADJECTIVES)} {thing}{'s' * (n != 'a')}" for n, thing in zip(counts, things, strict=True)]
+    for i, day in enumerate(days):
+        lines = [*gifts[i:0:-1], f"{'and ' * (i > 0)}{gifts[0]}"]
+        yield f"On the {day} day of {fair} Fair {giver} gave to me\n" + ",\n".join(lines) + ".\n\n"
+
+
+def packing(rng: Random) -> Pieces:
+    """A game in which everybody says what was said before, and one thing more."""
+    things: list[str] = []
+    for i in range(24):
+        article = rng.choice(("the", "his", "her", "my"))
+        things.append(f"{article} {rng.choice(ADJECTIVES)} {rng.choice(NOUNS)}")
+        packed = " and ".join(filter(None, (", ".join(things[:-1]), things[-1])))
+        yield f'"I packed my trunk," said {rng.choice(NAMES)}, "and I put in {packed}."\n' + "\n" * (i % 4 == 3)
+
+
 def contract(rng: Random) -> Pieces:
     """Clauses with boilerplate."""
     for i in itertools.count(1):
@@ -282,6 +303,7 @@ def chinese(rng: Random) -> Pieces:
 
 CHOOSE = (
     prose, refrain, contract, recipe, biographies, recheck, exhaustion, numbers_in_words, russian, history, draft,
+    gifts, packing,
 )  # fmt: skip
 REPORT = (
     dialogue, cumulative, questions, litany, glossary, reasoning, induction, divisors, drill, chinese, versions,

@@ -13,6 +13,13 @@
 #define TEXT_DIGITS  18  // of a number: fits 64 bits
 #define TEXT_CONTEXT 12  // bytes that make a number's place
 #define TEXT_PLACES  1024
+#define TEXT_WORDS   65536 // bits of the set of words
+#define TEXT_FRESH   5     // bytes in words that the streak did not have, per 1000: fewer are none
+#define TEXT_SETTLED 2     // stretches with such words after which a loop has all of its own
+
+// FNV-1a
+#define TEXT_HASH  0xcbf29ce484222325u
+#define TEXT_PRIME 0x100000001b3u
 
 #define TEXT_IN(c) (1u << LIL_TEXT_##c)
 
@@ -20,13 +27,16 @@ static const struct text_level {
     uint32_t classes;  // TEXT_IN()
     uint32_t rate;     // own growth, per 1000 bytes
     uint32_t patience; // checks
+    bool     known;    // no new words
+    bool     settled;  // nor many stretches of the streak that had any
     bool     exact;    // the whole text's growth too
 } text_levels[] = {
-    { TEXT_IN(TEXT) | TEXT_IN(BLANK), 110, 2, false },
-    { TEXT_IN(TEXT) | TEXT_IN(BLANK), 135, 4, false },
-    { TEXT_IN(TEXT) | TEXT_IN(BLANK) | TEXT_IN(ROWS), 40, 6, true },
-    { TEXT_IN(TEXT) | TEXT_IN(BLANK) | TEXT_IN(ROWS), 60, 16, false },
-    { TEXT_IN(TEXT) | TEXT_IN(BLANK) | TEXT_IN(ROWS) | TEXT_IN(NUMBERS), 30, 16, false },
+    { TEXT_IN(TEXT) | TEXT_IN(BLANK), 80, 1, true, true, false },
+    { TEXT_IN(TEXT) | TEXT_IN(BLANK), 110, 2, true, false, false },
+    { TEXT_IN(TEXT) | TEXT_IN(BLANK), 135, 4, true, false, false },
+    { TEXT_IN(TEXT) | TEXT_IN(BLANK) | TEXT_IN(ROWS), 40, 6, false, false, true },
+    { TEXT_IN(TEXT) | TEXT_IN(BLANK) | TEXT_IN(ROWS), 60, 16, false, false, false },
+    { TEXT_IN(TEXT) | TEXT_IN(BLANK) | TEXT_IN(ROWS) | TEXT_IN(NUMBERS), 30, 16, false, false, false },
 };
 
 #define TEXT_N_LEVELS (sizeof(text_levels) / sizeof(text_levels[0]))
@@ -76,6 +86,11 @@ struct lil_text_rule {
     uint8_t           context[TEXT_CONTEXT]; // a ring
     uint64_t          n_context;             // bytes so far
     struct text_place places[TEXT_PLACES];
+    uint64_t          word;                  // the hash of one that has not ended
+    uint32_t          n_word;                // its bytes; 0: none
+    uint64_t          n_fresh;               // bytes of the stretch in words that the streak did not have
+    uint32_t          n_fresh_stretches;     // of the streak
+    uint8_t           words[TEXT_WORDS / 8]; // a Bloom filter
 
     uint32_t count[TEXT_N_LEVELS]; // checks in a row for which each condition has held
 
@@ -91,12 +106,17 @@ static void text_streak_end(struct lil_text_rule * rule) {
 
 static void text_streak_begin(struct lil_text_rule * rule) {
     lil_lz77_reset(rule->lz);
-    rule->on        = true;
-    rule->age       = 0;
-    rule->size      = 0.0;
-    rule->n_digits  = 0;
-    rule->n_context = 0;
+    rule->on                = true;
+    rule->age               = 0;
+    rule->size              = 0.0;
+    rule->n_digits          = 0;
+    rule->n_context         = 0;
+    rule->word              = TEXT_HASH;
+    rule->n_word            = 0;
+    rule->n_fresh           = 0;
+    rule->n_fresh_stretches = 0;
     memset(rule->places, 0, sizeof(rule->places));
+    memset(rule->words, 0, sizeof(rule->words));
 }
 
 //
@@ -109,11 +129,11 @@ static void text_context_add(struct lil_text_rule * rule, uint8_t c) {
 
 // FNV-1a of the bytes before a number, oldest first
 static uint64_t text_context_hash(const struct lil_text_rule * rule) {
-    uint64_t hash = 0xcbf29ce484222325u;
+    uint64_t hash = TEXT_HASH;
     uint64_t i    = rule->n_context > TEXT_CONTEXT ? rule->n_context - TEXT_CONTEXT : 0;
 
     for (; i < rule->n_context; i++) {
-        hash = (hash ^ rule->context[i % TEXT_CONTEXT]) * 0x100000001b3u;
+        hash = (hash ^ rule->context[i % TEXT_CONTEXT]) * TEXT_PRIME;
     }
 
     return hash;
@@ -153,7 +173,10 @@ static bool text_number_end(struct lil_text_rule * rule) {
     return fed;
 }
 
-// the streak's text goes on
+//
+// The streak's text
+//
+
 static bool text_streak_feed(struct lil_text_rule * rule, const uint8_t * data, size_t n) {
     size_t start = 0; // of bytes that are no digits and were not fed
 
@@ -180,21 +203,66 @@ static bool text_streak_feed(struct lil_text_rule * rule, const uint8_t * data, 
 }
 
 //
+// Words
+//
+
+// puts a bit into the set; returns whether it was there
+static bool text_word_mark(struct lil_text_rule * rule, uint64_t bit) {
+    uint8_t *     byte = &rule->words[bit % TEXT_WORDS / 8];
+    const uint8_t mask = (uint8_t) (1u << bit % 8);
+    const bool    was  = (*byte & mask) != 0;
+
+    *byte |= mask;
+
+    return was;
+}
+
+static void text_word_end(struct lil_text_rule * rule) {
+    const uint64_t hash  = rule->word * 0x9e3779b97f4a7c15u; // of a short word FNV-1a leaves the high bits alike
+    const bool     was_a = text_word_mark(rule, hash >> 32);
+    const bool     was_b = text_word_mark(rule, hash >> 48);
+
+    rule->n_fresh += was_a && was_b ? 0 : rule->n_word;
+    rule->word   = TEXT_HASH;
+    rule->n_word = 0;
+}
+
+static void text_word_feed(struct lil_text_rule * rule, enum text_kind kind, uint8_t c) {
+    const bool begins = c >= 0xe0; // scripts without spaces: each letter is a word
+
+    if (rule->n_word > 0 && (kind != TEXT_LETTER || begins)) {
+        text_word_end(rule);
+    }
+    if (kind == TEXT_LETTER) {
+        rule->word = (rule->word ^ c) * TEXT_PRIME;
+        rule->n_word++;
+    }
+}
+
+//
 // Composition
 //
 
-static void text_count(struct lil_text_rule * rule, uint8_t c) {
+static void text_count(struct lil_text_rule * rule, enum text_kind kind, uint8_t c) {
+    rule->n_kind[kind]++;
+    if (rule->on) {
+        text_word_feed(rule, kind, c);
+    }
+}
+
+static void text_compose(struct lil_text_rule * rule, uint8_t c) {
     if (c < 0x80) {
-        rule->n_kind[text_kinds[c] - '0']++;
         rule->lead = 0;
+        text_count(rule, (enum text_kind)(text_kinds[c] - '0'), c);
     } else if (c >= 0xc0) {
         rule->lead = c;
-    } else if (rule->lead != 0) {
-        rule->wide = text_kind_wide(rule->lead, c);
-        rule->n_kind[rule->wide] += 2;
-        rule->lead = 0;
     } else {
-        rule->n_kind[rule->wide]++;
+        if (rule->lead != 0) {
+            rule->wide = text_kind_wide(rule->lead, c);
+            text_count(rule, rule->wide, rule->lead);
+            rule->lead = 0;
+        }
+        text_count(rule, rule->wide, c);
     }
 }
 
@@ -269,7 +337,7 @@ bool lil_text_rule_feed(struct lil_text_rule * rule, const void * data, size_t n
     const uint8_t * bytes = data;
 
     for (size_t i = 0; i < n; i++) {
-        text_count(rule, bytes[i]);
+        text_compose(rule, bytes[i]);
     }
 
     rule->n_bytes += n;
@@ -293,11 +361,15 @@ bool lil_text_rule_check(struct lil_text_rule * rule, double growth, double thre
         last->age        = ++rule->age;
         rule->size       = size;
 
+        const bool known = 1000.0 * (double) rule->n_fresh < TEXT_FRESH * scale * n;
+        rule->n_fresh_stretches += !known;
+
         for (size_t i = 0; i < TEXT_N_LEVELS; i++) {
             const struct text_level * level = &text_levels[i];
             const double              most  = level->rate * scale * n;
 
             const bool holds = (level->classes & (1u << last->text_class)) != 0 && 1000.0 * last->own_growth < most &&
+                    (!level->known || known) && (!level->settled || rule->n_fresh_stretches <= TEXT_SETTLED) &&
                     (!level->exact || 1000.0 * growth < most);
 
             // the count goes on, but must not come round
@@ -313,6 +385,7 @@ bool lil_text_rule_check(struct lil_text_rule * rule, double growth, double thre
     }
 
     rule->n_bytes = 0;
+    rule->n_fresh = 0;
     memset(rule->n_kind, 0, sizeof(rule->n_kind));
 
     return last->alarm;

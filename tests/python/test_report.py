@@ -21,8 +21,10 @@ import lil
 import numpy as np
 import pytest
 from lil import ConfigError, Guardian
+from lil._guardian import RULES
 from lil.cli import main
-from lil.eval.records import ANSWERS_FILE, RUN_FILE, Answer, AnswersFile, Run, to_text, write_run
+from lil.eval.records import ANSWERS_FILE, RUN_FILE, Answer, AnswersFile, Run, read_answers, to_text, write_run
+from lil.eval.replay import replay
 from lil.eval.report import HTML_FILE, MARKDOWN_FILE, measure, read_groups, stats, text, times, write_report
 from lil.eval.report.growth import examples
 from lil.eval.report.palette import FULL, looks
@@ -463,14 +465,33 @@ def test_looks_differ() -> None:
 
 def test_settings_of_guardian(run: str, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    assert main(["report", run, "--out", str(out), "--every", "100", "--threshold", "0", "--patience", "2"]) == 0
+    args = ["report", run, "--out", str(out), "--rule", "paper"]
+    assert main([*args, "--every", "100", "--threshold", "0", "--patience", "2"]) == 0
     source = (out / MARKDOWN_FILE).read_text(encoding="utf-8")
     assert "a check every 100 tokens, a threshold of 0 bytes and a patience of 2" in source
     assert "Guardian stops no answer" in source
-    assert "--every 100 --threshold 0 --patience 2" in source
+    assert "--rule paper --every 100 --threshold 0 --patience 2" in source
     assert "Run lil bench MODEL" in source
-    assert main(["report", run, "--out", str(out), "--every", "500", "--patience", "2"]) == 0
+    assert main([*args, "--every", "500", "--patience", "2"]) == 0
     assert "Guardian could not stop anything" in (out / MARKDOWN_FILE).read_text(encoding="utf-8")
+
+
+def test_the_rule_of_guardian(run: str, tmp_path: Path) -> None:
+    """Each rule stops what it stops in a replay, and the report says which it was."""
+    answers = list(read_answers(run))
+    found = {}
+    for rule in RULES:
+        out = tmp_path / rule
+        assert main(["report", run, "--out", str(out), "--rule", rule]) == 0
+        source = (out / MARKDOWN_FILE).read_text(encoding="utf-8")
+        assert f'rule "{rule}"' in source
+        assert f"--rule {rule} --every 250" in source
+        assert ("Shaded: the plateau" in source) == (rule == "paper")
+        n = sum(replay(one, Guardian(rule=rule)).n_tokens < one.n_tokens for one in answers)
+        assert n
+        assert f"Guardian stops {text.plural(n, 'answer')} of {len(answers)}" in source
+        found[rule] = source
+    assert f"a check every {(250 + 1) // 2} tokens" in found["text"]
 
 
 # bad input
@@ -487,6 +508,7 @@ BAD = [
     (["RUN", "--bench", "BENCH", "--bench", "BENCH"], ["same model"]),
     (["RUN", "--bench", "NOFULL"], ["full attention"]),
     (["RUN", "--out", "BENCH"], ["--out", "bench.json", "give a folder"]),
+    (["RUN", "--rule", "other"], ["rule='other'", "paper"]),
     (["RUN", "--every", "0"], ["every=0", "at least 1"]),
     (["RUN", "--threshold", "-1"], ["threshold=-1"]),
     (["RUN", "--patience", "x"], ["--patience", "integer"]),

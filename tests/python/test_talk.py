@@ -152,6 +152,21 @@ def test_run_with_guardian(model_path: str) -> None:
     assert result.exit_code == 0 and "lil: Guardian ended the answer after " in result.stderr
 
 
+def test_run_says_what_guardian_did(model_path: str) -> None:
+    """A threshold above everything: an alarm at each check."""
+    notation = "every=20,threshold=100000,rule=paper,action=widen+stop"
+    result = run(model_path, POEM, "--temp", "0", "--sparse", "quest:budget=64", "--guardian", notation)
+    said = re.search(r"lil: Guardian widened the budget after 20 tokens\nlil: .* ended .* after (\d+)", result.stderr)
+    assert said and 60 <= int(said[1]) < 100
+
+
+def test_what_guardian_did() -> None:
+    events = [{"did": "alarm", "tokens": 9}, {"did": "close_think", "tokens": 11}]
+    answer = Answer(guardian={"events": events, "incomplete": "tool_call"})
+    assert answer.guardian_did == ["closed the thinking after 11 tokens", "cut off a tool call, which is not whole"]
+    assert Answer().guardian_did == []
+
+
 def test_options_from_the_environment(model_path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LIL_SPARSE", "quest:budget=64")
     monkeypatch.setenv("LIL_GUARDIAN", "every=100")

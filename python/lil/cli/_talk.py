@@ -83,6 +83,24 @@ class Answer:
         """Tokens a second, without the prompt. None: there were not enough to tell."""
         return (self.n_tokens - 1) / self.seconds if self.n_tokens > 1 and self.seconds else None
 
+    @property
+    def guardian_did(self) -> list[str]:
+        """What Guardian did before the end, and what its stop cut off, in words."""
+        if self.guardian is None:
+            return []
+        did = [f"{_DID[e['did']]} after {e['tokens']} tokens" for e in self.guardian["events"] if e["did"] in _DID]
+        cut = self.guardian["incomplete"]
+        return [*did, *([f"cut off {_CUT[cut]}, which is not whole"] if cut else [])]
+
+
+# events of Guardian's report: alarms lead to others, a stop has words of its own, and a stream takes nothing back
+_DID = {
+    "close_think": "closed the thinking",
+    "widen": "widened the budget",
+    "narrow": "took the wider budget back",
+}
+_CUT = {"json": "JSON", "tool_call": "a tool call"}
+
 
 class _Interruptible(Llama):
     """Ends a generation between two of its steps, and counts what it generates."""

@@ -151,6 +151,7 @@ class Conversation:
         if answer.guardian is not None:
             growth = answer.guardian["last_growth"]
             parts.append("Guardian: " + ("no check yet" if growth is None else f"grew by {growth:.0f} bytes"))
+            parts += answer.guardian_did
         ends = {"guardian": "ended by Guardian", "length": "cut", "interrupted": "interrupted"}
         end = "interrupted" if answer.interrupted else answer.stop_reason or answer.finish_reason
         return ", ".join([*parts, *([ends[end]] if end in ends else [])])

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 def replay(
     run: Annotated[str, typer.Argument(metavar="RUN", help="A folder that lil eval wrote.", show_default=False)],
-    rule: Annotated[str, typer.Option(metavar="RULES", help="Guardian's rule: paper, text, or both.")] = "paper",
+    rule: Annotated[str, typer.Option(metavar="RULES", help="Guardian's rule: paper, text, or both.")] = Guardian.rule,
     every: Annotated[str, typer.Option(metavar="NUMBERS", help="Generated tokens between two checks.")] = "250",
     threshold: Annotated[
         str, typer.Option(metavar="NUMBERS", help="Compressed bytes that count as something new.")

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
 import shlex
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
-from .._guardian import Guardian
+from .._guardian import Guardian, Rule
 from . import _common as common
 
 
@@ -18,6 +18,7 @@ def report(
         list[str] | None,
         typer.Option(metavar="FILE", help="What lil bench --json wrote; once per model.", show_default=False),
     ] = None,
+    rule: Annotated[str, typer.Option(metavar="RULE", help="Guardian: paper, or text.")] = Guardian.rule,
     every: Annotated[int, typer.Option(help="Guardian: generated tokens between two checks.")] = 250,
     threshold: Annotated[float, typer.Option(help="Guardian: compressed bytes that count as something new.")] = 20.0,
     patience: Annotated[int, typer.Option(help="Guardian: checks in a row.")] = 1,
@@ -27,13 +28,13 @@ def report(
     Accuracy and output length by method and budget, tokens that Guardian saves (it is replayed, nothing is decoded),
     how much the answers say, and with --bench the time per problem: whether sparse attention was faster in the end.
     """
-    guardian = Guardian(every=every, threshold=threshold, patience=patience)
+    guardian = Guardian(rule=cast(Rule, rule), every=every, threshold=threshold, patience=patience)
     from ..eval.report import prepare
 
     words = ["lil", "report", *runs, "--out", out]
     for file in bench or []:
         words += ["--bench", file]
-    words += ["--every", str(every), "--threshold", f"{threshold:g}", "--patience", str(patience)]
+    words += ["--rule", rule, "--every", str(every), "--threshold", f"{threshold:g}", "--patience", str(patience)]
     prepared = prepare(runs, out, guardian=guardian, benches=bench or [])
     with common.progress() as update:
         files = prepared.write(command=shlex.join(words), progress=update)

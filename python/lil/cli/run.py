@@ -123,7 +123,7 @@ def _standard_input() -> str:
 
 def _ends(answer: Answer) -> list[str]:
     """What is to be said of how an answer ended."""
-    said = []
+    said = [f"Guardian {what}" for what in answer.guardian_did]
     if answer.stop_reason == "guardian":
         said.append(f"Guardian ended the answer after {answer.n_tokens} tokens")
     if answer.finish_reason == "length":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Iterator, Sequence
 
@@ -10,13 +11,17 @@ from lil import LZ77
 from lil._text_rule import Stretch
 
 PUNCTUATION = set(".,!?'\":;-()*#")
-# classes, own growth per 1000 bytes, checks, whether the whole text's growth counts too
+FRESH = 5  # bytes in new words per 1000 that count as none
+SETTLED = 2  # stretches of a streak with new words
+# classes, own growth per 1000 bytes, checks, how many stretches may have new words where the last may not (None: any,
+# and the last as well), whether the whole text's growth counts
 CONDITIONS = (
-    ({"text", "blank"}, 110, 2, False),
-    ({"text", "blank"}, 135, 4, False),
-    ({"text", "blank", "rows"}, 40, 6, True),
-    ({"text", "blank", "rows"}, 60, 16, False),
-    ({"text", "blank", "rows", "numbers"}, 30, 16, False),
+    ({"text", "blank"}, 80, 1, SETTLED, False),
+    ({"text", "blank"}, 110, 2, math.inf, False),
+    ({"text", "blank"}, 135, 4, math.inf, False),
+    ({"text", "blank", "rows"}, 40, 6, None, True),
+    ({"text", "blank", "rows"}, 60, 16, None, False),
+    ({"text", "blank", "rows", "numbers"}, 30, 16, None, False),
 )
 
 
@@ -76,12 +81,31 @@ def fold(data: bytes) -> bytes:
     return out
 
 
+def fresh(data: bytes, kinds: Sequence[str], start: int, begin: int, end: int) -> int:
+    """Bytes of the words that end in a stretch, begin to end, and that the streak, which starts at start, did not have.
+
+    The first byte of a character counts with the second, and a letter of three bytes begins a word.
+    """
+    ready = [i + 1 if byte >= 0xC0 else i for i, byte in enumerate(data)]
+    known: set[bytes] = set()
+    word, found = b"", 0
+    for i, byte in enumerate(data):
+        if not start <= ready[i] < end:
+            continue
+        if word and (kinds[i] != "letter" or byte >= 0xE0):
+            found += len(word) if word not in known and ready[i] >= begin else 0
+            known.add(word)
+            word = b""
+        word += data[i : i + 1] if kinds[i] == "letter" else b""
+    return found
+
+
 def stretches(data: bytes, ends: Sequence[int], *, threshold: float = 20.0, patience: int = 1) -> Iterator[Stretch]:
     """What the rule sees at each check of a well-formed text; a stretch's end may be anywhere."""
     kind_at = kinds(data.decode())
     scale = threshold / 20.0
     begin, start, age, before = 0, None, 0, 0.0
-    counts = [0] * len(CONDITIONS)
+    counts, n_new = [0] * len(CONDITIONS), 0
     counted = 0  # bytes of characters whose second byte is there
     for end in ends:
         n = end - begin
@@ -95,14 +119,17 @@ def stretches(data: bytes, ends: Sequence[int], *, threshold: float = 20.0, pati
             age += 1
             size = LZ77(fold(data[start:end])).size
             own, before = size - before, size
-            for i, (classes, rate, checks, exact) in enumerate(CONDITIONS):
+            new = 1000 * fresh(data, kind_at, start, begin, end) >= FRESH * scale * max(n, 1)
+            n_new += new
+            for i, (classes, rate, checks, most_new, exact) in enumerate(CONDITIONS):
                 most = rate * scale * max(n, 1)
                 holds = kind in classes and 1000 * own < most and (not exact or 1000 * growth < most)
+                holds = holds and (most_new is None or (not new and n_new <= most_new))
                 counts[i] = counts[i] + 1 if holds else 0
                 alarm = alarm or counts[i] >= checks * patience
         yield Stretch(bytes=n, growth=growth, own_growth=own, age=age if own is not None else 0, kind=kind, alarm=alarm)
         if 1000 * growth >= 250 * max(n, 1):
             start, age, before, counts = None, 0, 0.0, [0] * len(CONDITIONS)
         elif start is None or age == 32:
-            start, age, before = end, 0, 0.0
+            start, age, before, n_new = end, 0, 0.0, 0
         begin = end

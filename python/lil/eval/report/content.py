@@ -59,9 +59,15 @@ def make_document(all_measured: Sequence[Measured], benches: Mapping[str, Bench]
 
 def _setting(guardian: Guardian) -> str:
     return (
-        f"a check every {guardian.every} tokens, a threshold of {guardian.threshold:g} bytes and a patience of "
+        f'rule "{guardian.rule}", a check every {guardian.interval} tokens, a threshold of {guardian.threshold:g} '
+        f"{'bytes' if guardian.rule == 'paper' else '(20: the thresholds of the rule)'} and a patience of "
         f"{guardian.patience}"
     )
+
+
+def _earliest(guardian: Guardian) -> int:
+    """Tokens before which there is no alarm; rule "text" spends a check on finding that something repeats itself."""
+    return guardian.interval * (guardian.patience + (guardian.rule == "text"))
 
 
 # At a glance
@@ -108,7 +114,7 @@ def _findings(measured: Measured, times: Sequence[CaseTime] | None) -> list[str]
             + f": {text.plural(measured.total.right_to_wrong, 'right answer becomes', 'right answers become')} wrong, "
             f"{text.plural(measured.total.wrong_to_right, 'wrong one becomes', 'wrong ones become')} right."
         )
-    elif measured.cap <= (first := measured.guardian.every * measured.guardian.patience):
+    elif measured.cap <= (first := _earliest(measured.guardian)):
         found.append(
             f"Guardian could not stop anything: it would act after {text.count(first)} tokens at the earliest, and no "
             f"answer is longer than {cap}."
@@ -214,9 +220,8 @@ def _reading(guardian: Guardian) -> Section:
                     "seed) for tokens, ratios and times. Few problems give wide intervals; a difference whose interval "
                     "holds 0, or a ratio whose interval holds 1, is not shown by these runs.",
                     "A budget is the number of tokens that a decode step attends to. “full” is full attention.",
-                    "Guardian follows the LZ77-compressed size of prompt and answer. Here it ends an answer when the "
-                    f"size grew by less than {guardian.threshold:g} bytes over {guardian.every} generated tokens, "
-                    f"{text.plural(guardian.patience, 'time')} in a row. It changes nothing before it acts, so what it "
+                    f"Guardian follows the LZ77-compressed size of prompt and answer. Here it ends an answer when "
+                    f"{_when(guardian)}. It changes nothing before it acts, so what it "
                     "would have done to a recorded answer can be told exactly. An answer that is cut is judged by what "
                     "is left of it.",
                     "Wrong ends early: an answer that is wrong with and without Guardian, and was stopped. A saving "
@@ -227,6 +232,18 @@ def _reading(guardian: Guardian) -> Section:
     )
 
 
+def _when(guardian: Guardian) -> str:
+    if guardian.rule == "paper":
+        return (
+            f"the size grew by less than {guardian.threshold:g} bytes over {guardian.every} generated tokens, "
+            f"{text.plural(guardian.patience, 'time')} in a row"
+        )
+    return (
+        f"what was written since the text began to repeat adds too little to itself; how little, and for how many "
+        f"checks of {guardian.interval} tokens, depends on what it is made of (docs/guardian.md)"
+    )
+
+
 def _what_was_run(groups: Sequence[Group], benches: Mapping[str, Bench], guardian: Guardian, command: str) -> Section:
     section = Section("run", "What was run")
     section.blocks.append(
@@ -234,7 +251,11 @@ def _what_was_run(groups: Sequence[Group], benches: Mapping[str, Bench], guardia
             "This report",
             (
                 ("command", command),
-                ("Guardian", f"every {guardian.every}, threshold {guardian.threshold:g}, patience {guardian.patience}"),
+                (
+                    "Guardian",
+                    f"rule {guardian.rule}, every {guardian.every}, threshold {guardian.threshold:g}, "
+                    f"patience {guardian.patience}",
+                ),
                 ("lil", __version__),
             ),
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ..._guardian import Guardian
 from ..records import Answer
 from ..replay import Stop, compressed_sizes
 from . import text
@@ -81,13 +82,19 @@ def growth_figure(measured: Measured) -> Figure | None:
         panels,
         (
             "What the answer adds to the compressed size of the prompt. Dots: Guardian's checks, every "
-            f"{guardian.every} tokens. Shaded: the plateau, where a check found less than {guardian.threshold:g} bytes "
-            "more. After the stop the line is thin: tokens that Guardian saves.",
+            f"{guardian.interval} tokens. {_shaded(guardian)}After the stop the line is thin: tokens that Guardian "
+            "saves.",
             "The examples are chosen by rule, not by hand: the longest right answer that was left alone; of the wrong "
             "ones that were stopped the median; one that was right and was stopped, those that the stop made wrong "
             "first; one that ran to the cap without a stop. Kinds that did not occur are missing.",
         ),
     )
+
+
+def _shaded(guardian: Guardian) -> str:
+    if guardian.rule == "text":  # whose checks look at other texts than the curve does
+        return ""
+    return f"Shaded: the plateau, where a check found less than {guardian.threshold:g} bytes more. "
 
 
 def _curve(example: Example) -> tuple[list[int], list[float]]:
@@ -114,13 +121,14 @@ def _panel(
         axes.set_ylim(0, top * 1.12 or 1)
         at = x.index(stop.n_tokens)
         axes.plot(x[: at + 1], y[: at + 1], color=color, linewidth=1.8)
-        checked = [guardian.every * i for i in range(1, len(stop.curve))]
+        checked = [guardian.interval * i for i in range(1, len(stop.curve))]
         axes.plot(checked, [size - stop.curve[0] for size in stop.curve[1:]], ".", color=color, markersize=6)
         if cut and stop.tokens_at_alarm is not None:
-            axes.axvspan(
-                stop.tokens_at_alarm - guardian.every * guardian.patience, stop.tokens_at_alarm,
-                color=GRID[0], alpha=0.8, linewidth=0, zorder=0,
-            )  # fmt: skip
+            if guardian.rule == "paper":
+                axes.axvspan(
+                    stop.tokens_at_alarm - guardian.every * guardian.patience, stop.tokens_at_alarm,
+                    color=GRID[0], alpha=0.8, linewidth=0, zorder=0,
+                )  # fmt: skip
             axes.plot(x[at:], y[at:], color=color, linewidth=0.9, alpha=0.6)
             axes.axvline(stop.n_tokens, color=STOP[0], linewidth=1, linestyle=(0, (4, 2)))
             axes.plot([stop.n_tokens], [y[at]], marker="X", color=STOP[0], markersize=7, linestyle="none")
