@@ -1,13 +1,14 @@
 """Decode steps of models beyond plain stacks, at a long context with a method and at a short one with full attention.
 
     python benchmarks/models.py MODEL.gguf [--context 32768] [--short 1024] [--budget 1024] [--rounds 7]
-                                [--methods quest,lessismore] [--draft 4]
+                                [--methods quest,lessismore] [--draft 4] [--repeat]
 
 The models are random_gguf.py's (qwen3.5-2b, gpt-oss, deepseek-v2-lite): what they say means nothing. One process holds
 the model and a context for each case; they take turns, round by round. Printed is the ratio of medians to full
 attention at the short context, and the lowest and highest ratio of a round. The long context is evaluated once, with
-full attention, and its state goes into each of the others. With --draft a step is a batch of one token and so many
-drafted ones, at the short context too. Nothing else should run.
+full attention, and its state goes into each of the others; of large models only its first 2048 tokens (--repeat), which
+stand at every place of it then. With --draft a step is a batch of one token and so many drafted ones, at the short
+context too. Nothing else should run.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ def main() -> None:
     parser.add_argument("--budget", type=int, default=1024)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--draft", type=int, default=0)
+    parser.add_argument("--repeat", action="store_true", help="evaluate 2048 tokens only; not where no position moves")
     parser.add_argument("--mla", action="store_true", help="the targets of such models")
     parser.add_argument("--methods", default="quest,lessismore")
     parser.add_argument("--threads", type=int, default=2)
@@ -54,7 +56,8 @@ def main() -> None:
         Worker("lil", args.model, threads=args.threads) as worker,
     ):
         for name, (n, options) in cases.items():
-            worker("fill", n=n, state=str(Path(states) / str(n)), options=options, slot=name, room=room)
+            state = str(Path(states) / str(n))
+            worker("fill", n=n, state=state, options=options, slot=name, room=room, repeat=args.repeat)
             worker("decode", n=2, slot=name, back=True, draft=args.draft)
         times: dict[str, list[float]] = {name: [] for name in cases}
         for _ in range(args.rounds):

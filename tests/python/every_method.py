@@ -8,17 +8,17 @@ from typing import Any
 from lil.methods import METHODS, Evict, Method, Reselect
 
 
-def every_method(budget: int, *, reselect: int) -> dict[str, Method]:
+def every_method(budget: int, *, reselect: int | None = None) -> dict[str, Method]:
     """Each method with `budget` tokens. Those that count in pages or blocks of 16 get a multiple of 16, R-KV a buffer
     that fits, the others what they are by default.
 
     Args:
-        reselect: The re-selection layer, which a model of few layers must name.
+        reselect: The re-selection layer; None: the one that goes with the model.
     """
 
     def make(method: type[Method]) -> Method:
         more: dict[str, Any] = {}
-        if issubclass(method, Reselect):
+        if issubclass(method, Reselect) and reselect is not None:
             more["reselect"] = reselect
         if method.name == "rkv":
             more["buffer"] = budget // 5

@@ -7,6 +7,7 @@ Answers one JSON value a line: first the number of the text's tokens, then one f
     {"do": "fill", "n": N, "state": FILE, "options": {...}, "slot": NAME, "room": R}
                                      makes the context NAME with N tokens and room for R more; FILE holds their keys and
                                      values, and is made where it is missing
+    {..., "repeat": true}            only the first piece of the text is evaluated, and repeated
     {"do": "decode", "n": N, "slot": NAME, "back": B}   median seconds of N steps; B: they are taken back if they can be
     {..., "draft": D}                                   each with D tokens behind it, as if they were drafted
     {"do": "steps", "slot": NAME}                       decode steps so far that attended to a part; null: unknown
@@ -15,8 +16,8 @@ Answers one JSON value a line: first the number of the text's tokens, then one f
                                                         part of a prompt and some steps; null: the system does not say
 
 `options` are {"sparse": [class, {parameters}], "fused_dense": bool or None} for lil, {"flash_attn": bool} for stock,
-otherwise {}. They, `slot`, `room` and `back` may be left out. A failure ends the process; the last line of standard
-error says why.
+otherwise {}. They, `slot`, `room`, `back` and `repeat` may be left out. A failure ends the process; the last line of
+standard error says why.
 
 Filling is cheap. The text is cut into pieces that are evaluated as sequences of their own, each at its place, and
 joined. A method that evicts is given the last tokens only, more than it holds. The keys and values are not those of the
@@ -115,7 +116,7 @@ class Engine:
         if status:
             raise RuntimeError(f"llama_decode of {n} tokens after {begin}: {status}")
 
-    def make_state(self, n: int, file: Path, options: dict[str, Any]) -> None:
+    def make_state(self, n: int, file: Path, options: dict[str, Any], repeat: bool) -> None:
         budget = self.evicting(options)
         ctx = self.new_context(n + 256, 1 if budget else 1 + n_pieces(n), options)
         if budget:  # over the budget for good; a step after each batch cuts what is held
@@ -126,17 +127,36 @@ class Engine:
                     self.decode_tokens(ctx, end - 1, end)
         else:
             for i in range(n_pieces(n)):
-                for begin, end in batches(i * PIECE, min(n, (i + 1) * PIECE)):
-                    self.decode_tokens(ctx, begin, end, 1 + i)
+                end = min(n, (i + 1) * PIECE)
+                if i > 0 and repeat:
+                    self.repeat_first(ctx, 1 + i, i * PIECE, end)
+                else:
+                    for batch in batches(i * PIECE, end):
+                        self.decode_tokens(ctx, *batch, 1 + i)
                 self.join(ctx, 1 + i)
         if not self.states.llama_state_seq_save_file(ctx, os.fsencode(file), 0, (self.api.llama_token * 1)(), 0):
             raise RuntimeError(f"{file}: the state of {n} tokens could not be written")
         self.api.llama_free(ctx)
 
-    def fill(self, n: int, state: str, options: dict[str, Any], slot: str = "", room: int = ROOM) -> bool:
+    def repeat_first(self, ctx: Any, seq_id: int, begin: int, end: int) -> None:
+        """Gives a sequence the first one's tokens, moved to `begin`."""
+        api = self.states
+        size = api.llama_state_seq_get_size(ctx, 1)
+        data = (ctypes.c_uint8 * size)()
+        if not (
+            api.llama_state_seq_get_data(ctx, data, size, 1) and api.llama_state_seq_set_data(ctx, data, size, seq_id)
+        ):
+            raise RuntimeError(f"the first {PIECE} tokens could not be repeated at {begin}")
+        memory = self.api.llama_get_memory(ctx)
+        self.api.llama_memory_seq_add(memory, seq_id, 0, -1, begin)
+        self.api.llama_memory_seq_rm(memory, seq_id, end, -1)
+
+    def fill(
+        self, n: int, state: str, options: dict[str, Any], slot: str = "", room: int = ROOM, repeat: bool = False
+    ) -> bool:
         self.drop(slot)
         if not os.path.exists(state):
-            self.make_state(n, Path(state), options)
+            self.make_state(n, Path(state), options, repeat)
         self.contexts[slot] = ctx = self.new_context(n + room, 1, options)
         tokens, count = (self.api.llama_token * 1)(), ctypes.c_size_t()
         if not self.states.llama_state_seq_load_file(ctx, os.fsencode(state), 0, tokens, 1, ctypes.byref(count)):

@@ -262,7 +262,9 @@ bool lil_kv_cache_evict::can_rm_swa(const llama_kv_cache & swa, llama_seq_id seq
     for (uint32_t s = s0; s < s1; ++s) {
         const auto & st = streams[s];
 
-        if (st.n_used == 0 || p0 <= st.pos_first || p0 >= st.pos_next || p1 < st.pos_next) {
+        const llama_pos last = seq_pos_max(s);
+
+        if (st.n_used == 0 || p0 <= st.pos_first || p0 > last || p1 <= last) {
             continue; // nothing, everything, or what this cache refuses
         }
 

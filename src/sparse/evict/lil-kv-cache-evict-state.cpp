@@ -22,7 +22,7 @@
 // All numbers in the machine's byte order, as the rest of llama.cpp's state.
 
 static const uint32_t LIL_STATE_MAGIC   = 0x6c696c65; // "lile"
-static const uint32_t LIL_STATE_VERSION = 3;
+static const uint32_t LIL_STATE_VERSION = 4;
 
 namespace {
 
@@ -134,9 +134,11 @@ static void write_counts(llama_io_write_i & io, const lil_evict_stream & st) {
     c.in_prompt = st.in_prompt;
     io.write(&c, sizeof(c));
 
-    const uint32_t n_slot_pos = st.slot_pos.size();
-    io.write(&n_slot_pos, sizeof(n_slot_pos));
-    lil_write(io, st.slot_pos);
+    for (const auto * list : { &st.slot_pos, &st.rank_pos }) {
+        const uint32_t n = list->size();
+        io.write(&n, sizeof(n));
+        lil_write(io, *list);
+    }
 }
 
 void lil_kv_cache_evict::state_write_stream(llama_io_write_i & io, uint32_t strm) const {
@@ -247,6 +249,19 @@ lil_evict_stream lil_kv_cache_evict::read_counts(llama_io_read_i & io, uint32_t 
     st.in_prompt = c.in_prompt != 0;
     st.slot_pos.resize(n_slot_pos);
     lil_read(io, st.slot_pos);
+
+    uint32_t n_rank_pos;
+    io.read(&n_rank_pos, sizeof(n_rank_pos));
+
+    if (n_rank_pos != 0 && (n_rank_pos != n_tokens || hparams.n_pos_per_embd() == 1)) {
+        lil_throw("the state is damaged: positions of %u tokens, not %u", n_rank_pos, n_tokens);
+    }
+    st.rank_pos.resize(n_rank_pos);
+    lil_read(io, st.rank_pos);
+
+    if (!std::is_sorted(st.rank_pos.begin(), st.rank_pos.end()) || (n_rank_pos > 0 && st.rank_pos[0] != st.pos_first)) {
+        lil_throw("the state is damaged: the positions of its tokens do not follow each other");
+    }
 
     // the first tokens, each in the slot of its number, and all from pos_whole on
     const uint32_t  n_sink = st.n_evicted > 0 ? std::min(params.n_sink, st.n_used) : 0;

@@ -15,6 +15,46 @@
 #include <stdexcept>
 
 //
+// lil_evict_stream
+//
+
+static bool follow_each_other(const llama_pos * pos, uint32_t n) {
+    for (uint32_t i = 1; i < n; ++i) {
+        if (pos[i] != pos[0] + (llama_pos) i) {
+            return false;
+        }
+    }
+
+    return true;
+}
+
+llama_pos lil_evict_stream::to_rank(llama_pos pos) const {
+    return rank_pos.empty()
+            ? pos
+            : pos_first + (llama_pos) (std::lower_bound(rank_pos.begin(), rank_pos.end(), pos) - rank_pos.begin());
+}
+
+void lil_evict_stream::put(const llama_pos * pos, uint32_t n) {
+    const llama_pos rank = pos_next - (llama_pos) n;
+
+    if (rank_pos.empty()) {
+        if (pos[0] == rank && follow_each_other(pos, n)) {
+            return;
+        }
+
+        rank_pos.resize(rank - pos_first);
+        std::iota(rank_pos.begin(), rank_pos.end(), pos_first);
+    }
+
+    rank_pos.insert(rank_pos.end(), pos, pos + n);
+}
+
+void lil_evict_stream::set_end(llama_pos rank) {
+    pos_next = rank;
+    rank_pos.resize(std::min<size_t>(rank_pos.size(), rank - pos_first));
+}
+
+//
 // lil_kv_cache_evict
 //
 
@@ -50,16 +90,6 @@ std::vector<lil_batch_piece> lil_kv_cache_evict::begin_batch(const llama_batch &
     return record.cut(batch, n_ubatch, n_stream > 1, 1);
 }
 
-static bool follow_each_other(const llama_pos * pos, uint32_t n) {
-    for (uint32_t i = 1; i < n; ++i) {
-        if (pos[i] != pos[0] + (llama_pos) i) {
-            return false;
-        }
-    }
-
-    return true;
-}
-
 bool lil_kv_cache_evict::plan(const lil_evict_stream & st, uint32_t strm, bool decode, const llama_pos * pos,
         uint32_t n_new, lil_evict_step & step) const {
     step.strm      = strm;
@@ -67,16 +97,19 @@ bool lil_kv_cache_evict::plan(const lil_evict_stream & st, uint32_t strm, bool d
     step.n_before  = st.n_used;
     step.n_new     = n_new;
     step.n_protect = n_protect(decode);
-    step.pos       = pos[0];
+    step.pos       = st.n_used == 0 ? pos[0] : st.pos_next;
     step.pos_first = st.n_used == 0 ? pos[0] : st.pos_first;
 
-    if (pos[0] < 0 || (uint64_t) pos[0] + n_new > n_ctx) {
+    if (pos[0] < 0 || (uint64_t) step.pos + n_new > n_ctx) {
         return false;
     }
-    // where positions have several dimensions, the tokens of an image share the first one, and others are left out
-    if (!follow_each_other(pos, n_new) || (st.n_used > 0 && pos[0] != st.pos_next)) {
-        LLAMA_LOG_ERROR("%s: positions %d to %d after %d: an evicting method takes text, no images\n", __func__, pos[0],
-                pos[n_new - 1], st.pos_next - 1);
+
+    const bool follow = hparams.n_pos_per_embd() == 1
+            ? pos[0] == step.pos && follow_each_other(pos, n_new)
+            : std::is_sorted(pos, pos + n_new) && (st.n_used == 0 || pos[0] >= st.to_pos(st.pos_next - 1));
+    if (!follow) {
+        LLAMA_LOG_ERROR("%s: positions %d to %d do not follow %d\n", __func__, pos[0], pos[n_new - 1],
+                st.n_used == 0 ? -1 : st.to_pos(st.pos_next - 1));
         return false;
     }
 
@@ -126,6 +159,7 @@ lil_kv_cache_evict::slot_info_vec_t lil_kv_cache_evict::prepare(const std::vecto
             sinfo.strm[s] = strm;
             sinfo.idxs[s] = advance(st, step).taken;
 
+            st.put(ubatch.pos + s * n_tokens, n_tokens);
             st.in_prompt = !decode;
         }
 
@@ -168,6 +202,7 @@ void lil_kv_cache_evict::apply_ubatch(const slot_info & sinfo, const llama_ubatc
         slot_change change = advance(st, step);
         GGML_ASSERT(change.taken == sinfo.idxs[s]);
 
+        st.put(ubatch.pos + s * n_new, n_new);
         st.in_prompt = !decode;
         st.just_kept = step.keep;
 
@@ -176,12 +211,8 @@ void lil_kv_cache_evict::apply_ubatch(const slot_info & sinfo, const llama_ubatc
         }
 
         for (const auto & m : change.moved) {
-            const llama_pos    pos = cells.pos_get(m.src);
-            const llama_seq_id seq = cells.seq_get(m.src);
-
+            copy_cell(cells, m.src, m.dst);
             cells.rm(m.src);
-            cells.pos_set(m.dst, pos);
-            cells.seq_add(m.dst, seq);
         }
 
         n_evicted += step.n_evict;
@@ -261,6 +292,12 @@ void lil_kv_cache_evict::clear(bool data) {
     record.clear();
 }
 
+void lil_kv_cache_evict::copy_cell(llama_kv_cells & cells, uint32_t src, uint32_t dst) {
+    cells.pos_set(dst, cells.pos_get(src));
+    cells.ext_set(dst, cells.ext_get(src));
+    cells.seq_add(dst, cells.seq_get(src));
+}
+
 void lil_kv_cache_evict::free_cells(uint32_t strm, uint32_t n) {
     auto & cells = v_cells[strm];
 
@@ -282,7 +319,7 @@ void lil_kv_cache_evict::set_cells(uint32_t strm) {
     // where heads hold different tokens, any positions below pos_next do: see the class
     auto & cells = v_cells[strm];
     for (uint32_t i = 0; i < st.n_used; ++i) {
-        cells.pos_set(i, st.slot_pos.empty() ? st.pos_next - (llama_pos) (st.n_used - i) : st.slot_pos[i]);
+        cells.pos_set(i, st.to_pos(st.slot_pos.empty() ? st.pos_next - (llama_pos) (st.n_used - i) : st.slot_pos[i]));
         cells.seq_add(i, strm);
     }
 }
@@ -335,8 +372,8 @@ void lil_kv_cache_evict::do_cut(uint32_t strm, llama_pos p0) {
     // the scores that removed queries gave to the tokens kept stay with them; queries not counted yet go
     const uint32_t n_rm = st.pos_next - p0;
 
-    st.n_win     = st.n_win > n_rm ? st.n_win - n_rm : 0;
-    st.pos_next  = p0;
+    st.n_win = st.n_win > n_rm ? st.n_win - n_rm : 0;
+    st.set_end(p0);
     st.pos_whole = std::min(st.pos_whole, p0);
     st.n_evicted = p0 - st.pos_first - st.n_used;
 }
@@ -374,7 +411,7 @@ bool lil_kv_cache_evict::can_rm(llama_seq_id seq_id, llama_pos p0, llama_pos p1)
     const auto [s0, s1] = get_streams(seq_id);
 
     for (uint32_t s = s0; s < s1; ++s) {
-        if (!can_rm_of(s, q0, q1)) {
+        if (!can_rm_of(s, streams[s].to_rank(q0), streams[s].to_rank(q1))) {
             return false;
         }
     }
@@ -392,7 +429,7 @@ bool lil_kv_cache_evict::seq_rm(llama_seq_id seq_id, llama_pos p0, llama_pos p1)
     const auto [s0, s1] = get_streams(seq_id);
 
     for (uint32_t s = s0; s < s1; ++s) {
-        do_rm(s, p0, p1);
+        do_rm(s, streams[s].to_rank(p0), streams[s].to_rank(p1));
     }
     record.remove(seq_id, p0, p1);
 
@@ -412,7 +449,9 @@ void lil_kv_cache_evict::seq_cp(llama_seq_id seq_id_src, llama_seq_id seq_id_dst
 
     const auto & src = streams[s0];
 
-    if ((p0 > 0 && p0 > src.pos_first) || (p1 >= 0 && p1 < src.pos_next && !can_rm_of(s0, p1, src.pos_next))) {
+    const llama_pos end = p1 < 0 ? src.pos_next : src.to_rank(p1);
+
+    if ((p0 > 0 && p0 > src.pos_first) || (end < src.pos_next && !can_rm_of(s0, end, src.pos_next))) {
         LLAMA_LOG_ERROR(
                 "%s: positions [%d, %d) of sequence %d cannot be copied: only a whole sequence, or one less a tail "
                 "that is held whole\n",
@@ -437,9 +476,7 @@ void lil_kv_cache_evict::seq_cp(llama_seq_id seq_id_src, llama_seq_id seq_id_dst
     record.forget(seq_id_dst);
     record.copy(seq_id_src, seq_id_dst, p0, p1);
 
-    if (p1 >= 0) {
-        do_rm(s1, p1, std::numeric_limits<llama_pos>::max());
-    }
+    do_rm(s1, end, std::numeric_limits<llama_pos>::max());
 }
 
 void lil_kv_cache_evict::seq_keep(llama_seq_id seq_id) {
@@ -485,7 +522,7 @@ llama_pos lil_kv_cache_evict::seq_pos_min(llama_seq_id seq_id) const {
         res = std::max(res, st.pos_first + (llama_pos) (n_left(true) + 1 + st.n_evicted - params.budget / 16));
     }
 
-    return std::min(res, st.pos_next - 1);
+    return st.to_pos(std::min(res, st.pos_next - 1));
 }
 
 llama_pos lil_kv_cache_evict::seq_pos_max(llama_seq_id seq_id) const {
@@ -493,7 +530,7 @@ llama_pos lil_kv_cache_evict::seq_pos_max(llama_seq_id seq_id) const {
 
     const auto & st = streams[seq_to_stream[seq_id]];
 
-    return st.n_used == 0 ? -1 : st.pos_next - 1;
+    return st.n_used == 0 ? -1 : st.to_pos(st.pos_next - 1);
 }
 
 //
@@ -520,9 +557,9 @@ std::vector<llama_seq_id> lil_kv_cache_evict::fail_ubatch() {
         // the new tokens are in the last slots of every head
         free_cells(step.strm, step.n_before);
 
-        st.n_used   = step.n_before;
-        st.n_win    = st.n_win > step.n_new ? st.n_win - step.n_new : 0;
-        st.pos_next = step.pos;
+        st.n_used = step.n_before;
+        st.n_win  = st.n_win > step.n_new ? st.n_win - step.n_new : 0;
+        st.set_end(step.pos);
         st.slot_pos.resize(std::min<size_t>(st.slot_pos.size(), st.n_used));
     }
 

@@ -17,12 +17,14 @@
 //
 // Every sequence is a stream of its own (llama_kv_cache's non-unified layout).
 
-// what a sequence holds, the same in every layer and head
+// What a sequence holds, the same in every layer and head. Its tokens go by rank: the position of the first one, and
+// how many came between. In a text that is a token's position. Where positions have several dimensions, the tokens of
+// an image share one, and others are left out.
 struct lil_evict_stream {
     uint32_t  n_used    = 0; // slots [0, n_used) hold tokens
     uint32_t  n_evicted = 0; // tokens gone
     llama_pos pos_first = 0; // position of the first token the sequence began with
-    llama_pos pos_next  = 0; // position of the next token
+    llama_pos pos_next  = 0; // rank of the next token
     llama_pos pos_whole = 0; // every head holds every token from this position on
 
     // the last queries, kept beside the cache: those whose scores are not counted yet (H2O, window), or the last ones
@@ -32,8 +34,22 @@ struct lil_evict_stream {
     bool in_prompt = false; // the last tokens that came are a prompt's
     bool just_kept = false; // the last token that came ended a prompt, which was kept
 
-    // Sink: the position in each slot [n_used]
+    // Sink: the rank in each slot [n_used]
     std::vector<llama_pos> slot_pos;
+
+    // the position of each rank from pos_first on [pos_next - pos_first]; empty: they are the same
+    std::vector<llama_pos> rank_pos;
+
+    llama_pos to_pos(llama_pos rank) const { return rank_pos.empty() ? rank : rank_pos[rank - pos_first]; }
+
+    // of the first token at this position or behind it
+    llama_pos to_rank(llama_pos pos) const;
+
+    // the positions of the n tokens that came last
+    void put(const llama_pos * pos, uint32_t n);
+
+    // the tokens from this rank on have gone
+    void set_end(llama_pos rank);
 };
 
 // what one ubatch does to a sequence: evict, then store
@@ -46,7 +62,7 @@ struct lil_evict_step {
     uint32_t  n_new     = 0;     // tokens stored
     uint32_t  n_gone    = 0;     // tokens gone so far, these included
     uint32_t  n_win     = 0;     // kept queries that are read before the eviction
-    llama_pos pos       = 0;     // position of the first new token
+    llama_pos pos       = 0;     // rank of the first new token
     llama_pos pos_first = 0;
     bool      keep      = false; // a prompt has ended: what is left of it is kept before the new token is stored
     uint32_t  i_kept    = 0;     // its place
@@ -76,7 +92,7 @@ private:
 // rows lie beside the cache.
 struct lil_evict_kept {
     lil_evict_stream st;         // as the rows are
-    llama_pos        end    = 0; // what removals have left of it: the tokens before this position
+    llama_pos        end    = 0; // what removals have left of it: the tokens before this rank
     uint32_t         i_kept = 0; // place of the rows
 
     // slots that are left where the tokens from p0 on go
@@ -197,7 +213,7 @@ protected:
     // the most queries that are kept
     virtual uint32_t n_win_max() const { return 0; }
 
-    // Drops the tokens from position p0 on, and keeps slots [0, n_used) in use. Where a head does not hold all of them,
+    // Drops the tokens from rank p0 on, and keeps slots [0, n_used) in use. Where a head does not hold all of them,
     // which only the end of a prompt may ask for, others go in their place: every head holds the same number.
     virtual void remove_tail(uint32_t strm, llama_pos p0) = 0;
 
@@ -219,6 +235,8 @@ protected:
     // copies n_bytes at offset offs of slot src's row to slot dst's row
     void move_row(ggml_tensor * t, uint32_t strm, uint32_t src, uint32_t dst, size_t offs, size_t n_bytes) const;
 
+    static void copy_cell(llama_kv_cells & cells, uint32_t src, uint32_t dst);
+
     // the cells of slots [n, n_used) become free
     void free_cells(uint32_t strm, uint32_t n);
 
@@ -239,14 +257,14 @@ private:
 
     std::vector<uint32_t> cut; // streams of which the ubatch being computed evicts much
 
-    // false: the tokens do not fit, or their positions are beyond n_ctx
+    // false: the tokens do not fit, are more than n_ctx, or do not follow those before
     bool plan(const lil_evict_stream & st, uint32_t strm, bool decode, const llama_pos * pos, uint32_t n_new,
             lil_evict_step & step) const;
 
     // streams [s0, s1) of a sequence, or of all
     std::pair<uint32_t, uint32_t> get_streams(llama_seq_id seq_id) const;
 
-    // whether enough is left of a sequence once the tokens from p0 on, [p0, pos_next), have gone
+    // whether enough is left of a sequence once the tokens of ranks [p0, pos_next) have gone
     bool can_cut(const lil_evict_stream & st, llama_pos p0) const;
     void do_cut(uint32_t strm, llama_pos p0);
 

@@ -53,7 +53,7 @@ int32_t lil_kv_cache_scored::get_slots(
 
     get_head(pos[ikv], strm, i_head_kv, buf);
     for (int32_t i = 0; i < std::min(n, (int32_t) n_used); ++i) {
-        p[i] = (llama_pos) buf[i];
+        p[i] = streams[strm].to_pos((llama_pos) buf[i]);
     }
 
     if (s) {

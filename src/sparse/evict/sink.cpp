@@ -86,7 +86,7 @@ public:
         const auto & st = streams[seq_to_stream[seq_id]];
 
         for (int32_t i = 0; i < std::min(n, (int32_t) st.n_used); ++i) {
-            pos[i] = st.slot_pos[i];
+            pos[i] = st.to_pos(st.slot_pos[i]);
             if (score) {
                 score[i] = 0.0f;
             }
@@ -184,10 +184,8 @@ protected:
                 }
             }
 
-            const llama_seq_id seq = cells.seq_get(dst);
             cells.rm(dst);
-            cells.pos_set(dst, st.slot_pos[src]);
-            cells.seq_add(dst, seq);
+            copy_cell(cells, src, dst);
 
             st.slot_pos[dst] = st.slot_pos[src];
         }

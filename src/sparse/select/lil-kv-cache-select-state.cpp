@@ -85,14 +85,14 @@ void lil_kv_cache_select::state_write(llama_io_write_i & io, llama_seq_id seq_id
     }
 }
 
-// a page has room for as many tokens as it has positions
+// where pages go by position, one has room for as many tokens as it has positions
 void lil_kv_cache_select::check_positions(uint32_t seq_id) {
     index[seq_id].read(v_cells[seq_to_stream[seq_id]], seq_id);
 
     for (uint32_t r = 0; r < index[seq_id].size(); ++r) {
         const llama_pos p = index[seq_id].pos(r);
 
-        if (p < 0 || (r > 0 && p == index[seq_id].pos(r - 1))) {
+        if (p < 0 || (hparams.n_pos_per_embd() == 1 && r > 0 && p == index[seq_id].pos(r - 1))) {
             throw std::runtime_error(
                     format("the state has position %d in sequence %u%s", p, seq_id, p < 0 ? "" : " twice"));
         }
