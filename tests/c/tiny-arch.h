@@ -263,12 +263,12 @@ static inline void fill(ggml_tensor * t, void * /*userdata*/) {
 }
 
 // null: it cannot be made this way
-static inline llama_model * make(const std::string & arch) {
+static inline llama_model * make(const std::string & arch, int32_t n_gpu_layers = 0) {
     metadata m(arch);
     describe(m, arch);
 
     llama_model_params params = llama_model_default_params();
-    params.n_gpu_layers       = 0;
+    params.n_gpu_layers       = n_gpu_layers;
 
     return llama_model_init_from_user(m.get(), fill, nullptr, params);
 }
