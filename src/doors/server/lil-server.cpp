@@ -1,14 +1,83 @@
 #include "lil-server.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <sstream>
 #include <stdexcept>
+#include <system_error>
 #include <vector>
 
 //
 // requests
 //
+
+// far more than any sound request has, and little enough for the stack of a thread, whatever walks through it
+static const int LIL_SERVER_MAX_DEPTH = 100;
+static const int LIL_SERVER_MAX_RULES = 5000;
+
+// How deep brackets are nested, outside of quotes and, from # on, of a grammar's comments.
+static int get_depth(const std::string & text, const char * open, const char * close, const char * quotes) {
+    int  res   = 0;
+    int  depth = 0;
+    char quote = '\0';
+
+    for (size_t i = 0; i < text.size(); ++i) {
+        const char c = text[i];
+
+        if (c == '\\') {
+            i++;
+        } else if (quote) {
+            quote = c == quote ? '\0' : quote;
+        } else if (c == '#') {
+            i = std::min(text.find('\n', i), text.size());
+        } else if (c != '\0' && std::strchr(quotes, c)) {
+            quote = c == '[' ? ']' : c;
+        } else if (c != '\0' && std::strchr(open, c)) {
+            res = std::max(res, ++depth);
+        } else if (c != '\0' && std::strchr(close, c)) {
+            depth--;
+        }
+    }
+
+    return res;
+}
+
+void lil_server_check_body(const std::string & body) {
+    if (get_depth(body, "[{", "]}", "\"") > LIL_SERVER_MAX_DEPTH) {
+        throw std::invalid_argument(
+                "the request is nested deeper than " + std::to_string(LIL_SERVER_MAX_DEPTH) + " arrays and objects");
+    }
+}
+
+void lil_server_check_grammar(const std::string & grammar) {
+    if (get_depth(grammar, "(", ")", "\"[") > LIL_SERVER_MAX_DEPTH) {
+        throw std::invalid_argument(
+                "the grammar is nested deeper than " + std::to_string(LIL_SERVER_MAX_DEPTH) + " brackets");
+    }
+
+    int n_rules = 0;
+    for (size_t at = grammar.find("::="); at != std::string::npos; at = grammar.find("::=", at + 3)) {
+        n_rules++;
+    }
+    if (n_rules > LIL_SERVER_MAX_RULES) {
+        throw std::invalid_argument("the grammar has more than " + std::to_string(LIL_SERVER_MAX_RULES) + " rules");
+    }
+}
+
+void lil_server_check_tokens(const json & values) {
+    for (const auto & value : values) {
+        lil_server_check_number<llama_token>(value);
+    }
+}
+
+bool lil_server_is_refusal(const std::exception & e) {
+    if (dynamic_cast<const std::system_error *>(&e)) {
+        return false;
+    }
+
+    return dynamic_cast<const std::runtime_error *>(&e) || dynamic_cast<const std::logic_error *>(&e);
+}
 
 static bool is_name(const std::string & s) {
     return !s.empty() && s.size() <= 32 && s.find_first_not_of("abcdefghijklmnopqrstuvwxyz_") == std::string::npos;
@@ -32,6 +101,14 @@ static std::string quote(const std::string & s) {
     return res + "\"";
 }
 
+static bool is_text(const std::string & key) {
+    return key == "action" || key == "rule" || key == "think_end" || key == "message";
+}
+
+static bool is_number(const std::string & key) {
+    return key == "every" || key == "threshold" || key == "patience" || key == "grace";
+}
+
 std::string lil_server_read_guardian(const json & value) {
     std::string notation;
 
@@ -50,6 +127,9 @@ std::string lil_server_read_guardian(const json & value) {
             }
             if (!option.is_string() && !option.is_number() && !option.is_boolean()) {
                 throw std::invalid_argument(key + " must be a number, a text, true or false");
+            }
+            if ((is_text(key) && !option.is_string()) || (is_number(key) && !option.is_number())) {
+                throw std::invalid_argument(key + " must be a " + (is_text(key) ? "text" : "number"));
             }
             notation += (notation == "guardian" ? ":" : ",") + key + "=";
             notation += option.is_string() ? quote(option.get<std::string>()) : option.dump();
@@ -71,7 +151,26 @@ std::string lil_server_read_guardian(const json & value) {
 // answers
 //
 
-json lil_server_report(const llama_sampler * guardian) {
+static json get_action(const std::string & notation) {
+    static const char * const NAMES[] = { "stop", "close_think", "flag", "widen" };
+
+    bool                on = false;
+    lil_guardian_params params;
+    if (!lil_parse_guardian(notation.c_str(), &on, &params)) {
+        return json(nullptr);
+    }
+
+    std::vector<std::string> names = { NAMES[params.action] };
+    for (size_t i = 0; i < params.n_then; ++i) {
+        names.push_back(NAMES[params.then[i]]);
+    }
+
+    return names.size() == 1 ? json(names[0]) : json(names);
+}
+
+json lil_server_report(const llama_sampler * guardian, const std::string & notation) {
+    static const char * const DID[] = { "alarm", "stop", "close_think", "widen", "narrow", "rewind" };
+
     lil_guardian_report r;
     if (!guardian || !lil_guardian_get_report(guardian, &r)) {
         return json(nullptr);
@@ -80,17 +179,34 @@ json lil_server_report(const llama_sampler * guardian) {
     std::vector<double> curve(lil_guardian_get_curve(guardian, nullptr, 0));
     lil_guardian_get_curve(guardian, curve.data(), curve.size());
 
+    std::vector<lil_guardian_event> done(lil_guardian_get_events(guardian, nullptr, 0));
+    lil_guardian_get_events(guardian, done.data(), done.size());
+
+    json events = json::array();
+    for (const auto & event : done) {
+        events.push_back(json{ { "did", DID[event.kind] }, { "tokens", event.n_tokens } });
+    }
+
+    json cut(nullptr);
+    if (r.cut != LIL_GUARDIAN_CUT_NOTHING) {
+        cut = r.cut == LIL_GUARDIAN_CUT_JSON ? "json" : "tool_call";
+    }
+
     return json{
-        { "stopped", r.stopped },
-        { "think_closed", r.think_closed },
+        { "action", get_action(notation) },
         { "alarmed", r.alarmed },
+        { "alarms", r.n_alarms },
+        { "stopped", r.stopped },
+        { "incomplete", cut },
+        { "think_closed", r.think_closed },
         { "tokens", r.n_tokens },
         { "tokens_at_alarm", r.n_tokens_alarm > 0 ? json(r.n_tokens_alarm) : json(nullptr) },
-        { "last_growth", std::isnan(r.last_growth) ? json(nullptr) : json(r.last_growth) },
-        { "size", r.size },
-        { "bytes", r.n_bytes },
         { "checks", r.n_checks },
+        { "bytes", r.n_bytes },
+        { "size", r.size },
+        { "last_growth", std::isnan(r.last_growth) ? json(nullptr) : json(r.last_growth) },
         { "curve", curve },
+        { "events", events },
     };
 }
 
@@ -184,52 +300,75 @@ bool lil_server_rewind(llama_context * ctx, llama_seq_id seq_id, llama_pos pos) 
 // metrics
 //
 
-void lil_server_metrics::add(const json & report) {
-    if (report.is_null()) {
+void lil_server_metrics::add(int id_slot, const json & report) {
+    if (report.is_null() || id_slot < 0) {
         return;
     }
 
-    n_alarms += report.at("alarmed").get<bool>();
-    n_stops += report.at("stopped").get<bool>();
-    n_closed += report.at("think_closed").get<bool>();
+    slots.resize(std::max<size_t>(slots.size(), id_slot + 1));
+    slot & s = slots[id_slot];
+
+    s.n_alarms += report.at("alarms").get<uint64_t>();
+    s.n_stops += report.at("stopped").get<bool>();
+    s.n_closed += report.at("think_closed").get<bool>();
+    s.n_tokens += report.at("tokens").get<uint64_t>();
 }
 
 void lil_server_metrics::set(const llama_context * ctx) {
     sparse = ctx && lil_sparse_get_info(ctx, &info);
+
+    if (ctx) {
+        slots.resize(std::max<size_t>(slots.size(), llama_n_seq_max(ctx)));
+    }
 }
 
 std::string lil_server_metrics::to_text() const {
-    struct item {
+    std::ostringstream out;
+
+    const auto head = [&out](const char * name, const char * help, const char * type) {
+        out << "# HELP lil:" << name << " " << help << "\n"
+            << "# TYPE lil:" << name << " " << type << "\n";
+    };
+
+    const struct {
+        const char * name;
+        const char * help;
+        uint64_t slot::* value;
+    } of_slots[] = {
+        { "guardian_alarms_total", "Alarms that Guardian raised", &slot::n_alarms },
+        { "guardian_stops_total", "Answers that Guardian ended", &slot::n_stops },
+        { "guardian_think_closed_total", "Answers whose thinking Guardian ended", &slot::n_closed },
+        { "guardian_tokens_total", "Generated tokens that Guardian watched", &slot::n_tokens },
+    };
+    for (const auto & i : of_slots) {
+        head(i.name, i.help, "counter");
+        for (size_t s = 0; s < slots.size(); ++s) {
+            out << "lil:" << i.name << "{slot=\"" << s << "\"} " << slots[s].*i.value << "\n";
+        }
+    }
+
+    if (!sparse) {
+        return out.str();
+    }
+
+    const struct {
         const char * name;
         const char * help;
         const char * type;
         uint64_t     value;
+    } of_context[] = {
+        { "sparse_steps_total", "Decode steps that attended to a part", "counter", info.n_sparse },
+        { "dense_steps_total", "Decode steps that attended to everything", "counter", info.n_dense },
+        { "rows_read_total", "KV rows that decode steps attended to", "counter", info.n_rows },
+        { "evicted_total", "Tokens evicted, per KV head and layer", "counter", info.n_evicted },
+        { "restored_total", "Ends of prompts that were brought back", "counter", info.n_restored },
+        { "kept_prompts", "Ends of prompts that are kept", "gauge", info.n_kept },
+        { "kv_bytes", "Bytes allocated for the KV cache of the method's layers", "gauge", info.kv_bytes },
+        { "kv_resident_bytes", "Of these, what takes memory", "gauge", info.kv_resident },
     };
-
-    std::vector<item> items = {
-        { "guardian_alarms_total", "Answers in which Guardian raised an alarm", "counter", n_alarms },
-        { "guardian_stops_total", "Answers that Guardian ended", "counter", n_stops },
-        { "guardian_think_closed_total", "Answers whose thinking Guardian ended", "counter", n_closed },
-    };
-    if (sparse) {
-        const std::vector<item> more = {
-            { "sparse_steps_total", "Decode steps that attended to a part", "counter", info.n_sparse },
-            { "dense_steps_total", "Decode steps that attended to everything", "counter", info.n_dense },
-            { "rows_read_total", "KV rows that decode steps attended to", "counter", info.n_rows },
-            { "evicted_total", "Tokens evicted, per KV head and layer", "counter", info.n_evicted },
-            { "restored_total", "Ends of prompts that were brought back", "counter", info.n_restored },
-            { "kept_prompts", "Ends of prompts that are kept", "gauge", info.n_kept },
-            { "kv_bytes", "Bytes allocated for the KV cache of the method's layers", "gauge", info.kv_bytes },
-            { "kv_resident_bytes", "Of these, what takes memory", "gauge", info.kv_resident },
-        };
-        items.insert(items.end(), more.begin(), more.end());
-    }
-
-    std::ostringstream out;
-    for (const auto & i : items) {
-        out << "# HELP lil:" << i.name << " " << i.help << "\n"
-            << "# TYPE lil:" << i.name << " " << i.type << "\n"
-            << "lil:" << i.name << " " << i.value << "\n";
+    for (const auto & i : of_context) {
+        head(i.name, i.help, i.type);
+        out << "lil:" << i.name << " " << i.value << "\n";
     }
 
     return out.str();
