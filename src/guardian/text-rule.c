@@ -16,6 +16,7 @@
 #define TEXT_WORDS   65536 // bits of the set of words
 #define TEXT_FRESH   5     // bytes in words that the streak did not have, per 1000: fewer are none
 #define TEXT_SETTLED 2     // stretches with such words after which a loop has all of its own
+#define TEXT_RICH    12    // words that an empty table or a grid does not have
 
 // FNV-1a
 #define TEXT_HASH  0xcbf29ce484222325u
@@ -29,14 +30,16 @@ static const struct text_level {
     uint32_t patience; // checks
     bool     known;    // no new words
     bool     settled;  // nor many stretches of the streak that had any
+    bool     rich;     // and the streak has many words
     bool     exact;    // the whole text's growth too
 } text_levels[] = {
-    { TEXT_IN(TEXT) | TEXT_IN(BLANK), 80, 1, true, true, false },
-    { TEXT_IN(TEXT) | TEXT_IN(BLANK), 110, 2, true, false, false },
-    { TEXT_IN(TEXT) | TEXT_IN(BLANK), 135, 4, true, false, false },
-    { TEXT_IN(TEXT) | TEXT_IN(BLANK) | TEXT_IN(ROWS), 40, 6, false, false, true },
-    { TEXT_IN(TEXT) | TEXT_IN(BLANK) | TEXT_IN(ROWS), 60, 16, false, false, false },
-    { TEXT_IN(TEXT) | TEXT_IN(BLANK) | TEXT_IN(ROWS) | TEXT_IN(NUMBERS), 30, 16, false, false, false },
+    { TEXT_IN(TEXT) | TEXT_IN(BLANK), 80, 1, true, true, false, false },
+    { TEXT_IN(TEXT) | TEXT_IN(BLANK), 110, 2, true, false, false, false },
+    { TEXT_IN(TEXT) | TEXT_IN(BLANK), 135, 4, true, false, false, false },
+    { TEXT_IN(TEXT) | TEXT_IN(BLANK) | TEXT_IN(ROWS) | TEXT_IN(NUMBERS), 40, 2, true, false, true, true },
+    { TEXT_IN(TEXT) | TEXT_IN(BLANK) | TEXT_IN(ROWS), 40, 6, false, false, false, true },
+    { TEXT_IN(TEXT) | TEXT_IN(BLANK) | TEXT_IN(ROWS), 60, 16, false, false, false, false },
+    { TEXT_IN(TEXT) | TEXT_IN(BLANK) | TEXT_IN(ROWS) | TEXT_IN(NUMBERS), 30, 16, false, false, false, false },
 };
 
 #define TEXT_N_LEVELS (sizeof(text_levels) / sizeof(text_levels[0]))
@@ -90,6 +93,7 @@ struct lil_text_rule {
     uint32_t          n_word;                // its bytes; 0: none
     uint64_t          n_fresh;               // bytes of the stretch in words that the streak did not have
     uint32_t          n_fresh_stretches;     // of the streak
+    uint32_t          n_words;               // of the streak, each once
     uint8_t           words[TEXT_WORDS / 8]; // a Bloom filter
 
     uint32_t count[TEXT_N_LEVELS]; // checks in a row for which each condition has held
@@ -115,6 +119,7 @@ static void text_streak_begin(struct lil_text_rule * rule) {
     rule->n_word            = 0;
     rule->n_fresh           = 0;
     rule->n_fresh_stretches = 0;
+    rule->n_words           = 0;
     memset(rule->places, 0, sizeof(rule->places));
     memset(rule->words, 0, sizeof(rule->words));
 }
@@ -222,7 +227,11 @@ static void text_word_end(struct lil_text_rule * rule) {
     const bool     was_a = text_word_mark(rule, hash >> 32);
     const bool     was_b = text_word_mark(rule, hash >> 48);
 
-    rule->n_fresh += was_a && was_b ? 0 : rule->n_word;
+    if (!was_a || !was_b) {
+        rule->n_fresh += rule->n_word;
+        rule->n_words++;
+    }
+
     rule->word   = TEXT_HASH;
     rule->n_word = 0;
 }
@@ -370,7 +379,7 @@ bool lil_text_rule_check(struct lil_text_rule * rule, double growth, double thre
 
             const bool holds = (level->classes & (1u << last->text_class)) != 0 && 1000.0 * last->own_growth < most &&
                     (!level->known || known) && (!level->settled || rule->n_fresh_stretches <= TEXT_SETTLED) &&
-                    (!level->exact || 1000.0 * growth < most);
+                    (!level->rich || rule->n_words >= TEXT_RICH) && (!level->exact || 1000.0 * growth < most);
 
             // the count goes on, but must not come round
             rule->count[i] = !holds ? 0 : rule->count[i] + (rule->count[i] < UINT32_MAX);

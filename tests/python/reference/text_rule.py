@@ -13,15 +13,17 @@ from lil._text_rule import Stretch
 PUNCTUATION = set(".,!?'\":;-()*#")
 FRESH = 5  # bytes in new words per 1000 that count as none
 SETTLED = 2  # stretches of a streak with new words
+RICH = 12  # words of a streak
 # classes, own growth per 1000 bytes, checks, how many stretches may have new words where the last may not (None: any,
-# and the last as well), whether the whole text's growth counts
+# and the last as well), words of the streak, whether the whole text's growth counts
 CONDITIONS = (
-    ({"text", "blank"}, 80, 1, SETTLED, False),
-    ({"text", "blank"}, 110, 2, math.inf, False),
-    ({"text", "blank"}, 135, 4, math.inf, False),
-    ({"text", "blank", "rows"}, 40, 6, None, True),
-    ({"text", "blank", "rows"}, 60, 16, None, False),
-    ({"text", "blank", "rows", "numbers"}, 30, 16, None, False),
+    ({"text", "blank"}, 80, 1, SETTLED, 0, False),
+    ({"text", "blank"}, 110, 2, math.inf, 0, False),
+    ({"text", "blank"}, 135, 4, math.inf, 0, False),
+    ({"text", "blank", "rows", "numbers"}, 40, 2, math.inf, RICH, True),
+    ({"text", "blank", "rows"}, 40, 6, None, 0, True),
+    ({"text", "blank", "rows"}, 60, 16, None, 0, False),
+    ({"text", "blank", "rows", "numbers"}, 30, 16, None, 0, False),
 )
 
 
@@ -81,8 +83,9 @@ def fold(data: bytes) -> bytes:
     return out
 
 
-def fresh(data: bytes, kinds: Sequence[str], start: int, begin: int, end: int) -> int:
-    """Bytes of the words that end in a stretch, begin to end, and that the streak, which starts at start, did not have.
+def fresh(data: bytes, kinds: Sequence[str], start: int, begin: int, end: int) -> tuple[int, int]:
+    """Bytes of the words that end in a stretch, begin to end, and that the streak, which starts at start, did not have;
+    and how many words it has then.
 
     The first byte of a character counts with the second, and a letter of three bytes begins a word.
     """
@@ -97,7 +100,7 @@ def fresh(data: bytes, kinds: Sequence[str], start: int, begin: int, end: int) -
             known.add(word)
             word = b""
         word += data[i : i + 1] if kinds[i] == "letter" else b""
-    return found
+    return found, len(known)
 
 
 def stretches(data: bytes, ends: Sequence[int], *, threshold: float = 20.0, patience: int = 1) -> Iterator[Stretch]:
@@ -119,12 +122,13 @@ def stretches(data: bytes, ends: Sequence[int], *, threshold: float = 20.0, pati
             age += 1
             size = LZ77(fold(data[start:end])).size
             own, before = size - before, size
-            new = 1000 * fresh(data, kind_at, start, begin, end) >= FRESH * scale * max(n, 1)
+            n_fresh, n_words = fresh(data, kind_at, start, begin, end)
+            new = 1000 * n_fresh >= FRESH * scale * max(n, 1)
             n_new += new
-            for i, (classes, rate, checks, most_new, exact) in enumerate(CONDITIONS):
+            for i, (classes, rate, checks, most_new, least, exact) in enumerate(CONDITIONS):
                 most = rate * scale * max(n, 1)
                 holds = kind in classes and 1000 * own < most and (not exact or 1000 * growth < most)
-                holds = holds and (most_new is None or (not new and n_new <= most_new))
+                holds = holds and (most_new is None or (not new and n_new <= most_new)) and n_words >= least
                 counts[i] = counts[i] + 1 if holds else 0
                 alarm = alarm or counts[i] >= checks * patience
         yield Stretch(bytes=n, growth=growth, own_growth=own, age=age if own is not None else 0, kind=kind, alarm=alarm)
