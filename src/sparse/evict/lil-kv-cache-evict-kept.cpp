@@ -177,6 +177,18 @@ void lil_kv_cache_evict::keep(lil_evict_step & step) {
     e.st.just_kept = false;
     e.end          = e.st.pos_next;
 
+    // The same prompt again: what was kept stays, and every further answer begins with it. The new one differs: the
+    // last token attended to less, and its query's scores are counted twice
+    for (auto & old : list) {
+        const bool same = old.st.pos_next == e.end && old.end + 1 == e.end && old.st.last == e.st.last;
+
+        if (same && e.st.back == e.end && e.st.last >= 0) {
+            old.end   = e.end;
+            step.keep = false;
+            return;
+        }
+    }
+
     // those that the new one can stand for
     list.erase(std::remove_if(list.begin(), list.end(), [&](const auto & old) { return can_serve(e, old.end); }),
             list.end());

@@ -205,6 +205,8 @@ void lil_kv_cache_evict::apply_ubatch(const slot_info & sinfo, const llama_ubatc
         st.put(ubatch.pos + s * n_new, n_new);
         st.in_prompt = !decode;
         st.just_kept = step.keep;
+        st.last      = ubatch.token ? ubatch.token[(s + 1) * n_new - 1] : -1;
+        st.back      = st.back == st.pos_next ? st.back : -1;
 
         for (const uint32_t i : change.freed) {
             cells.rm(i);
@@ -390,9 +392,12 @@ void lil_kv_cache_evict::do_rm(uint32_t strm, llama_pos p0, llama_pos p1) {
         return;
     }
 
-    if (const auto * e = find_kept(strm, p0)) {
+    const auto * e = find_kept(strm, p0);
+    if (e) {
         restore(strm, *e);
     }
+    st.back = e && p0 + 1 == st.pos_next ? st.pos_next : -1;
+
     if (p0 < st.pos_next) {
         do_cut(strm, p0);
     }

@@ -34,6 +34,9 @@ struct lil_evict_stream {
     bool in_prompt = false; // the last tokens that came are a prompt's
     bool just_kept = false; // the last token that came ended a prompt, which was kept
 
+    llama_token last = -1; // the last token that came, -1: not known
+    llama_pos   back = -1; // a kept end of this rank was restored but for its last token, and nothing else came since
+
     // Sink: the rank in each slot [n_used]
     std::vector<llama_pos> slot_pos;
 
