@@ -215,6 +215,24 @@ def test_what_runs(server: Server) -> None:
         assert {slot["n_ctx"] for slot in slots} == {2048}
 
 
+def test_metrics_while_asleep(model_path: str, tmp_path: Path) -> None:
+    options = ("-m", model_path, "--sparse", "quest:budget=64", "--metrics", "--sleep-idle-seconds", "1")
+    server = Server(*options, log=tmp_path / "log")
+    try:
+        server.wait()
+        server.post("/completion", {"prompt": LOOP, "temperature": 0, "n_predict": 60, "guardian": GUARDIAN})
+        awake = [line for line in server.get("/metrics").splitlines() if line.startswith("lil:")]
+        for _ in range(100):
+            if json.loads(server.get("/props"))["is_sleeping"]:
+                break
+            time.sleep(0.1)
+        asleep = [line for line in server.get("/metrics").splitlines() if line.startswith("lil:")]
+        assert json.loads(server.get("/props"))["is_sleeping"]
+        assert asleep == awake and any(re.fullmatch(r'lil:guardian_stops_total\{slot="\d"\} 1', s) for s in awake)
+    finally:
+        server.stop()
+
+
 # thinking
 
 THINKING = """{%- for m in messages -%}
