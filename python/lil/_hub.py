@@ -64,10 +64,10 @@ def found() -> list[Found]:
     return sorted(out.values(), key=lambda model: model.name.lower())
 
 
-def resolve(model: str) -> str:
+def resolve(model: str, *, images: bool = False) -> str:
     """The path of a model: as it is, or of the file that `hf:owner/repo:quant` means. It is fetched where no cache has
     it. Instead of a quant there may be a pattern for the file's name, as in `Llama.from_pretrained`; with neither, what
-    a cache has of the repository, or Q4_K_M, Q8_0 or the first file.
+    a cache has of the repository, or Q4_K_M, Q8_0 or the first file. `images`: what is fetched has its `projector`.
 
     Raises:
         ConfigError: The name is none.
@@ -82,7 +82,7 @@ def resolve(model: str) -> str:
         for name, files in _repos(folder):
             if name.lower() == repo.lower() and (file := _choose(files, wanted)):
                 return str(files[file])
-    return _fetch(model, repo, wanted)
+    return _fetch(model, repo, wanted, images)
 
 
 def _choose(files: Iterable[str], wanted: str) -> str | None:
@@ -112,7 +112,16 @@ def parts(file: str) -> list[str]:
     return [f"{stem}-{i:05d}-of-{n:05d}.gguf" for i in range(1, n + 1)]
 
 
-def _fetch(model: str, repo: str, wanted: str) -> str:
+def projector(path: str) -> str | None:
+    """What makes tokens of images for a model, where it lies beside its file."""
+    return next((str(file) for file in sorted(Path(path).parent.glob("*.gguf")) if _is_projector(file.name)), None)
+
+
+def _is_projector(file: str) -> bool:
+    return file.endswith(".gguf") and "mmproj" in file.lower()
+
+
+def _fetch(model: str, repo: str, wanted: str, images: bool) -> str:
     try:
         from huggingface_hub import HfApi, hf_hub_download
     except ModuleNotFoundError:
@@ -124,7 +133,8 @@ def _fetch(model: str, repo: str, wanted: str) -> str:
         file = _choose(files, wanted)
         if file is not None:
             print(f"lil: fetching {file} of {repo}", file=sys.stderr)
-            first, *_ = [hf_hub_download(repo, part) for part in parts(file)]
+            more = sorted(filter(_is_projector, files))[:1] if images else []
+            first, *_ = [hf_hub_download(repo, part) for part in [*parts(file), *more]]
             return str(first)
     except Exception as error:  # noqa: BLE001  those of the hub's library, and of what it fetches with
         lines = str(error).strip().splitlines() or [type(error).__name__]

@@ -21,6 +21,7 @@ from ._errors import (
     CalibrationWarning,
     ClosedError,
     ConfigError,
+    ContextError,
     ContextFullError,
     MemoryWarning,
     ModelError,
@@ -225,7 +226,12 @@ class Llama(bindings.Llama):
             super().__init__(path, **kwargs)
         except ValueError as error:
             if "Failed to load model" in str(error):
-                raise ModelError(f"Failed to load model from file: {path} ({_what_is_wrong(path)})") from None
+                raise ModelError(f"Failed to load model from file: {path} ({what_is_wrong(path)})") from None
+            if str(error) == "Failed to create llama_context":
+                raise ContextError(
+                    f"{error}: no memory for n_ctx={self.context_params.n_ctx}, or parameters that llama.cpp refuses, "
+                    "which verbose=True prints; try a smaller n_ctx (--ctx)"
+                ) from None
             raise
         self._n_ctx = min(self._n_ctx, len(self.input_ids))  # the native one is padded, the bindings' arrays are not
         if self.guardian is not None:
@@ -655,7 +661,16 @@ def _set_threads(kwargs: dict[str, Any]) -> None:
         kwargs[name] = number or lib.lil_n_threads()
 
 
-def _what_is_wrong(path: str) -> str:
+def is_gguf(path: str) -> bool:
+    """Whether a file that is there begins as a model does."""
+    if os.path.isdir(path):
+        return False
+    with open(path, "rb") as file:
+        return file.read(4) == b"GGUF"
+
+
+def what_is_wrong(path: str) -> str:
+    """Why a file that is there cannot be loaded as a model."""
     if os.path.isdir(path):
         return "it is a directory; give the .gguf file in it"
     size = os.path.getsize(path)

@@ -1,15 +1,27 @@
-"""The chat template that a GGUF file carries, as a function from messages to a prompt."""
+"""The chat template that a GGUF file carries: a function from messages to a prompt, and how thinking is marked."""
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ._errors import ConfigError
+from ._native import lib
 from .llama_cpp.llama_chat_format import ChatFormatterResponse, Jinja2ChatFormatter
 
 if TYPE_CHECKING:
     from ._llama import Llama
+    from .llama_cpp._internals import LlamaModel
+
+
+def thinking_tags(model: LlamaModel) -> tuple[str, str]:
+    """The texts that begin and end thinking: those of the template or the vocabulary, or else the usual ones, which a
+    prompt may have asked for."""
+    begin, end = ctypes.c_char_p(), ctypes.c_char_p()
+    if lib.lil_find_thinking(model.model, ctypes.byref(begin), ctypes.byref(end)):
+        return (begin.value or b"").decode(), (end.value or b"").decode()
+    return "<think>", "</think>"
 
 
 def has_template(llama: Llama) -> bool:

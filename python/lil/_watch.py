@@ -11,6 +11,7 @@ from typing import Any, TypedDict
 from ._errors import ConfigError, NativeError
 from ._guardian import ACTIONS, RULES, Action, Alarm, Guardian, check_answer
 from ._native import GuardianEvent, GuardianParams, GuardianReport, last_error, lib
+from ._template import thinking_tags
 from .llama_cpp import _internals as internals
 from .llama_cpp import llama_cpp as bindings
 
@@ -237,10 +238,8 @@ def _thinking(model: internals.LlamaModel, config: Guardian) -> tuple[bytes | No
     """The texts that begin and end thinking, for the native parameters."""
     if config.think_end is not None:
         return None, config.think_end.encode()
-    begin, end = ctypes.c_char_p(), ctypes.c_char_p()
-    if lib.lil_find_thinking(model.model, ctypes.byref(begin), ctypes.byref(end)):
-        return begin.value, end.value
-    return b"<think>", b"</think>"  # a prompt may have asked for it
+    begin, end = thinking_tags(model)
+    return begin.encode(), end.encode()
 
 
 class WatchedSampler:

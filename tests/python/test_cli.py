@@ -710,3 +710,11 @@ def test_calibrate(
         llama = make_llama(sparse=LessIsMore(budget=32, min_ctx="auto"))
     assert llama.sparse_info().reselect == saved["lessismore"]["reselect"]
     assert Sink().name not in saved
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"), [("lil mod", ["models"]), ("lil models ", ["get"]), ("lil chat --gu", ["--guardian"])]
+)
+def test_completion_in_the_shell(line: str, offered: list[str]) -> None:
+    asked = {"_LIL_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(line.count(" "))}
+    assert CliRunner().invoke(app, [], prog_name="lil", env=asked).stdout.split() == offered

@@ -170,7 +170,7 @@ class Hub(BaseHTTPRequestHandler):
 def hub(tmp_path: Path) -> Iterator[dict[str, str]]:
     """The environment of a process whose hub is this one."""
     pytest.importorskip("huggingface_hub")
-    Hub.files = {"README.md": b"", "tiny-mmproj-Q4_0.gguf": b""}
+    Hub.files = {"README.md": b"", "tiny-mmproj-Q4_0.gguf": b"GGUF"}
     for n_layer, name in enumerate(("tiny-Q8_0.gguf", "tiny-Q4_0.gguf"), 1):
         write_tiny(tmp_path / "tiny.gguf", "llama", n_layer=n_layer)
         Hub.files[name] = (tmp_path / "tiny.gguf").read_bytes()
@@ -200,6 +200,16 @@ def test_get(hub: dict[str, str], caches: Path) -> None:
     assert refused.returncode == 2
     assert "ann/tiny has no Q2_K; it has tiny-Q8_0.gguf, tiny-Q4_0.gguf" in refused.stderr
     assert "hf:ann/tiny:Q4_0" in lil_("models").stdout
+
+
+@pytest.mark.parametrize("images", [False, True])
+def test_a_projector_beside_the_model(hub: dict[str, str], images: bool) -> None:
+    """`lil serve` takes images."""
+    code = f"from lil import _hub; print(_hub.projector(_hub.resolve('hf:ann/tiny:Q4_0', images={images})))"
+    done = subprocess.run([sys.executable, "-c", code], env=hub, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert Path(done.stdout.strip()).name == ("tiny-mmproj-Q4_0.gguf" if images else "None")
+    assert Hub.fetched == ["tiny-Q4_0.gguf", *["tiny-mmproj-Q4_0.gguf"] * images]
 
 
 def test_from_pretrained(hub: dict[str, str]) -> None:

@@ -370,15 +370,31 @@ def test_lil_serve(model_path: str, tmp_path: Path) -> None:
     ("args", "words"),
     [
         (["nothing.gguf"], "nothing.gguf: no such file"),
+        (["/"], "/: it is a directory; give the .gguf file in it"),
+        ([__file__], "it is not a GGUF file: it begins with b"),
+        (["hf:nobody"], "'nobody' is no repository"),
+        (["hf:nobody/nothing:Q4_0"], "is in no cache and cannot be fetched"),
         (["MODEL", "--sparse", "qest"], "did you mean quest"),
         (["MODEL", "--guardian", "onn"], "did you mean on"),
         (["MODEL", "--port", "0"], "port"),
     ],
 )
-def test_lil_serve_refuses(args: list[str], words: str, model_path: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_lil_serve_refuses(
+    args: list[str], words: str, model_path: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     from lil.cli import main
 
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert main(["serve", *(model_path if arg == "MODEL" else arg for arg in args)]) == 2
     error = capsys.readouterr().err
     assert error.startswith("lil: ") and error.count("\n") == 1
     assert words in error
+
+
+def test_lil_serve_at_a_port_that_is_taken(model_path: str, capsys: pytest.CaptureFixture[str]) -> None:
+    from lil.cli import main
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert main(["serve", model_path, "--port", port]) == 2
+    assert f"cannot listen at 127.0.0.1, port {port}: Address already in use; give another" in capsys.readouterr().err

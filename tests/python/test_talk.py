@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -91,6 +93,9 @@ def test_notation_there_and_back(text: str) -> None:
 # Thinking
 
 
+GPT_OSS = ("<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>")
+
+
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 100])
 @pytest.mark.parametrize(
     ("text", "begun", "thinking", "answer"),
@@ -103,10 +108,16 @@ def test_notation_there_and_back(text: str) -> None:
         ("<thin", False, "", "<thin"),
         ("  indented", False, "", "  indented"),
         ("", True, "", ""),
+        ("</think>so", False, "", "so"),
+        ("[THINK]a[/THINK]so", False, "a", "so"),
+        ("<|channel|>analysis<|message|>a<|end|><|start|>assistant<|channel|>final<|message|>so", False, "a", "so"),
+        ("<|channel|>final<|message|>so", False, "", "so"),
+        ("<|channel|>analysis<|message|>a<|end|>", False, "a<|end|>", ""),
     ],
 )
 def test_thinking_is_told_from_text(size: int, text: str, begun: bool, thinking: str, answer: str) -> None:
-    splitter, got = Thinking(begun=begun), {True: "", False: ""}
+    tags = GPT_OSS if "<|" in text else ("[THINK]", "[/THINK]") if "[" in text else ("<think>", "</think>")
+    splitter, got = Thinking(*tags, begun=begun), {True: "", False: ""}
     pieces = [text[i : i + size] for i in range(0, len(text), size)]
     for piece in pieces:
         for thinks, part in splitter.feed(piece):
@@ -114,6 +125,26 @@ def test_thinking_is_told_from_text(size: int, text: str, begun: bool, thinking:
     for thinks, part in splitter.feed("", last=True):
         got[thinks] += part
     assert got == {True: thinking, False: answer}
+
+
+def test_tags_that_are_control_tokens(talk: Talk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As gpt-oss's and Magistral's are. Elsewhere such tokens have no text; these the answer is made of."""
+    llama = talk.llama
+    text = "<jupyter_start>rain falls<jupyter_output>\n\nIt does.<jupyter_text>"
+    tokens = llama.tokenize(text.encode(), add_bos=False, special=True)
+    assert llama.detokenize(tokens) == b"rain falls\n\nIt does."
+    at = iter(tokens)
+
+    def written(_: Any, scores: Any) -> Any:
+        scores[:] = -1e9
+        scores[next(at, llama.token_eos())] = 0
+        return scores
+
+    monkeypatch.setattr(talk, "tags", ("<jupyter_start>", "<jupyter_output>"))
+    monkeypatch.setattr(llama, "tags", frozenset({tokens[0], tokens[3]}))
+    monkeypatch.setitem(talk._sampling, "logits_processor", lil.llama_cpp.LogitsProcessorList([written]))
+    answer = ask(talk, "Why?")
+    assert (answer.thinking, answer.text) == ("rain falls", "It does.")
 
 
 # lil run
@@ -195,6 +226,14 @@ def test_options_from_the_environment(model_path: str, monkeypatch: pytest.Monke
 def test_run_refuses(model_path: str, args: list[str], stdin: Any, said: str) -> None:
     result = run(model_path, "hi", *args, stdin=stdin)
     assert result.exit_code == 2 and said in result.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is limited as Linux does it")
+def test_run_without_memory(model_path: str) -> None:
+    command = f'ulimit -v 3000000; exec "{sys.executable}" -m lil run "{model_path}" hi -c 20000000'
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("lil: Failed to create llama_context: no memory for n_ctx=20000000,")
 
 
 def test_run_refuses_nothing(model_path: str) -> None:
@@ -394,3 +433,98 @@ def test_chat_on_a_terminal(model_path: str, tmp_path: Path) -> None:
     child.expect(pexpect.EOF)
     child.close()
     assert child.exitstatus == 0
+
+
+# the screen, as a terminal draws it
+
+
+class Screen:
+    """A program in a terminal of tmux's."""
+
+    def __init__(self, *command: str, socket: Path) -> None:
+        self._tmux = ["tmux", "-u", "-f", os.devnull, "-S", str(socket)]
+        environment = {key: value for key, value in os.environ.items() if not key.startswith(("TMUX", "LIL_"))}
+        size = ("-x", "100", "-y", "50")
+        subprocess.run([*self._tmux, "new-session", "-d", *size, *command], env=environment, check=True)
+
+    def __enter__(self) -> Screen:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        subprocess.run([*self._tmux, "kill-server"], capture_output=True)
+
+    def press(self, *keys: str) -> None:
+        subprocess.run([*self._tmux, "send-keys", *keys], check=True)
+
+    def shown(self, *options: str) -> str:
+        """What stands there, lines that were wrapped as one; with "-e" the colours too."""
+        command = [*self._tmux, "capture-pane", "-p", "-J", *options]
+        lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+        return "\n".join(line.rstrip() for line in lines).rstrip()
+
+    def wait(self, pattern: str, n_prompts: int | None = None) -> str:
+        """What stands there once it ends with that, and so many prompts were given."""
+        for _ in range(1200):
+            shown = self.shown()
+            if re.search(pattern + r"\Z", shown) and n_prompts in (None, shown.count("\n>")):
+                return shown
+            time.sleep(0.1)
+        raise AssertionError(f"{pattern!r} did not come:\n{shown}")
+
+
+def test_chat_on_a_screen(model_path: str, make_llama: Callable[..., lil.Llama], tmp_path: Path) -> None:
+    if shutil.which("tmux") is None:
+        pytest.skip("tmux plays the terminal, and is not installed")
+    rain = [{"role": "user", "content": "What is rain?"}]
+    llama = make_llama(n_ctx=512)
+    answer = llama.create_chat_completion(rain, temperature=0.0, max_tokens=16)["choices"][0]["message"]["content"]
+    assert len(answer) > 40
+
+    file = tmp_path / "a.session"
+    chat = [sys.executable, "-m", "lil", "chat", model_path, "--temp", "0", "-c", "512"]
+    with tempfile.TemporaryDirectory() as folder, Screen(*chat, "-n", "16", socket=Path(folder, "s")) as screen:
+        told = ["Ctrl-C ends an answer, Ctrl-D the program; /help lists what else can be said"]
+
+        def say(text: str, *lines: str) -> None:
+            screen.wait(r"\n>", n_prompts=1 + sum(line.startswith(">") for line in told))
+            screen.press("-l", text)
+            screen.press("Enter")
+            told.extend([f"> {text}", *lines])
+
+        status = "16 tokens, N tokens/s, context N of 512, KV N MiB, "
+        say("What is rain?", answer, f"{status}full attention, cut")
+        say("/sparse h2o:budget=400", "sparse: h2o:budget=400")
+        say("/guardian every=8,action=flag", "guardian: guardian:every=8,action=flag")
+        say("/again", answer, f"{status}h2o, budget 400, Guardian: grew by N bytes, cut")
+        say("/sparse qest", "/sparse: sparse='qest': 'qest' is no method: did you mean quest? There is ...")
+        say(f"/save {file}", f"{file}: 2 messages, N MiB")
+        say("/new", "a new conversation")
+        say(f"/load {file}", f"{file}: 2 messages, N tokens")
+        shown = screen.wait(r"\n>", n_prompts=9)
+        shown = re.sub(r"There is .*", "There is ...", shown)
+        for unit in ("tokens/s", "of 512", "MiB", "bytes"):
+            shown = re.sub(rf"[\d.]+ {unit}", f"N {unit}", shown)
+        shown = re.sub(r"messages, \d+ tokens", "messages, N tokens", shown)
+        assert shown.splitlines() == [*told, ">"]
+        assert re.search(r"\x1b\[2m16 tokens, ", screen.shown("-e"))  # dim
+
+        screen.press("C-d")
+        for _ in range(100):
+            if subprocess.run([*screen._tmux, "has-session"], capture_output=True).returncode:
+                break
+            time.sleep(0.1)
+        else:
+            raise AssertionError(screen.shown())
+
+    # Ctrl-C ends the answer, and the program goes on
+    with tempfile.TemporaryDirectory() as folder, Screen(*chat, socket=Path(folder, "s")) as screen:
+        screen.wait("\n>")
+        screen.press("-l", POEM)
+        screen.press("Enter")
+        screen.wait(r"(\n[^\n>]+){3}")  # it streams
+        screen.press("C-c")
+        screen.wait(r"\n\d+ tokens, [^\n]*, interrupted\n>", n_prompts=2)
+        screen.press("-l", "/help")
+        screen.press("Enter")
+        shown = screen.wait(r"/exit +end, as Ctrl-D does\n>")
+        assert shown.count("interrupted") == 1

@@ -14,20 +14,22 @@ from .._context import fingerprint
 from .._errors import ConfigError
 from .._guardian import Guardian
 from .._llama import Llama
-from .._template import has_template, render
+from .._template import has_template, render, thinking_tags
+from ..llama_cpp import llama_cpp as native
 from ..methods import Method
-
-_THINK = ("<think>", "</think>")
 
 
 class Thinking:
     """Tells a model's thinking, a block between tags at the beginning of an answer, from its text.
 
     Args:
+        begin, end: The tags. What `end` has after `assistant` (gpt-oss: the final channel) may open an answer, too.
         begun: The prompt ended with the opening tag.
     """
 
-    def __init__(self, *, begun: bool = False) -> None:
+    def __init__(self, begin: str = "<think>", end: str = "</think>", *, begun: bool = False) -> None:
+        self._begin, self._end = begin, end
+        self._opening = end.rpartition("assistant")[2]
         self._held = ""
         self._state = "inside" if begun else "before"
 
@@ -36,14 +38,16 @@ class Thinking:
         self._held += piece
         out = []
         if self._state == "before":
-            begin = self._held.lstrip()
-            if begin.startswith(_THINK[0]):
-                self._state, self._held = "inside", begin[len(_THINK[0]) :]
-            elif last or not _THINK[0].startswith(begin):
+            text = self._held.lstrip()
+            if text.startswith(self._begin):
+                self._state, self._held = "inside", text[len(self._begin) :]
+            elif text.startswith(self._opening):
+                self._state, self._held = "gap", text[len(self._opening) :]
+            elif last or not (self._begin.startswith(text) or self._opening.startswith(text)):
                 self._state = "after"
         if self._state == "inside":
-            thought, tag, rest = self._held.partition(_THINK[1])
-            keep = 0 if tag or last else _may_begin(_THINK[1], thought)
+            thought, tag, rest = self._held.partition(self._end)
+            keep = 0 if tag or last else _may_begin(self._end, thought)
             out.append((True, thought[: len(thought) - keep]))
             self._held = thought[len(thought) - keep :]
             if tag:
@@ -103,11 +107,17 @@ _CUT = {"json": "JSON", "tool_call": "a tool call"}
 
 
 class _Interruptible(Llama):
-    """Ends a generation between two of its steps, and counts what it generates."""
+    """Ends a generation between two of its steps, counts what it generates, and writes the tags of thinking out, also
+    where they are control tokens, which have no text elsewhere.
+    """
 
     interrupted = False
     n_generated = 0
     first_at = 0.0
+    tags: frozenset[int] = frozenset()
+
+    def detokenize(self, tokens: list[int], prev_tokens: list[int] | None = None, special: bool = False) -> bytes:
+        return super().detokenize(tokens, prev_tokens, special or not self.tags.isdisjoint(tokens))
 
     def _before_decode(self) -> None:
         super()._before_decode()
@@ -156,7 +166,11 @@ class Talk:
 
     def _open(self, sparse: Method | None) -> _Interruptible:
         none = sparse or False  # None would be what the environment says, which --sparse has been given already
-        return _Interruptible(self.path, sparse=none, guardian=False, verbose=False, **self._options)
+        llama = _Interruptible(self.path, sparse=none, guardian=False, verbose=False, **self._options)
+        self.tags = thinking_tags(llama._model)
+        tokens = llama.tokenize("".join(self.tags).encode(), add_bos=False, special=True)
+        llama.tags = frozenset(t for t in tokens if native.llama_vocab_is_control(llama._model.vocab, t))
+        return llama
 
     def set_sparse(self, sparse: Method | None) -> None:
         """Another method, in a new context: the next prompt is evaluated from its beginning.
@@ -186,7 +200,7 @@ class Talk:
         found = render(self.llama, messages)
         stops = [found.stop] if isinstance(found.stop, str) else list(found.stop or [])
         tokens = self.llama.tokenize(found.prompt.encode(), add_bos=not found.added_special, special=True)
-        return tokens, stops, found.prompt.rstrip().endswith(_THINK[0])
+        return tokens, stops, found.prompt.rstrip().endswith(self.tags[0])
 
     def answer(
         self, tokens: list[int], stops: Sequence[str] = (), *, thinks: bool = False, into: Answer
@@ -205,7 +219,7 @@ class Talk:
             )
         into.n_prompt = len(tokens)
         llama.n_generated, llama.first_at, llama.interrupted = 0, 0.0, False
-        splitter = Thinking(begun=thinks)
+        splitter = Thinking(*self.tags, begun=thinks)
         begin = time.perf_counter()
         with _interrupts(llama):
             chunks = llama.create_completion(

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -14,11 +15,11 @@ from typing import Annotated, Any
 
 import typer
 
+from .. import _hub
 from .._errors import ConfigError, ModelError
+from .._llama import is_gguf, what_is_wrong
 from .._notation import ENV_GUARDIAN, ENV_SPARSE, parse_guardian, parse_sparse
 from .._programs import program
-
-_HF = "hf:"  # what names a model of Hugging Face, hf:owner/repo:quant
 
 
 def serve(
@@ -71,12 +72,15 @@ def serve(
     names, rest = models[:known], models[known:] + context.args
     if not names:
         raise ConfigError(f"a model must come first, and {rest[0]!r} is none; give a GGUF file, then options")
-    _check_models(names)
+    found = [_found(name) for name in names]
+    _check_port(host, port)
 
     with tempfile.TemporaryDirectory(prefix="lil-serve-") as folder:
-        command = [executable, *_model_options(names, Path(folder)), *options, *rest]
-        status = _run(command, f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}", names)
-    raise typer.Exit(status)
+        command = [executable, *_model_options(names, found, Path(folder)), *options, *rest]
+        status = _run(command, f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}")
+    if status == -signal.SIGKILL:
+        print("lil: llama-server was killed, as where memory runs out; a smaller --ctx takes less", file=sys.stderr)
+    raise typer.Exit(status if status >= 0 else 128 - status)
 
 
 def _checked(sparse: str | None, guardian: str | None) -> list[str]:
@@ -91,26 +95,51 @@ def _checked(sparse: str | None, guardian: str | None) -> list[str]:
     return options
 
 
-def _check_models(names: list[str]) -> None:
-    for name in names:
-        if not name.startswith(_HF) and not os.path.isfile(name):
-            raise ModelError(f"{name}: no such file; give a GGUF file, or {_HF}owner/repo:quant")
+def _found(name: str) -> dict[str, str]:
+    """The options of llama-server that mean a model, with their values.
+
+    Raises:
+        ConfigError, ModelError: There is none of that name, or the file is no model.
+    """
+    path = _hub.resolve(name, images=True)
+    if not os.path.exists(path):
+        raise ModelError(f"{path}: no such file; give a GGUF file, or {_hub.PREFIX}owner/repo:quant")
+    if not is_gguf(path):
+        raise ModelError(f"{path}: {what_is_wrong(path)}")
+    projector = _hub.projector(path) if name.startswith(_hub.PREFIX) else None
+    return {"model": os.path.abspath(path), **({"mmproj": projector} if projector else {})}
 
 
-def _model_options(names: list[str], folder: Path) -> list[str]:
+def _check_port(host: str, port: int) -> None:
+    """
+    Raises:
+        ConfigError: Nobody can listen there.
+    """
+    if host.endswith(".sock"):  # llama-server's way to name a socket of the file system
+        return
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.create_server((host, port), family=family):
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f"cannot listen at {host}, port {port}: {error.strerror or error}; give another --port, or --host"
+        ) from None
+
+
+def _model_options(names: list[str], found: list[dict[str, str]], folder: Path) -> list[str]:
     if len(names) == 1:
-        name = names[0]
-        return ["-hf", name.removeprefix(_HF)] if name.startswith(_HF) else ["-m", name]
+        return [word for option, value in found[0].items() for word in (f"--{option}", value)]
     preset = folder / "models.ini"
     sections = []
-    for name in names:
-        key, value = ("hf-repo", name.removeprefix(_HF)) if name.startswith(_HF) else ("model", os.path.abspath(name))
-        sections.append(f"[{Path(value).stem}]\n{key} = {value}\n")
+    for name, options in zip(names, found, strict=True):
+        title = name.removeprefix(_hub.PREFIX) if name.startswith(_hub.PREFIX) else Path(name).stem
+        sections.append(f"[{title}]\n" + "".join(f"{option} = {value}\n" for option, value in options.items()))
     preset.write_text("version = 1\n\n" + "\n".join(sections), encoding="utf-8")
     return ["--models-preset", str(preset)]
 
 
-def _run(command: list[str], address: str, names: list[str]) -> int:
+def _run(command: list[str], address: str) -> int:
     """Runs the server until it ends, and says when it is ready."""
     with subprocess.Popen(command) as server:
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -131,10 +160,20 @@ def _is_ready(address: str) -> bool:
         return False
 
 
+def _has_page(address: str) -> bool:
+    page = urllib.request.Request(address, headers={"Accept-Encoding": "gzip"})
+    try:
+        with urllib.request.urlopen(page, timeout=2):
+            return True
+    except (urllib.error.URLError, OSError):  # LIL_PAGE, or --no-ui
+        return False
+
+
 def _announce(address: str) -> None:
     body: dict[str, Any] = {"messages": [{"role": "user", "content": "Hello"}], "guardian": True}
+    page = "a page for a browser" if _has_page(address) else "without its page for a browser"
     print(
-        f"lil: ready at {address} (OpenAI's clients: {address}/v1)\n"
+        f"lil: ready at {address}, {page} (OpenAI's clients: {address}/v1)\n"
         f"lil: try: curl {address}/v1/chat/completions -H 'Content-Type: application/json' -d '{json.dumps(body)}'",
         file=sys.stderr,
         flush=True,
