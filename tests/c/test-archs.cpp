@@ -831,16 +831,17 @@ static row look(const std::string & arch) {
 
     // What rounding makes of these weights: the same without FlashAttention. In a model that amplifies it, two right
     // implementations differ by this much
-    double eps = 0.05;
+    double rounding = 0.0;
     {
         llama_context_params cparams = make_cparams(nullptr);
         cparams.flash_attn_type      = LLAMA_FLASH_ATTN_TYPE_DISABLED;
 
         context_ptr ctx(llama_init_from_model(model, cparams), llama_free);
         if (ctx) {
-            eps = std::max(eps, 4.0 * max_diff(run(ctx.get(), N_PROMPT, N_STEPS, nullptr), beyond));
+            rounding = 4.0 * max_diff(run(ctx.get(), N_PROMPT, N_STEPS, nullptr), beyond);
         }
     }
+    const double eps = std::max(0.05, rounding);
 
     const bool images = n_dims(model) > 1;
 
@@ -902,11 +903,9 @@ static row look(const std::string & arch) {
                 if (method == LIL_SPARSE_RKV && why.find("share keys and values") != std::string::npos) {
                     continue; // the others of its family follow them
                 }
-                if (form == LIL_FORM_FUSED || why.find("learned sinks") == std::string::npos) {
-                    REQUIRE(said.empty() || said == why, "%s: %s, but others of its family: %s", name, why.c_str(),
-                            said.c_str());
-                    said = why;
-                }
+                REQUIRE(said.empty() || said == why, "%s: %s, but others of its family: %s", name, why.c_str(),
+                        said.c_str());
+                said = why;
                 continue;
             }
 
@@ -942,8 +941,8 @@ static row look(const std::string & arch) {
                     diffs.push_back(max_diff({ logits[j] }, { fused[j] }));
                 }
                 std::nth_element(diffs.begin(), diffs.begin() + diffs.size() / 2, diffs.end());
-                REQUIRE(diffs[diffs.size() / 2] <= eps, "%s: logits of the two forms %g apart (%g)", name,
-                        diffs[diffs.size() / 2], eps);
+                REQUIRE(diffs[diffs.size() / 2] <= std::max(0.008, rounding), "%s: logits of the two forms %g apart",
+                        name, diffs[diffs.size() / 2]);
             }
 
             REQUIRE(lil_sparse_get_info(ctx.get(), &info), "%s: no info", name);

@@ -241,13 +241,14 @@ static inline void fill(ggml_tensor * t, void * /*userdata*/) {
 
     const bool is_norm  = name.find("norm") != std::string::npos && name.find("bias") == std::string::npos;
     const bool is_decay = name.find("ssm_a") != std::string::npos;
+    const bool is_sink  = name.find("attn_sinks") != std::string::npos; // large enough to be missed
 
     std::normal_distribution<float> normal(0.0f, ggml_n_dims(t) > 1 ? 1.0f / std::sqrt((float) t->ne[0]) : 0.1f);
 
     std::vector<float> x(ggml_nelements(t));
     for (float & v : x) {
         v = normal(rng);
-        v = is_norm ? 1.0f + v : is_decay ? -std::fabs(v) - 0.1f : v;
+        v = is_norm ? 1.0f + v : is_decay ? -std::fabs(v) - 0.1f : is_sink ? 2.0f + 10.0f * v : v;
     }
 
     if (t->type == GGML_TYPE_F32) {

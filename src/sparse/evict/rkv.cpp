@@ -27,11 +27,6 @@ constexpr int64_t N_CHUNKS         = 32;
 class lil_kv_cache_rkv : public lil_kv_cache_scored {
 public:
     explicit lil_kv_cache_rkv(const args & a) : lil_kv_cache_scored(a, a.params.n_obs, /*.ring_stays =*/true) {
-        if (has_sinks() && !fused) {
-            lil_throw("this model has learned sinks, which R-KV takes in the fused form only, and %s",
-                    ops.why_not().c_str());
-        }
-
         for (auto & op : evict_layers) {
             op.lambda    = params.lambda;
             op.threshold = params.threshold;
@@ -184,6 +179,11 @@ private:
                 ctx0, ggml_sub(ctx0, ggml_repeat_4d(ctx0, p, n, n_ring, n_head, 1), view_ring(lg.inp.ring_pos)));
 
         kq = ggml_soft_max(ctx0, ggml_add(ctx0, kq, ggml_scale(ctx0, behind, -1e30f)));
+        if (ggml_tensor * s = sinks(lg.ikv)) { // of a group the largest, as of its logits
+            s = ggml_pool_2d(ctx0, ggml_reshape_2d(ctx0, s, n_group, n_head), GGML_OP_POOL_MAX, n_group, 1, n_group, 1,
+                    0.0f, 0.0f);
+            ggml_soft_max_add_sinks(kq, ggml_reshape_1d(ctx0, s, n_head));
+        }
         kq = ggml_mul(ctx0, kq, view_ring(lg.inp.ring_weight));
 
         ggml_tensor * mean = ggml_sum_rows(ctx0, ggml_cont(ctx0, ggml_transpose(ctx0, kq))); // [1, n, n_head]

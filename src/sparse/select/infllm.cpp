@@ -37,11 +37,6 @@ lil_kv_cache_infllm::lil_kv_cache_infllm(const args & a) :
     lil_kv_cache_infllm::budget_changed();
 
     alloc_side();
-
-    if (has_sinks() && (!fused || is_clipped())) {
-        lil_throw("this model has learned sinks, which InfLLM takes in the fused form with absolute positions only%s%s",
-                fused ? "" : ", and ", fused ? "" : ops.why_not().c_str());
-    }
 }
 
 void lil_kv_cache_infllm::budget_changed() {

@@ -72,7 +72,10 @@ ggml_tensor * lil_kv_cache_infllm::build_step(const layer_graph & lg, size_t i) 
         // [n, n_group, n_head_kv]
         ggml_tensor * kq = ggml_mul_mat(ctx, k, ggml_reshape_3d(ctx, q, lg.n_embd_k, lg.n_group(), lg.n_head_kv));
         ggml_prec_set_acc(kq, GGML_PREC_F32);
-        kq = ggml_soft_max(ctx, ggml_add(ctx, cap(lg, kq), mask));
+        kq = ggml_add(ctx, cap(lg, kq), mask);
+        kq = ggml_soft_max(ctx, ggml_reshape_3d(ctx, kq, n, 1, lg.n_head));
+        ggml_soft_max_add_sinks(kq, sinks(lg.ikv));
+        kq = ggml_reshape_3d(ctx, kq, n, lg.n_group(), lg.n_head_kv);
 
         ggml_tensor * sum = ggml_sum_rows(ctx, ggml_cont(ctx, ggml_permute(ctx, kq, 1, 0, 2, 3))); // [1, n, n_head_kv]
         sum               = ggml_cont(ctx, ggml_view_2d(ctx, sum, shape.window, lg.n_head_kv, sum->nb[2], 0));
@@ -99,6 +102,7 @@ ggml_tensor * lil_kv_cache_infllm::build_step(const layer_graph & lg, size_t i) 
     ggml_tensor * cur = ggml_flash_attn_ext(
             ctx, q, k, v, ggml_cast(ctx, mask, GGML_TYPE_F16), lg.kq_scale, 0.0f, select_layers[lg.ikv].softcap);
     ggml_prec_set_acc(cur, GGML_PREC_F32);
+    ggml_flash_attn_ext_add_sinks(cur, sinks(lg.ikv));
 
     return cur;
 }

@@ -140,11 +140,15 @@ ggml_tensor * lil_kv_cache_infllm::build_probs(
         kq = ggml_add(ctx, kq, ggml_mul(ctx, ggml_sub(ctx, far, kq), is_far));
     }
 
-    if (select_layers[lg.ikv].softcap != 0.0f) {
-        return ggml_soft_max_ext(ctx, cap(lg, kq), step_mask(lg, i), 1.0f, 0.0f);
+    ggml_tensor * probs = select_layers[lg.ikv].softcap != 0.0f
+            ? ggml_soft_max_ext(ctx, cap(lg, kq), step_mask(lg, i), 1.0f, 0.0f)
+            : ggml_soft_max_ext(ctx, kq, step_mask(lg, i), lg.kq_scale, 0.0f);
+
+    if (ggml_tensor * s = sinks(lg.ikv)) { // the group's
+        ggml_soft_max_add_sinks(probs, ggml_view_1d(ctx, s, lg.n_group(), h * lg.n_group() * s->nb[0]));
     }
 
-    return ggml_soft_max_ext(ctx, kq, step_mask(lg, i), lg.kq_scale, 0.0f);
+    return probs;
 }
 
 // adds what the window's tokens got to their scores
