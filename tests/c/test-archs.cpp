@@ -966,6 +966,21 @@ static row look(const std::string & arch) {
                 REQUIRE(!chooses || far.n_choices > N_LONG, "%s: %d choices", name, far.n_choices);
             }
 
+            if (method == LIL_SPARSE_INFLLM && form == LIL_FORM_PORTABLE && tiny_arch::is_one_of(arch, LONG)) {
+                params.positions = LIL_POSITIONS_CLIPPED;
+                context_ptr clipped(new_context(model, &params, nullptr), llama_free);
+                if (clipped) {
+                    REQUIRE(max_diff(run(clipped.get(), 20, 8, nullptr), within) == 0.0, "clipped: within the budget");
+                    llama_memory_clear(llama_get_memory(clipped.get()), true);
+
+                    const double far = max_diff(run(clipped.get(), N_PROMPT, N_STEPS, nullptr), beyond);
+                    REQUIRE(far > 0.0 && far < 10.0, "clipped: logits %g from full attention's", far);
+                } else {
+                    REQUIRE(strstr(lil_last_error(), "ordinary RoPE"), "clipped: %s", lil_last_error());
+                }
+                params.positions = LIL_POSITIONS_ABSOLUTE;
+            }
+
             if (images) {
                 check_images(model, params, form == LIL_FORM_FUSED, with_image, without_image);
             }
