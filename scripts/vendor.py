@@ -42,6 +42,9 @@ UNUSED = re.compile(
     r"(\.git|\.github|docs|docker|examples|tests|vendor/llama\.cpp/(docs|models|media|benches|tests|\.github))/"
 )
 
+# What the build copies there itself (cmake/page.cmake), and npm takes for new when its time is.
+OURS = "vendor/llama.cpp/tools/ui/src/lib/lil/"
+
 
 def say(text: str) -> None:
     print(f"lil: {text}", flush=True)
@@ -215,7 +218,8 @@ def lay(target: Path) -> None:
     stamp.unlink(missing_ok=True)
     present = {p.relative_to(target).as_posix() for p in target.rglob("*") if p.is_file()} if target.is_dir() else set()
     for name in present - files.keys():
-        (target / name).unlink()
+        if not name.startswith(OURS):
+            (target / name).unlink()
     changed = 0
     for name, data in files.items():
         path = target / name

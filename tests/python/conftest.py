@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -55,3 +56,25 @@ def shared_llama(model_path: str) -> Iterator[Any]:
     llama = lil.Llama(model_path, n_ctx=2048, verbose=False)
     yield llama
     llama.close()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Chromium, headless, from LIL_TEST_BROWSER or the PATH. LIL_REQUIRE_BROWSER: not having one is a failure."""
+    path = os.environ.get("LIL_TEST_BROWSER") or next(
+        filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+    )
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        path = None
+    if path is None:
+        message = "no Chromium, or no playwright to drive it; install both, or name the browser in LIL_TEST_BROWSER"
+        if os.environ.get("LIL_REQUIRE_BROWSER"):
+            pytest.fail(message)
+        pytest.skip(message)
+    with sync_playwright() as playwright:
+        # root, as in containers, has no sandbox
+        opened = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield opened
+        opened.close()

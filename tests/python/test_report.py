@@ -8,10 +8,9 @@ import math
 import os
 import random
 import re
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -561,28 +560,6 @@ def test_a_missing_package_is_named(
 
 
 # in a browser
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """Chromium, headless, from LIL_TEST_BROWSER or the PATH. LIL_REQUIRE_BROWSER: not having one is a failure."""
-    path = os.environ.get("LIL_TEST_BROWSER") or next(
-        filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-    )
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        path = None
-    if path is None:
-        message = "no Chromium, or no playwright to drive it; install both, or name the browser in LIL_TEST_BROWSER"
-        if os.environ.get("LIL_REQUIRE_BROWSER"):
-            pytest.fail(message)
-        pytest.skip(message)
-    with sync_playwright() as playwright:
-        # root, as in containers, has no sandbox
-        opened = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield opened
-        opened.close()
 
 
 _BOXES = """() => [...document.querySelectorAll("svg")].map((svg) => {

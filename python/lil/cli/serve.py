@@ -122,9 +122,8 @@ def _check_port(host: str, port: int) -> None:
         with socket.create_server((host, port), family=family):
             pass
     except OSError as error:
-        raise ConfigError(
-            f"cannot listen at {host}, port {port}: {error.strerror or error}; give another --port, or --host"
-        ) from None
+        why = str(error.strerror or error).partition(" (while attempting")[0]  # Python's addition
+        raise ConfigError(f"cannot listen at {host}, port {port}: {why}; give another --port, or --host") from None
 
 
 def _model_options(names: list[str], found: list[dict[str, str]], folder: Path) -> list[str]:
