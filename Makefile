@@ -40,7 +40,7 @@ export CTEST_PARALLEL_LEVEL ?= $(CMAKE_BUILD_PARALLEL_LEVEL)
 
 .PHONY: all help build demo test test-c test-python check format test-vulkan test-cuda test-metal test-asan test-tsan \
 	test-x86 test-arm64 test-windows gpu-kit gpu-kit-built gpu-rehearsal tiny \
-	stock model vendor patches check-patches clean
+	stock stock-server model vendor patches check-patches clean
 
 all: build
 
@@ -100,6 +100,16 @@ test-c: build model stock tiny
 test-python: build model stock
 	@$(PY) -m pip install --quiet "$$(ls build/wheels/lil_cpp-*.whl)[test]"
 	@$(PY) -m pytest $(PYTEST_ARGS)
+
+# unpatched llama-server, to compare with
+stock-server: $(VENV)/.ready
+	@mkdir -p build/stock-server/src && tar -xzf "$$($(PY) scripts/vendor.py fetch)" --strip-components=1 \
+		-C build/stock-server/src
+	@$(STEP) "building upstream's llama-server, to compare with" build/logs/stock-server.log -- sh -c '\
+		cmake -S build/stock-server/src/vendor/llama.cpp -B build/stock-server -G Ninja -DCMAKE_BUILD_TYPE=Release \
+			-DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_APP=OFF -DLLAMA_USE_PREBUILT_UI=OFF \
+			-DCMAKE_PROJECT_llama.cpp_INCLUDE=$(CURDIR)/cmake/stock.cmake -DLIL_STOCK_SERVER=ON && \
+		cmake --build build/stock-server --target llama-server'
 
 # of fixed versions, so that everybody's say the same
 CHECKERS   := ruff==0.17.6 mypy==2.4.1 clang-format==23.1.5
