@@ -8,7 +8,6 @@
 
 #include "ops-common.h"
 
-#define LIL_EMU_CUDA
 #include "emu-cuda.h"
 
 #include "../../src/ops/cuda/lil-cuda.h"

@@ -8,24 +8,8 @@
 #else
 #include "emu-cuda.h"
 
-#include "../../src/ops/cuda/attn-join.cu"
-#include "../../src/ops/cuda/attn.cu"
-#include "../../src/ops/cuda/block-repr.cu"
-#include "../../src/ops/cuda/block-scores.cu"
-#include "../../src/ops/cuda/block-select.cu"
-#include "../../src/ops/cuda/evict-slots.cu"
-#include "../../src/ops/cuda/score-prompt.cu"
-#include "../../src/ops/cuda/score.cu"
-#include "../../src/ops/cuda/infllm-score-prompt.cu"
-#include "../../src/ops/cuda/infllm-score.cu"
-#include "../../src/ops/cuda/lessismore-select.cu"
-#include "../../src/ops/cuda/lil-ops-cuda.cu"
-#include "../../src/ops/cuda/page-bounds.cu"
-#include "../../src/ops/cuda/page-scores.cu"
-#include "../../src/ops/cuda/page-select.cu"
-#include "../../src/ops/cuda/raas.cu"
-#include "../../src/ops/cuda/rkv.cu"
-#include "../../src/ops/cuda/tidal-select.cu"
+#include "cuda/lil-cuda.h"
+#include "cuda/lil-ops-cuda.h"
 #endif
 
 #include "ggml-backend-impl.h"

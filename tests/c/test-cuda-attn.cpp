@@ -4,11 +4,6 @@
 
 #include "cuda-common.h"
 
-#include "../../src/ops/cuda/attn-join.cu"
-#include "../../src/ops/cuda/attn.cu"
-#include "../../src/ops/cuda/page-bounds.cu"
-#include "../../src/ops/cuda/page-scores.cu"
-
 static void test_attn(int n_embd, int n_embd_v, int n_group, ggml_type type_k, ggml_type type_v, int n_list) {
     const bool  shared  = rng() % 2;
     const bool  kq      = rng() % 2;

@@ -4,10 +4,7 @@
 
 #include "cuda-common.h"
 
-#include "../../src/ops/cuda/evict-slots.cu"
-#include "../../src/ops/cuda/score-prompt.cu"
-#include "../../src/ops/cuda/score.cu"
-#include "../../src/ops/cuda/rkv.cu"
+#include "../../src/ops/cuda/lil-mma.h"
 
 static void test_score_step() {
     const int n_embd    = pick({ 32, 64, 80, 96, 128, 256 });

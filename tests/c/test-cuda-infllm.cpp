@@ -4,12 +4,6 @@
 
 #include "cuda-common.h"
 
-#include "../../src/ops/cuda/attn.cu"
-#include "../../src/ops/cuda/block-repr.cu"
-#include "../../src/ops/cuda/block-scores.cu"
-#include "../../src/ops/cuda/infllm-score-prompt.cu"
-#include "../../src/ops/cuda/infllm-score.cu"
-
 static void check_score(const tensor & score, const std::vector<double> & want) {
     CHECK(score.is_whole());
     for (size_t i = 0; i < want.size(); ++i) {

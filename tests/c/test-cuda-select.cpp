@@ -4,12 +4,6 @@
 
 #include "cuda-common.h"
 
-#include "../../src/ops/cuda/block-select.cu"
-#include "../../src/ops/cuda/lessismore-select.cu"
-#include "../../src/ops/cuda/page-select.cu"
-#include "../../src/ops/cuda/raas.cu"
-#include "../../src/ops/cuda/tidal-select.cu"
-
 static void test_page_select() {
     sequences seq(pick({ 1, 17, 100, 512, 513, 514, 1000, 4097, 5000 }));
     test_name = "page_select: n_max " + std::to_string(seq.n_max);
