@@ -49,7 +49,10 @@ struct lockstep_fiber {
     ucontext_t context; // where it begins
     jmp_buf    jump;    // where it goes on
     bool       begun = false;
+};
 
+// where a thread is
+struct lockstep_place {
     lockstep_state state = LOCKSTEP_DONE;
     int            width = 0; // waits for the group of so many threads, 0: for all
     int            line  = 0; // of the barrier
@@ -58,6 +61,7 @@ struct lockstep_fiber {
 
 struct lockstep_group {
     std::vector<std::unique_ptr<lockstep_fiber>> fibers; // kept from run to run
+    std::vector<lockstep_place>                  places; // of theirs, side by side: each round looks at all of them
 
     int      n       = 0; // threads of the current run, 0: none
     int      current = 0;
@@ -86,7 +90,7 @@ inline void lockstep_main() {
     while (true) {
         lockstep_group & g = lockstep_get();
         (*g.body)(g.current);
-        g.fibers[g.current]->state = LOCKSTEP_DONE;
+        g.places[g.current].state = LOCKSTEP_DONE;
         lockstep_leave();
     }
 }
@@ -113,7 +117,7 @@ inline void lockstep_wait(int width, const char * file, int line) {
         abort();
     }
 
-    lockstep_fiber & f = *g.fibers[g.current];
+    lockstep_place & f = g.places[g.current];
     f.state            = LOCKSTEP_WAITS;
     f.width            = width;
     f.file             = file;
@@ -139,16 +143,16 @@ inline void lockstep_order() {
 inline bool lockstep_release(int i0, int i1, int width) {
     lockstep_group & g = lockstep_get();
 
-    const lockstep_fiber & first = *g.fibers[i0];
+    const lockstep_place & first = g.places[i0];
 
     for (int i = i0; i < i1; ++i) {
-        const lockstep_fiber & f = *g.fibers[i];
+        const lockstep_place & f = g.places[i];
         if (f.state != LOCKSTEP_WAITS || f.width != width || f.line != first.line || f.file != first.file) {
             return false;
         }
     }
     for (int i = i0; i < i1; ++i) {
-        g.fibers[i]->state = LOCKSTEP_READY;
+        g.places[i].state = LOCKSTEP_READY;
     }
     return true;
 }
@@ -158,9 +162,9 @@ inline bool lockstep_release(int i0, int i1, int width) {
 
     fprintf(stderr, "lockstep: %d threads have diverged:\n", g.n);
     for (int i0 = 0, i1; i0 < g.n; i0 = i1) {
-        const lockstep_fiber & f = *g.fibers[i0];
+        const lockstep_place & f = g.places[i0];
         for (i1 = i0 + 1; i1 < g.n; ++i1) {
-            const lockstep_fiber & o = *g.fibers[i1];
+            const lockstep_place & o = g.places[i1];
             if (o.state != f.state ||
                     (f.state == LOCKSTEP_WAITS && (o.width != f.width || o.line != f.line || o.file != f.file))) {
                 break;
@@ -190,13 +194,14 @@ inline void lockstep_run(int n_threads, const std::function<void(int)> & body) {
         makecontext(&f->context, lockstep_main, 0);
 
         g.fibers.push_back(std::move(f));
+        g.places.emplace_back();
     }
 
     g.n    = n_threads;
     g.body = &body;
 
     for (int i = 0; i < n_threads; ++i) {
-        g.fibers[i]->state = LOCKSTEP_READY;
+        g.places[i].state = LOCKSTEP_READY;
     }
 
     unsigned idle    = 0;    // a bit for each group of 32
@@ -218,23 +223,22 @@ inline void lockstep_run(int n_threads, const std::function<void(int)> & body) {
 
         bool moved = false;
 
-        n_done = 0;
-        for (int j = 0; j < n_threads; ++j) {
-            const int i = (back ? at + n_threads - j : at + j) % n_threads;
-            if (g.fibers[i]->state == LOCKSTEP_READY) {
+        for (int j = 0, i = at; j < n_threads; ++j) {
+            if (g.places[i].state == LOCKSTEP_READY) {
                 if ((idle >> i / 32 % 32 & 1) == 0) {
                     lockstep_enter(i);
                     entered = true;
+                    n_done += g.places[i].state == LOCKSTEP_DONE;
                 }
                 moved = true;
             }
-            n_done += g.fibers[i]->state == LOCKSTEP_DONE;
+            i = back ? (i > 0 ? i : n_threads) - 1 : (i + 1 < n_threads ? i + 1 : 0);
         }
 
         moved = lockstep_release(0, n_threads, 0) || moved;
 
         for (int i0 = 0; i0 < n_threads;) {
-            const lockstep_fiber & f = *g.fibers[i0];
+            const lockstep_place & f = g.places[i0];
             if (f.state != LOCKSTEP_WAITS || f.width == 0) {
                 ++i0;
                 continue;
