@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import lil
 import numpy as np
 import pytest
 from lil._native import last_error, lib
 from lil.methods import InfLLM, LessIsMore, Quest, RaaS, Select, Sink, TidalDecode
+from reference import write_tiny
 
 WIDE, NARROW = 192, 128
 METHODS: list[Callable[..., Select]] = [
@@ -44,12 +46,18 @@ def text() -> list[int]:
     return [int(token) for token in np.random.default_rng(0).integers(1000, 20000, 234)]
 
 
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny(tmp_path_factory.mktemp("tiny") / "tiny.gguf", "llama", n_layer=6, head_dim=64)
+
+
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.filterwarnings("ignore::lil.MethodWarning", "ignore::lil.CalibrationWarning")
 def test_is_that_of_a_context_made_with_it(
-    make_llama: Callable[..., lil.Llama], method: Callable[..., Select], text: list[int]
+    make_llama: Callable[..., lil.Llama], method: Callable[..., Select], tiny: Path
 ) -> None:
-    narrow, wide = (make_llama(sparse=method(budget=budget)) for budget in (NARROW, WIDE))
+    text = np.random.default_rng(0).integers(259, 512, 234).tolist()
+    narrow, wide = (make_llama(model_path=str(tiny), sparse=method(budget=budget)) for budget in (NARROW, WIDE))
     first, second = text[210:218], text[218:]
     for llama in (narrow, wide):
         llama.eval(text[:210])
