@@ -58,7 +58,7 @@ def shared_llama(model_path: str) -> Iterator[Any]:
     llama.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # while it is open, an event loop runs, and tests that want their own fail
 def browser() -> Iterator[Any]:
     """Chromium, headless, from LIL_TEST_BROWSER or the PATH. LIL_REQUIRE_BROWSER: not having one is a failure."""
     path = os.environ.get("LIL_TEST_BROWSER") or next(

@@ -27,7 +27,7 @@ def server(model_path: str, browser: Any, tmp_path_factory: pytest.TempPathFacto
         started.wait()
         if not _has_page(started.address):
             message = "llama-server was built without its web page (LIL_PAGE), as where there is no npm"
-            if os.environ.get("LIL_REQUIRE_BROWSER"):
+            if os.environ.get("LIL_REQUIRE_PAGE"):
                 pytest.fail(message)
             pytest.skip(message)
         yield started
