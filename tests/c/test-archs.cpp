@@ -428,14 +428,8 @@ static std::vector<std::vector<float>> run(llama_context * ctx, int n_prompt, in
     for (int i = 0; i < n_prompt + n_steps;) {
         const int n = i < n_prompt ? n_prompt : 1;
 
-        for (int j = 0; j < n; ++j, ++i) {
-            batch.token[j]     = (i * i + 7 * i + i / 5) % tiny_arch::N_VOCAB;
-            batch.pos[j]       = i;
-            batch.n_seq_id[j]  = 1;
-            batch.seq_id[j][0] = 0;
-            batch.logits[j]    = j + 1 == n;
-        }
-        batch.n_tokens = n;
+        tiny_arch::put_text(batch, i, n);
+        i += n;
 
         if (check) {
             check->n_tokens = n == 1 ? i : 0;
@@ -465,16 +459,7 @@ static void run_long(llama_context * ctx, layer_check & check) {
     llama_batch batch = llama_batch_init(64, 0, 1);
 
     const auto put = [&](int s, int n_new) {
-        for (int j = 0; j < n_new; ++j) {
-            const int i = n[s] + j;
-
-            batch.token[j]     = (i * i + (7 + s) * i + i / 5) % tiny_arch::N_VOCAB;
-            batch.pos[j]       = i;
-            batch.n_seq_id[j]  = 1;
-            batch.seq_id[j][0] = s;
-            batch.logits[j]    = j + 1 == n_new;
-        }
-        batch.n_tokens = n_new;
+        tiny_arch::put_text(batch, n[s], n_new, s);
         n[s] += n_new;
 
         check.n_tokens = n_new == 1 ? n[s] : 0;

@@ -81,14 +81,8 @@ static std::vector<std::vector<float>> run(llama_context * ctx) {
     for (int i = 0; i < N_PROMPT + N_STEPS;) {
         const int n = i < N_PROMPT ? N_PROMPT : 1;
 
-        for (int j = 0; j < n; ++j, ++i) {
-            batch.token[j]     = (i * i + 7 * i + i / 5) % tiny_arch::N_VOCAB;
-            batch.pos[j]       = i;
-            batch.n_seq_id[j]  = 1;
-            batch.seq_id[j][0] = 0;
-            batch.logits[j]    = j + 1 == n;
-        }
-        batch.n_tokens = n;
+        tiny_arch::put_text(batch, i, n);
+        i += n;
 
         CHECK(llama_decode(ctx, batch) == 0, "token %d", i);
 

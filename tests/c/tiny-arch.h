@@ -263,6 +263,18 @@ static inline void fill(ggml_tensor * t, void * /*userdata*/) {
     }
 }
 
+// Makes a batch of tokens [i, i + n) of a sequence, which has a text of its own; the logits of the last are asked for.
+static inline void put_text(llama_batch & batch, int i, int n, llama_seq_id seq_id = 0) {
+    for (int j = 0; j < n; ++j, ++i) {
+        batch.token[j]     = (i * i + (7 + seq_id) * i + i / 5) % N_VOCAB;
+        batch.pos[j]       = i;
+        batch.n_seq_id[j]  = 1;
+        batch.seq_id[j][0] = seq_id;
+        batch.logits[j]    = j + 1 == n;
+    }
+    batch.n_tokens = n;
+}
+
 // null: it cannot be made this way
 static inline llama_model * make(const std::string & arch, int32_t n_gpu_layers = 0) {
     metadata m(arch);

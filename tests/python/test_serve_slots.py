@@ -73,16 +73,21 @@ def test_a_conversation_within_the_budget(tiny: dict[str, str], tmp_path: Path, 
         assert cached > 200
 
 
+def check_regenerated(server: Server, n_turns: int) -> None:
+    """Of each turn three answers: the second and the third are the same."""
+    messages: list[dict[str, str]] = []
+    for at, said in turns(n_turns):
+        messages[2 * at :] = [{"role": "user", "content": said}]
+        answers = [text(chat(server, messages)) for _ in range(3)]
+        assert answers[1] == answers[2], (len(messages), said)
+        messages.append({"role": "assistant", "content": answers[-1]})
+
+
 @pytest.mark.parametrize("sparse", BEYOND)
 def test_a_conversation_beyond_the_budget(tiny: dict[str, str], tmp_path: Path, sparse: str) -> None:
     """From the second time on an answer is the same."""
     with running(tmp_path, "-m", tiny["llama"], "--sparse", sparse, "--parallel", "2", "-c", "4096") as server:
-        messages: list[dict[str, str]] = []
-        for at, said in turns(5):
-            messages[2 * at :] = [{"role": "user", "content": said}]
-            answers = [text(chat(server, messages)) for _ in range(3)]
-            assert answers[1] == answers[2], (len(messages), said)
-            messages.append({"role": "assistant", "content": answers[-1]})
+        check_regenerated(server, 5)
         metrics = json.loads(server.get("/slots"))[0]["sparse"]
         assert metrics["method"] == sparse.partition(":")[0]
 
@@ -125,12 +130,7 @@ def test_context_checkpoints(tiny: dict[str, str], tmp_path: Path, sparse: str) 
     """A model with sliding windows, whose windows cannot go back by themselves."""
     options = ("-m", tiny["gemma3"], "--sparse", sparse, "--parallel", "1", "--ctx-checkpoints", "8")
     with running(tmp_path, *options) as server:
-        messages: list[dict[str, str]] = []
-        for at, said in turns(7):
-            messages[2 * at :] = [{"role": "user", "content": said}]
-            answers = [text(chat(server, messages)) for _ in range(3)]
-            assert answers[1] == answers[2], (len(messages), said)
-            messages.append({"role": "assistant", "content": answers[-1]})
+        check_regenerated(server, 7)
 
 
 @pytest.mark.parametrize("sparse", DRAFTED)
