@@ -4,8 +4,8 @@
     python scripts/gpu/kit.py pack KIT --site SITE --tests TESTS [--emulated] [--limit MIB]
 
 A kit is a folder that needs nothing but Python 3.10 or newer with NumPy, and the CUDA libraries, on a machine with a
-GPU: the package with its native libraries, the programs that test them, tiny models, and `run.sh` (run.py). `pack`
-packs it as KIT.tar.xz too and fails where that is larger than the limit.
+GPU: the package with its native libraries, the programs that test them, the makers of random models, and `run.sh`
+(run.py). `pack` packs it as KIT.tar.xz too and fails where that is larger than the limit.
 
 With --emulated the kit holds the programs of the emulated CUDA device in place of the GPU's, for a rehearsal.
 """
@@ -23,7 +23,6 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 
 PROGRAMS = ["test-gpu-ops", "test-gpu-methods", "test-gpu-greedy", "bench_attention"]
-MODELS = ["tiny-llama64.gguf", "tiny-qwen2.gguf", "tiny-gemma3.gguf"]
 
 # pure Python, whatever the version there; NumPy is not
 PACKAGES = [
@@ -96,7 +95,7 @@ def flags(deps: Path) -> list[str]:
 
 def pack(kit: Path, site: Path, tests: Path, *, emulated: bool, limit: int) -> None:
     shutil.rmtree(kit, ignore_errors=True)
-    for folder in ("bin", "models", "python"):
+    for folder in ("bin", "python"):
         (kit / folder).mkdir(parents=True)
 
     package = kit / "python" / "lil"
@@ -114,11 +113,11 @@ def pack(kit: Path, site: Path, tests: Path, *, emulated: bool, limit: int) -> N
     for program in PROGRAMS:
         source = tests / (f"{program.replace('test-gpu', 'test-emu-gpu')}-cuda" if emulated else program)
         shutil.copy2(tests / program if program == "bench_attention" else source, kit / "bin" / program)
-    for model in MODELS:
-        shutil.copy2(ROOT / ".cache" / "models" / model, kit / "models")
     for script in ("run.sh", "run.py", "decode.py"):
         shutil.copy2(ROOT / "scripts" / "gpu" / script, kit)
-    shutil.copy2(ROOT / "benchmarks" / "random_gguf.py", kit)
+    # models are made there: random numbers do not pack
+    for maker in ("benchmarks/random_gguf.py", "tests/python/reference/gguf_models.py"):
+        shutil.copy2(ROOT / maker, kit)
     for binary in [*(kit / "bin").iterdir(), *package.glob("llama_cpp/lib/*.so")]:
         subprocess.run(["strip", "--strip-unneeded", str(binary)], check=True)
     commit = subprocess.run(

@@ -100,11 +100,12 @@ def ops(run: Run, limit: float) -> dict[str, Any]:
 
 def methods(run: Run, limit: float) -> dict[str, Any]:
     says = {}
-    models = sorted((KIT / "models").glob("tiny-*.gguf"))
-    for path in models[:1] if run.small else models:
-        only = ["quest"] if run.small else []
-        command = [KIT / "bin" / "test-gpu-methods", "--quick", path, *only]
-        says[path.stem] = check(*run.call(*command, limit=limit / len(models)))
+    models = ["gemma3"] if run.small else ["gemma3", "llama64", "qwen2"]
+    only = ["quest"] if run.small else []
+    check(*run.call(sys.executable, KIT / "gguf_models.py", run.scratch, *models, limit=30))
+    for model in models:
+        command = [KIT / "bin" / "test-gpu-methods", "--quick", run.scratch / f"tiny-{model}.gguf", *only]
+        says[model] = check(*run.call(*command, limit=limit / len(models)))
     return says
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -31,11 +32,10 @@ def kit(tmp_path: Path) -> Path:
     """A kit of two programs, in a copy of the runner."""
     kit = tmp_path / "kit"
     (kit / "bin").mkdir(parents=True)
-    (kit / "models").mkdir()
-    (kit / "models" / "tiny-one.gguf").touch()
     (kit / "VERSION").write_text("abc\n")
     for name in ("run.py", "run.sh"):
         shutil.copy2(ROOT / "scripts" / "gpu" / name, kit)
+    shutil.copy2(ROOT / "tests" / "python" / "reference" / "gguf_models.py", kit)
     program(kit, "test-gpu-ops", "echo 12 nodes: ok")
     program(kit, "test-gpu-methods", "echo quest differs; exit 1")
     return kit
@@ -49,7 +49,8 @@ def program(kit: Path, name: str, body: str) -> None:
 
 def run(kit: Path, *arguments: str) -> tuple[int, dict[str, dict[str, Any]]]:
     command = [str(kit / "run.sh"), str(kit / "out"), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    env = {**os.environ, "PYTHON": sys.executable}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=env)
     results = json.loads((kit / "out" / "results.json").read_text())
     assert results["machine"]["kit"] == "abc"
     return done.returncode, {part["name"]: part for part in results["parts"]}

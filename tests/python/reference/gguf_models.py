@@ -3,23 +3,35 @@
 A tiny model has every part that its architecture has in a full-size file, random float32 weights, and a tokenizer of
 bytes. The weights are scaled so that a test means something: attention is neither uniform nor one-hot, some tokens
 gather much more of it than others (what H2O is about), and the best token usually leads by a clear margin.
+
+    python gguf_models.py FOLDER [NAME ...]   those of MODELS that are not there yet, tiny-NAME.gguf; it needs nothing
+                                              but NumPy and gguf
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
 from gguf.quants import dequantize
 from numpy.typing import NDArray
 
-__all__ = ["ARCHITECTURES", "to_f32", "write_tiny"]
+__all__ = ["ARCHITECTURES", "MODELS", "to_f32", "write_tiny"]
 
 F32 = NDArray[np.float32]
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma3", "phi3")
+
+# what the C tests run on: one of each architecture, with as many full-attention layers as re-selection needs (gemma3's
+# are every second one), and one with heads that every GPU backend's FlashAttention takes
+MODELS: dict[str, dict[str, Any]] = {
+    **{arch: {"arch": arch, "n_layer": 12 if arch == "gemma3" else 6} for arch in ARCHITECTURES},
+    "llama64": {"arch": "llama", "n_layer": 6, "head_dim": 64},
+}
 
 # The tokenizer: three control tokens, the 256 bytes, a space, and then pairs of small letters up to n_vocab.
 UNK, BOS, EOS = 0, 1, 2
@@ -222,3 +234,16 @@ def to_f32(path_in: str | os.PathLike[str], path_out: str | os.PathLike[str]) ->
     out.close()
     part.replace(path_out)
     return path_out
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in sys.argv[2:] or MODELS:
+        path = folder / f"tiny-{name}.gguf"
+        if not path.exists():
+            write_tiny(path, **MODELS[name])
+
+
+if __name__ == "__main__":
+    main()
