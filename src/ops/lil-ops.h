@@ -149,6 +149,9 @@ struct lil_ops_shape {
 // The ops of a backend. Null: the backend has no kernel for that op, and methods that need it have no fused form there.
 // userdata is a pointer to the layer's constants, lil_evict_layer or lil_select_layer; a GPU's dispatcher reads it on
 // the host. All run with any number of threads and hold no state.
+//
+// Learned sinks are the last source of a node whose op computes probabilities, F32 [n_head], left out where a model has
+// none: attn_join, score_step, score_prompt, score_window, infllm_score, infllm_score_prompt, rkv_score.
 struct lil_ops {
     const char * name; // of the backend
 
@@ -157,11 +160,6 @@ struct lil_ops {
 
     // whether `part` of score_prompt and infllm_score_prompt may have more than one part
     bool has_parts;
-
-    // Whether the ops that score tokens by probabilities take learned sinks; attn_join does everywhere. They are the
-    // last source of a node, F32 [n_head], left out where a model has none:
-    //   attn_join, score_step, score_prompt, score_window, infllm_score, infllm_score_prompt, rkv_score
-    bool has_sinks;
 
     // whether the ops that score tokens for an eviction know lil_evict_layer::adds
     bool has_adds;

@@ -72,6 +72,18 @@ static inline std::vector<float> get_floats(const tensor & t) {
     return std::vector<float>((const float *) t.data, (const float *) t.data + t.ne[0] * t.ne[1] * t.ne[2] * t.ne[3]);
 }
 
+// learned sinks of n_head query heads, or none
+struct sinks_or_none {
+    tensor t;
+    bool   any = rng() % 2;
+
+    explicit sinks_or_none(int n_head) : t(GGML_TYPE_F32, n_head) { t.fill(6.0f); }
+
+    operator lil_cuda_tensor() const { return any ? (const lil_cuda_tensor &) t : lil_cuda_tensor{}; }
+
+    double operator[](int i_head) const { return any ? t.f32(0)[i_head] : -INFINITY; }
+};
+
 // K or V [n_embd*n_head_kv, n_cells, n_stream]. Each cell has a scale of its own, so that an attention is no mean
 struct kv_cache {
     tensor t;

@@ -47,11 +47,7 @@ static void test_attn(int n_embd, int n_embd_v, int n_group, ggml_type type_k, g
     }
 
     t.check_op(&lil_ops::attn, work, { q, k, v, list, steps }, &layer, get_tol(2e-5, softcap));
-    std::vector<ggml_tensor *> join = { work, list };
-    if (rand_bool()) {
-        join.push_back(t.tensor_f32(0, 4.0f, n_head));
-    }
-    t.check_op(&lil_ops::attn_join, out, join, &layer, get_tol(2e-5, softcap));
+    t.check_op(&lil_ops::attn_join, out, t.with_sinks({ work, list }, n_head), &layer, get_tol(2e-5, softcap));
 }
 
 static void test_attn_all() {

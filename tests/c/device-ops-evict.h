@@ -120,8 +120,8 @@ static void test_score_step(int n_embd, int n_group, ggml_type type_k, int n_slo
 
     ggml_tensor * q = t.tensor_q(n_embd, n_head, c.n_steps);
 
-    t.check_op(&lil_ops::score_step, t.inplace(c.score), { c.score, q, c.k, c.pos, c.steps }, &c.layer,
-            get_tol(2e-5, c.layer.softcap));
+    t.check_op(&lil_ops::score_step, t.inplace(c.score), t.with_sinks({ c.score, q, c.k, c.pos, c.steps }, n_head),
+            &c.layer, get_tol(2e-5, c.layer.softcap));
     t.check_op(&lil_ops::new_slots, t.inplace(c.score), { c.score, c.pos, c.steps }, &c.layer, 0.0);
 
     // a prompt, in two ops
@@ -137,7 +137,7 @@ static void test_score_step(int n_embd, int n_group, ggml_type type_k, int n_slo
     ggml_tensor * part =
             t.tensor(GGML_TYPE_F32, n_kv, c.n_head_kv, device.ops->has_parts ? rand_int(1, 4) : 1, c.n_steps);
 
-    t.check_parts(&lil_ops::score_prompt, ref, part, { qs, c.k, c.steps }, &c.layer,
+    t.check_parts(&lil_ops::score_prompt, ref, part, t.with_sinks({ qs, c.k, c.steps }, n_head), &c.layer,
             std::vector<int>(c.n_steps, n_slots), get_tol(2e-5, c.layer.softcap));
 
     ggml_tensor * one = t.tensor_f32(0, 1.0f, n_kv, c.n_head_kv, 1, c.n_steps);
@@ -169,8 +169,8 @@ static void test_score_step(int n_embd, int n_group, ggml_type type_k, int n_slo
         }
     }
 
-    t.check_op(&lil_ops::score_window, t.inplace(c.score), { c.score, win, c.k, c.pos, c.steps }, &c.layer,
-            get_tol(5e-5, c.layer.softcap));
+    t.check_op(&lil_ops::score_window, t.inplace(c.score), t.with_sinks({ c.score, win, c.k, c.pos, c.steps }, n_head),
+            &c.layer, get_tol(5e-5, c.layer.softcap));
 }
 
 // R-KV by the text of evict/rkv.cpp, in F64: one head's keys in order of position, as unit vectors and as they are
@@ -225,10 +225,11 @@ struct rkv_head {
         return sum;
     }
 
-    static void soft_max(std::vector<double> & x, int n) {
-        const double max = *std::max_element(x.begin(), x.begin() + n);
+    // sink: counts in the denominator
+    static void soft_max(std::vector<double> & x, int n, double sink = -INFINITY) {
+        const double max = std::max(*std::max_element(x.begin(), x.begin() + n), sink);
 
-        double sum = 0.0;
+        double sum = exp(sink - max);
         for (int j = 0; j < n; ++j) {
             sum += x[j] = exp(x[j] - max);
         }
@@ -237,9 +238,10 @@ struct rkv_head {
         }
     }
 
-    // by slot; q: the first of a group's query heads at position p
+    // by slot; q: the first of a group's query heads at position p; sink: the largest of theirs
     template <typename Q>
-    std::vector<double> get_importance(const lil_evict_layer & layer, int p0, int p1, int n_group, Q && q) const {
+    std::vector<double> get_importance(
+            const lil_evict_layer & layer, int p0, int p1, int n_group, double sink, Q && q) const {
         std::vector<double> mean(n, 0.0);
 
         for (int p = p0; p < p1; ++p) {
@@ -256,7 +258,7 @@ struct rkv_head {
                     x[j] = std::max(x[j], layer.softcap != 0.0f ? layer.softcap * tanh(l / layer.softcap) : l);
                 }
             }
-            soft_max(x, n_seen);
+            soft_max(x, n_seen, sink);
             for (int j = 0; j < n_seen; ++j) {
                 mean[j] += x[j] / (p1 - p0);
             }
@@ -346,11 +348,10 @@ static void test_rkv(int n_embd, int n_group, ggml_type type_k, int n_slots, flo
     c.layer.threshold = (float) (0.5 * (cosines[at] + cosines[at + 1]));
 
     const auto before = get_bytes(c.score);
+    const auto src    = t.with_sinks({ c.score, ring, c.k, c.pos, c.steps }, c.n_head_kv * n_group);
 
     for (const bool on_cpu : { true, false }) {
         ggml_tensor * dst = t.inplace(c.score);
-
-        const std::vector<ggml_tensor *> src = { c.score, ring, c.k, c.pos, c.steps };
 
         memcpy(c.score->data, before.data(), before.size());
         if (on_cpu) {
@@ -365,8 +366,11 @@ static void test_rkv(int n_embd, int n_group, ggml_type type_k, int n_slots, flo
                         h * n_group * n_embd;
             };
 
+            const float * sinks = src.size() > 5 ? (const float *) src[5]->data + h * n_group : nullptr;
+            const double  sink  = sinks ? *std::max_element(sinks, sinks + n_group) : -INFINITY;
+
             const auto imp = heads[h].get_importance(
-                    c.layer, step[LIL_STEP_POS] - step[LIL_STEP_WIN], step[LIL_STEP_POS], n_group, q);
+                    c.layer, step[LIL_STEP_POS] - step[LIL_STEP_WIN], step[LIL_STEP_POS], n_group, sink, q);
             const auto red = heads[h].get_redundancy(c.layer.threshold, n_let_off);
 
             float * score = (float *) ((char *) c.score->data + strm * c.score->nb[2] + h * c.score->nb[1]);

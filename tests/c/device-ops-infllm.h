@@ -65,7 +65,8 @@ static void test_infllm_score(int n_max) {
     test_name = name;
 
     t.check_op(&lil_ops::attn, work, { q, k, k, list, seq.steps }, &layer, 2e-5);
-    t.check_op(&lil_ops::infllm_score, t.inplace(c.score), { c.score, work, list, seq.steps }, &layer, 2e-5);
+    t.check_op(&lil_ops::infllm_score, t.inplace(c.score), t.with_sinks({ c.score, work, list, seq.steps }, n_head),
+            &layer, 2e-5);
 }
 
 static void test_infllm_score_prompt(int n_embd, int n_group, ggml_type type_k, int n_max) {
@@ -107,7 +108,8 @@ static void test_infllm_score_prompt(int n_embd, int n_group, ggml_type type_k, 
         n_sums.push_back(seq.n(s) - std::max(0, seq.n(s) - n_new - layer.n_recent + 1));
     }
 
-    t.check_parts(&lil_ops::infllm_score_prompt, ref, part, { q, k, seq.cells, seq.steps }, &layer, n_sums,
+    t.check_parts(&lil_ops::infllm_score_prompt, ref, part,
+            t.with_sinks({ q, k, seq.cells, seq.steps }, c.n_head_kv * n_group), &layer, n_sums,
             get_tol(2e-5, layer.softcap));
 
     // every part counts

@@ -126,6 +126,14 @@ struct op_test_case : test_case {
         };
     }
 
+    // the sources of an op that takes learned sinks: with some, or without
+    std::vector<ggml_tensor *> with_sinks(std::vector<ggml_tensor *> src, int64_t n_head) {
+        if (rand_bool()) {
+            src.push_back(tensor_f32(0, 6.0f, n_head));
+        }
+        return src;
+    }
+
     static ggml_tensor * get_base(ggml_tensor * t) { return t->view_src ? t->view_src : t; }
 
     twin & get_twin(ggml_tensor * t) {

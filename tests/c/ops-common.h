@@ -108,12 +108,13 @@ static inline double get_logit(const float * q, const float * k, int n, float sc
     return softcap != 0.0f ? softcap * std::tanh(x / softcap) : x;
 }
 
-static inline std::vector<double> get_softmax(const std::vector<double> & x) {
-    const double max = *std::max_element(x.begin(), x.end());
+// sink: a learned one, which counts in the denominator
+static inline std::vector<double> get_softmax(const std::vector<double> & x, double sink = -INFINITY) {
+    const double max = std::max(*std::max_element(x.begin(), x.end()), sink);
 
     std::vector<double> res;
 
-    double sum = 0.0;
+    double sum = std::exp(sink - max);
     for (const double v : x) {
         res.push_back(std::exp(v - max));
         sum += res.back();

@@ -35,15 +35,13 @@ static void test_attn(int n_embd, int n_embd_v, int n_group, ggml_type type_k, g
     tensor steps(GGML_TYPE_I32, LIL_SEL_COUNT, n_steps);
     tensor work(GGML_TYPE_F32, lil_cuda_attn_n_work(n_embd_v, n_head, n_max, n_steps, kq));
     tensor out(GGML_TYPE_F32, n_embd_v, n_head, n_steps);
-    tensor sinks(GGML_TYPE_F32, n_head);
 
     kv_cache k(type_k, n_embd, n_head_kv, n_cells, n_stream);
     kv_cache v(type_v, n_embd_v, n_head_kv, n_cells, n_stream);
 
-    const bool has_sinks = rng() % 2;
+    const sinks_or_none sinks(n_head);
 
     q.fill(4.0f);
-    sinks.fill(4.0f);
 
     // the first list has n_list entries, the others at most as many
     for (int s = 0; s < n_steps; ++s) {
@@ -59,7 +57,7 @@ static void test_attn(int n_embd, int n_embd_v, int n_group, ggml_type type_k, g
     CHECK(lil_cuda_attn_supports(layer, work, q, k.t, v.t, list, steps));
 
     lil_cuda_attn(layer, work, q, k.t, v.t, list, steps, n_sm, nullptr);
-    lil_cuda_attn_join(layer, out, work, list, has_sinks ? sinks : lil_cuda_tensor{}, n_sm, nullptr);
+    lil_cuda_attn_join(layer, out, work, list, sinks, n_sm, nullptr);
 
     const float * x = (const float *) work.data + lil_cuda_attn_kq_offset(n_embd_v, n_head, n_max, n_steps);
 
@@ -76,7 +74,7 @@ static void test_attn(int n_embd, int n_embd_v, int n_group, ggml_type type_k, g
                 max = std::max(max, logits[j]);
             }
 
-            double              sum = has_sinks ? std::exp(sinks.f32(0)[i] - max) : 0.0;
+            double              sum = std::exp(sinks[i] - max);
             std::vector<double> ref(n_embd_v, 0.0);
             for (int j = 0; j < cells[0]; ++j) {
                 const double  p   = std::exp(logits[j] - max);

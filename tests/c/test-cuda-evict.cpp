@@ -34,6 +34,8 @@ static void test_score_step() {
 
     kv_cache k(type, n_embd, n_head_kv, capacity, n_stream);
 
+    const sinks_or_none sinks(n_head);
+
     q.fill(4.0f);
 
     std::vector<std::vector<double>> want_score(n_steps * n_head_kv);
@@ -64,20 +66,14 @@ static void test_score_step() {
             }
 
             for (int g = 0; g < n_group; ++g) {
-                std::vector<double> p(n);
-                double              max = -INFINITY;
+                std::vector<double> x(n);
                 for (int j = 0; j < n; ++j) {
-                    p[j] = get_logit(q.f32(h * n_group + g, s), k.row(j, h, n_stream - 1 - s), n_embd, layer.scale,
+                    x[j] = get_logit(q.f32(h * n_group + g, s), k.row(j, h, n_stream - 1 - s), n_embd, layer.scale,
                             layer.softcap);
-                    max  = std::max(max, p[j]);
                 }
-                double sum = 0.0;
-                for (double & v : p) {
-                    v = std::exp(v - max);
-                    sum += v;
-                }
+                const auto p = get_softmax(x, sinks[h * n_group + g]);
                 for (int j = 0; j < n; ++j) {
-                    want[j] += p[j] / sum;
+                    want[j] += p[j];
                 }
             }
         }
@@ -89,7 +85,7 @@ static void test_score_step() {
 
     tensor scratch(GGML_TYPE_F32, (int64_t) lil_cuda_score_step_n_scratch(q, k.t, steps));
 
-    lil_cuda_score_step(layer, score, q, k.t, pos, steps, (float *) scratch.data, n_sm, nullptr);
+    lil_cuda_score_step(layer, score, q, k.t, pos, steps, sinks, (float *) scratch.data, n_sm, nullptr);
 
     CHECK(scratch.is_whole());
 
@@ -266,11 +262,11 @@ static int rand_embd() {
     return pick({ 32, 64, 72, 80, 96, 128, 160, 256 });
 }
 
-// what keys receive from n_query*n_group rows: get_q(query, head in the group), is_seen(query, key), all in F64 from
-// what was rounded to F16
-template <typename Q, typename S>
+// what keys receive from n_query*n_group rows: get_q(query, head in the group), get_sink(head in the group),
+// is_seen(query, key), all in F64 from what was rounded to F16
+template <typename Q, typename L, typename S>
 static std::vector<double> get_received(int n_query, int n_group, int n_keys, int n_embd, float scale, float softcap,
-        Q get_q, const std::vector<const float *> & keys, S is_seen) {
+        Q get_q, L get_sink, const std::vector<const float *> & keys, S is_seen) {
     std::vector<float> k(n_keys * n_embd);
     for (int j = 0; j < n_keys; ++j) {
         for (int d = 0; d < n_embd; ++d) {
@@ -295,7 +291,7 @@ static std::vector<double> get_received(int n_query, int n_group, int n_keys, in
                 }
             }
             if (!x.empty()) {
-                const auto p = get_softmax(x);
+                const auto p = get_softmax(x, get_sink(g));
                 for (size_t j = 0; j < p.size(); ++j) {
                     res[at[j]] += p[j];
                 }
@@ -337,6 +333,8 @@ static void test_score_prompt() {
 
     kv_cache k(type, n_embd, n_head_kv, capacity, n_stream);
 
+    const sinks_or_none sinks(n_head);
+
     q.fill(4.0f);
 
     for (int s = 0; s < n_steps; ++s) {
@@ -371,8 +369,8 @@ static void test_score_prompt() {
             }
             const auto sum = get_received(
                     n_query, n_group, base + n_query, n_embd, layer.scale, layer.softcap,
-                    [&](int i, int g) { return q.f32(h * n_group + g, s * n_query + i); }, keys,
-                    [&](int i, int j) { return j <= base + i; });
+                    [&](int i, int g) { return q.f32(h * n_group + g, s * n_query + i); },
+                    [&](int g) { return sinks[h * n_group + g]; }, keys, [&](int i, int j) { return j <= base + i; });
 
             for (int j = 0; j < base + n_query; ++j) {
                 want[(strm * n_head_kv + h) * capacity + j] = sum[j] + (j < base ? score.f32(h, strm)[j] : 0.0f);
@@ -387,7 +385,7 @@ static void test_score_prompt() {
 
     tensor scratch(GGML_TYPE_F32, (int64_t) lil_cuda_score_prompt_n_scratch(layer, part, q, steps, n_sm));
 
-    lil_cuda_score_prompt(layer, part, q, k.t, steps, (float *) scratch.data, n_sm, nullptr);
+    lil_cuda_score_prompt(layer, part, q, k.t, steps, sinks, (float *) scratch.data, n_sm, nullptr);
     lil_cuda_score_add(layer, score, part, pos, steps, nullptr);
 
     CHECK(scratch.is_whole() && part.is_whole() && get_bytes(pos) == get_bytes(want_pos));
@@ -428,6 +426,8 @@ static void test_score_window() {
 
     kv_cache k(type, n_embd, n_head_kv, capacity, n_stream);
 
+    const sinks_or_none sinks(n_group * n_head_kv);
+
     win.fill(4.0f);
     fill_levels((float *) score.data, capacity * n_head_kv * n_stream, 0, 3.0f);
 
@@ -461,7 +461,8 @@ static void test_score_window() {
                     [&](int i, int g) {
                         return win.f32((p1 - n_win + i) % LIL_PROMPT_WINDOW, strm) + (h * n_group + g) * n_embd;
                     },
-                    keys, [&](int i, int j) { return order[j] <= p1 - n_win + i; });
+                    [&](int g) { return sinks[h * n_group + g]; }, keys,
+                    [&](int i, int j) { return order[j] <= p1 - n_win + i; });
 
             for (int j = 0; j < n; ++j) {
                 want[(strm * n_head_kv + h) * capacity + j] += sum[j];
@@ -475,7 +476,7 @@ static void test_score_window() {
 
     tensor scratch(GGML_TYPE_F32, (int64_t) lil_cuda_score_window_n_scratch(layer, win, k.t, steps, n_sm));
 
-    lil_cuda_score_window(layer, score, win, k.t, pos, steps, (float *) scratch.data, n_sm, nullptr);
+    lil_cuda_score_window(layer, score, win, k.t, pos, steps, sinks, (float *) scratch.data, n_sm, nullptr);
 
     CHECK(scratch.is_whole() && score.is_whole() && get_bytes(pos) == old_pos);
 
@@ -516,10 +517,11 @@ static void test_mma() {
     }
 }
 
-// one head's, by the definition; near: how close any similarity comes to the threshold
+// one head's, by the definition; sink: the largest of the group's; near: how close any similarity comes to the
+// threshold
 static std::vector<double> get_rkv(const lil_evict_layer & layer, const std::vector<std::vector<float>> & keys,
         const std::vector<float> & pos, const std::vector<std::vector<std::vector<float>>> & queries, int p0,
-        double & near) {
+        double sink, double & near) {
     const int n     = (int) keys.size();
     const int n_win = (int) queries.size();
 
@@ -542,7 +544,7 @@ static std::vector<double> get_rkv(const lil_evict_layer & layer, const std::vec
             x.push_back(max);
         }
         if (!x.empty()) {
-            const auto p = get_softmax(x);
+            const auto p = get_softmax(x, sink);
             for (size_t j = 0; j < p.size(); ++j) {
                 mean[j] += p[j] / n_win;
             }
@@ -621,6 +623,8 @@ static void test_rkv_score() {
         }
     }
 
+    const sinks_or_none sinks(n_group * n_head_kv);
+
     ring.fill(4.0f);
     fill_levels((float *) score.data, capacity * n_head_kv * n_stream, 0, 3.0f);
     fill_levels((float *) pos.data, capacity * n_head_kv * n_stream, 0, 3.0f);
@@ -681,8 +685,13 @@ static void test_rkv_score() {
                     }
                 }
 
-                const auto res = get_rkv(
-                        layer, keys, std::vector<float>(pos.f32(h, strm), pos.f32(h, strm) + n), queries, p0, near);
+                double sink = -INFINITY;
+                for (int g = 0; g < n_group; ++g) {
+                    sink = std::max(sink, sinks[h * n_group + g]);
+                }
+
+                const auto res = get_rkv(layer, keys, std::vector<float>(pos.f32(h, strm), pos.f32(h, strm) + n),
+                        queries, p0, sink, near);
                 for (int j = 0; j < n; ++j) {
                     want[(strm * n_head_kv + h) * capacity + j] = res[j];
                     size[(strm * n_head_kv + h) * capacity + j] = n;
@@ -695,7 +704,7 @@ static void test_rkv_score() {
 
     tensor scratch(GGML_TYPE_F32, (int64_t) lil_cuda_rkv_score_n_scratch(layer, ring, k.t, steps));
 
-    lil_cuda_rkv_score(layer, score, ring, k.t, pos, steps, (float *) scratch.data, nullptr);
+    lil_cuda_rkv_score(layer, score, ring, k.t, pos, steps, sinks, (float *) scratch.data, nullptr);
 
     CHECK(scratch.is_whole() && score.is_whole());
     for (size_t i = 0; i < want.size(); ++i) {

@@ -43,6 +43,8 @@ static void test_infllm_score() {
     kv_cache k(GGML_TYPE_F16, n_embd, n_head_kv, seq.n_cells, seq.n_stream);
     kv_cache v(GGML_TYPE_F16, n_embd, n_head_kv, seq.n_cells, seq.n_stream);
 
+    const sinks_or_none sinks(n_head);
+
     q.fill(4.0f);
     fill_levels((float *) score.data, (int64_t) seq.n_cells * n_head_kv * seq.n_stream, 0, 3.0f);
 
@@ -74,7 +76,7 @@ static void test_infllm_score() {
                     kq.push_back(get_logit(
                             q.f32(h * n_group + g, s), k.row(l[1 + j], h, strm), n_embd, layer.scale, layer.softcap));
                 }
-                const auto p = get_softmax(kq);
+                const auto p = get_softmax(kq, sinks[h * n_group + g]);
                 for (int j = std::max(0, l[0] - layer.n_recent); j < l[0]; ++j) {
                     x[l[1 + j]] += p[j];
                 }
@@ -85,7 +87,7 @@ static void test_infllm_score() {
     CHECK(lil_cuda_infllm_score_supports(layer, score, n_head));
 
     lil_cuda_attn(layer, work, q, k.t, v.t, list, seq.steps, n_sm, nullptr);
-    lil_cuda_infllm_score(layer, score, work, n_embd, n_head, list, seq.steps, n_sm, nullptr);
+    lil_cuda_infllm_score(layer, score, work, n_embd, n_head, list, seq.steps, sinks, n_sm, nullptr);
 
     check_score(score, want);
 }
@@ -128,6 +130,8 @@ static void test_infllm_score_prompt() {
 
     kv_cache k(type, n_embd, n_head_kv, seq.n_cells, seq.n_stream);
 
+    const sinks_or_none sinks(n_head);
+
     q.fill(4.0f);
     fill_levels((float *) score.data, (int64_t) seq.n_cells * n_head_kv * seq.n_stream, 0, 3.0f);
 
@@ -162,7 +166,7 @@ static void test_infllm_score_prompt() {
                     for (int j = 0; j <= r; ++j) {
                         kq.push_back(get_logit(row.data(), keys[j].data(), n_embd, 1.0f, layer.softcap));
                     }
-                    const auto p = get_softmax(kq);
+                    const auto p = get_softmax(kq, sinks[h * n_group + g]);
                     for (int j = std::max(0, r - layer.n_recent + 1); j <= r; ++j) {
                         x[seq.all(s)[1 + j]] += p[j];
                     }
@@ -176,7 +180,8 @@ static void test_infllm_score_prompt() {
     tensor scratch(
             GGML_TYPE_F32, (int64_t) lil_cuda_infllm_score_prompt_n_scratch(layer, q, seq.cells, seq.steps, n_sm));
 
-    lil_cuda_infllm_score_prompt(layer, part, q, k.t, seq.cells, seq.steps, (float *) scratch.data, n_sm, nullptr);
+    lil_cuda_infllm_score_prompt(
+            layer, part, q, k.t, seq.cells, seq.steps, sinks, (float *) scratch.data, n_sm, nullptr);
     lil_cuda_infllm_score_add(layer, score, part, seq.cells, seq.steps, nullptr);
 
     CHECK(scratch.is_whole() && part.is_whole());

@@ -43,7 +43,7 @@ static const std::set<lil_sparse_method> ALL = { LIL_SPARSE_SINK, LIL_SPARSE_H2O
 
 static const std::vector<kind> KINDS = {
     { "qwen35", ALL },
-    { "gpt-oss", { LIL_SPARSE_SINK, LIL_SPARSE_QUEST, LIL_SPARSE_TIDAL, LIL_SPARSE_LESSISMORE, LIL_SPARSE_RAAS } },
+    { "gpt-oss", ALL },
     { "gemma4",
             { LIL_SPARSE_SINK, LIL_SPARSE_QUEST, LIL_SPARSE_INFLLM, LIL_SPARSE_TIDAL, LIL_SPARSE_LESSISMORE,
                     LIL_SPARSE_RAAS } },

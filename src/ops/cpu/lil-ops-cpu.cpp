@@ -9,7 +9,6 @@ const lil_ops * lil_ops_cpu(void) {
         res.name           = "CPU";
         res.shares_lists   = true;
         res.has_parts      = true;
-        res.has_sinks      = true;
         res.has_adds       = true;
         res.attn_n_work    = lil_cpu_attn_n_work;
         res.attn_kq_offset = lil_cpu_attn_kq_offset;

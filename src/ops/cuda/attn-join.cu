@@ -22,7 +22,7 @@ static __global__ void lil_attn_join_kernel(float * dst, int64_t dst_nb1, int64_
 
     part += (int64_t) i_step * n_split * stride + (int64_t) i_head * (n_embd + 2);
 
-    const float sink = sinks ? sinks[i_head] : -INFINITY;
+    const float sink = lil_get_sink(sinks, i_head);
 
     float max = sink;
     for (int s = 0; s < n_used; ++s) {
@@ -30,7 +30,7 @@ static __global__ void lil_attn_join_kernel(float * dst, int64_t dst_nb1, int64_
     }
 
     float y   = 0.0f;
-    float sum = sinks ? expf(sink - max) : 0.0f;
+    float sum = expf(sink - max);
 
     LIL_UNROLL_BY(4)
     for (int s = 0; s < n_used; ++s) {

@@ -15,7 +15,7 @@ size_t lil_cuda_infllm_score_prompt_n_scratch(const lil_select_layer & layer, co
 
 void lil_cuda_infllm_score_prompt(const lil_select_layer & layer, const lil_cuda_tensor & part,
         const lil_cuda_tensor & q, const lil_cuda_tensor & k, const lil_cuda_tensor & cells,
-        const lil_cuda_tensor & steps, float * scratch, int n_sm, cudaStream_t stream) {
+        const lil_cuda_tensor & steps, const lil_cuda_tensor & sinks, float * scratch, int n_sm, cudaStream_t stream) {
     GGML_ASSERT(lil_cuda_infllm_score_prompt_supports(layer, part, q, k, cells, steps));
 
     const int64_t n_steps = steps.ne[1];
@@ -30,6 +30,7 @@ void lil_cuda_infllm_score_prompt(const lil_select_layer & layer, const lil_cuda
     p.scale    = layer.scale;
     p.softcap  = layer.softcap;
     p.stat     = scratch;
+    p.sinks    = (const float *) sinks.data;
 
     p.q          = (const char *) q.data;
     p.q_nb_step  = p.n_query * q.nb[2];

@@ -10,9 +10,10 @@ struct lil_infllm_params {
     const char * steps;
     const char * list; // infllm_score: list, list_nb1 is 0 where all heads share it; infllm_score_add: cells
 
-    const float * work; // [n_embd_v + 2, n_head, n_split, n_steps], of which the last two are read: maximum, sum
-    const float * kq;   // [n_max, n_head, n_steps]
-    const char *  part; // [n_recent + n_new, n_head_kv, 1, n_steps]
+    const float * work;  // [n_embd_v + 2, n_head, n_split, n_steps], of which the last two are read: maximum, sum
+    const float * kq;    // [n_max, n_head, n_steps]
+    const float * sinks; // [n_head], or null
+    const char *  part;  // [n_recent + n_new, n_head_kv, 1, n_steps]
 
     int64_t score_nb1, score_nb2;
     int64_t steps_nb1;
@@ -59,7 +60,9 @@ static __global__ void __launch_bounds__(LIL_INFLLM_THREADS, 1) lil_infllm_score
             const float * part =
                     p.work + ((int64_t) i_step * p.n_split * n_head + i_head + g) * (p.n_embd_v + 2) + p.n_embd_v;
 
-            float max = -INFINITY;
+            const float sink = lil_get_sink(p.sinks, i_head + g);
+
+            float max = sink;
             LIL_UNROLL_BY(1)
             for (int s = lane; s < n_used; s += LIL_WARP) {
                 max = fmaxf(max, part[s * stride]);
@@ -71,7 +74,7 @@ static __global__ void __launch_bounds__(LIL_INFLLM_THREADS, 1) lil_infllm_score
             for (int s = lane; s < n_used; s += LIL_WARP) {
                 sum += expf(part[s * stride] - max) * part[s * stride + 1];
             }
-            sum = lil_warp_sum(sum);
+            sum = lil_warp_sum(sum) + expf(sink - max);
 
             if (lane == 0) {
                 shared[2 * g]     = max;
@@ -151,8 +154,8 @@ bool lil_cuda_infllm_score_supports(const lil_select_layer & layer, const lil_cu
 }
 
 void lil_cuda_infllm_score(const lil_select_layer & layer, const lil_cuda_tensor & score, const lil_cuda_tensor & work,
-        int64_t n_embd_v, int64_t n_head, const lil_cuda_tensor & list, const lil_cuda_tensor & steps, int n_sm,
-        cudaStream_t stream) {
+        int64_t n_embd_v, int64_t n_head, const lil_cuda_tensor & list, const lil_cuda_tensor & steps,
+        const lil_cuda_tensor & sinks, int n_sm, cudaStream_t stream) {
     GGML_ASSERT(lil_cuda_infllm_score_supports(layer, score, n_head));
 
     const int64_t n_steps = steps.ne[1];
@@ -164,6 +167,7 @@ void lil_cuda_infllm_score(const lil_select_layer & layer, const lil_cuda_tensor
     p.n_group  = (int) (n_head / layer.n_head_kv);
     p.n_split  = lil_cuda_attn_n_split(p.n_max, layer.n_head_kv, n_steps, n_sm);
     p.work     = (const float *) work.data;
+    p.sinks    = (const float *) sinks.data;
     p.kq       = p.work + lil_cuda_attn_kq_offset(n_embd_v, n_head, p.n_max, n_steps);
 
     const int64_t n_win  = p.n_max < layer.n_recent ? p.n_max : layer.n_recent;

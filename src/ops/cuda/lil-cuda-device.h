@@ -5,6 +5,8 @@
 
 #include "lil-cuda.h"
 
+#include <math.h>
+
 #ifndef LIL_EMU_CUDA
 
 #include <cuda_fp16.h>
@@ -182,6 +184,11 @@ static __device__ __forceinline__ float lil_warp_sum(float x) {
         x += __shfl_xor_sync(LIL_FULL, x, offset);
     }
     return x;
+}
+
+// the learned sink of a query head, a logit that counts in the softmax's denominator and gives to no token
+static __device__ __forceinline__ float lil_get_sink(const float * sinks, int64_t i_head) {
+    return sinks ? sinks[i_head] : -INFINITY;
 }
 
 // entries of a list of n that one of n_split parts has

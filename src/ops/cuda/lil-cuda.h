@@ -12,7 +12,7 @@
 //
 // Launches: 1, where nothing else is said. scratch: memory on the device, aligned to 16 bytes, that nothing else uses
 // until the op has run: as many words of 4 bytes as the companion *_n_scratch says. The results do not depend on the
-// device's size, but for rounding.
+// device's size, but for rounding. sinks: F32 [n_head], {}: none.
 
 #include "lil-ops.h"
 
@@ -82,7 +82,7 @@ void lil_cuda_attn(const lil_select_layer & layer, const lil_cuda_tensor & work,
         const lil_cuda_tensor & k, const lil_cuda_tensor & v, const lil_cuda_tensor & list,
         const lil_cuda_tensor & steps, int n_sm, cudaStream_t stream);
 
-// attn_join. dst F32 [n_embd_head_v, n_head, n_steps]; sinks F32 [n_head], {}: none
+// attn_join. dst F32 [n_embd_head_v, n_head, n_steps]
 void lil_cuda_attn_join(const lil_select_layer & layer, const lil_cuda_tensor & dst, const lil_cuda_tensor & work,
         const lil_cuda_tensor & list, const lil_cuda_tensor & sinks, int n_sm, cudaStream_t stream);
 
@@ -131,8 +131,8 @@ void lil_cuda_lessismore_select(const lil_select_layer & layer, const lil_cuda_t
 //   other.
 bool lil_cuda_infllm_score_supports(const lil_select_layer & layer, const lil_cuda_tensor & score, int64_t n_head);
 void lil_cuda_infllm_score(const lil_select_layer & layer, const lil_cuda_tensor & score, const lil_cuda_tensor & work,
-        int64_t n_embd_v, int64_t n_head, const lil_cuda_tensor & list, const lil_cuda_tensor & steps, int n_sm,
-        cudaStream_t stream);
+        int64_t n_embd_v, int64_t n_head, const lil_cuda_tensor & list, const lil_cuda_tensor & steps,
+        const lil_cuda_tensor & sinks, int n_sm, cudaStream_t stream);
 
 // infllm_score_prompt, infllm_score_add. part F32 [n_recent + n_new, n_head_kv, 1, n_steps]. Queries, scaled, and keys
 // are read as F16, as FlashAttention on tensor cores reads them.
@@ -145,7 +145,7 @@ size_t lil_cuda_infllm_score_prompt_n_scratch(const lil_select_layer & layer, co
         const lil_cuda_tensor & cells, const lil_cuda_tensor & steps, int n_sm);
 void   lil_cuda_infllm_score_prompt(const lil_select_layer & layer, const lil_cuda_tensor & part,
         const lil_cuda_tensor & q, const lil_cuda_tensor & k, const lil_cuda_tensor & cells,
-        const lil_cuda_tensor & steps, float * scratch, int n_sm, cudaStream_t stream);
+        const lil_cuda_tensor & steps, const lil_cuda_tensor & sinks, float * scratch, int n_sm, cudaStream_t stream);
 void   lil_cuda_infllm_score_add(const lil_select_layer & layer, const lil_cuda_tensor & score,
         const lil_cuda_tensor & part, const lil_cuda_tensor & cells, const lil_cuda_tensor & steps,
         cudaStream_t stream);
@@ -200,8 +200,8 @@ bool   lil_cuda_score_step_supports(const lil_evict_layer & layer, const lil_cud
 size_t lil_cuda_score_step_n_scratch(
         const lil_cuda_tensor & q, const lil_cuda_tensor & k, const lil_cuda_tensor & steps);
 void lil_cuda_score_step(const lil_evict_layer & layer, const lil_cuda_tensor & score, const lil_cuda_tensor & q,
-        const lil_cuda_tensor & k, const lil_cuda_tensor & pos, const lil_cuda_tensor & steps, float * scratch,
-        int n_sm, cudaStream_t stream);
+        const lil_cuda_tensor & k, const lil_cuda_tensor & pos, const lil_cuda_tensor & steps,
+        const lil_cuda_tensor & sinks, float * scratch, int n_sm, cudaStream_t stream);
 
 // new_slots
 void lil_cuda_new_slots(const lil_evict_layer & layer, const lil_cuda_tensor & score, const lil_cuda_tensor & pos,
@@ -224,7 +224,8 @@ bool   lil_cuda_score_prompt_supports(const lil_evict_layer & layer, const lil_c
 size_t lil_cuda_score_prompt_n_scratch(const lil_evict_layer & layer, const lil_cuda_tensor & part,
         const lil_cuda_tensor & q, const lil_cuda_tensor & steps, int n_sm);
 void   lil_cuda_score_prompt(const lil_evict_layer & layer, const lil_cuda_tensor & part, const lil_cuda_tensor & q,
-        const lil_cuda_tensor & k, const lil_cuda_tensor & steps, float * scratch, int n_sm, cudaStream_t stream);
+        const lil_cuda_tensor & k, const lil_cuda_tensor & steps, const lil_cuda_tensor & sinks, float * scratch,
+        int n_sm, cudaStream_t stream);
 void   lil_cuda_score_add(const lil_evict_layer & layer, const lil_cuda_tensor & score, const lil_cuda_tensor & part,
         const lil_cuda_tensor & pos, const lil_cuda_tensor & steps, cudaStream_t stream);
 
@@ -236,8 +237,8 @@ bool   lil_cuda_score_window_supports(const lil_evict_layer & layer, const lil_c
 size_t lil_cuda_score_window_n_scratch(const lil_evict_layer & layer, const lil_cuda_tensor & win,
         const lil_cuda_tensor & k, const lil_cuda_tensor & steps, int n_sm);
 void   lil_cuda_score_window(const lil_evict_layer & layer, const lil_cuda_tensor & score, const lil_cuda_tensor & win,
-        const lil_cuda_tensor & k, const lil_cuda_tensor & pos, const lil_cuda_tensor & steps, float * scratch,
-        int n_sm, cudaStream_t stream);
+        const lil_cuda_tensor & k, const lil_cuda_tensor & pos, const lil_cuda_tensor & steps,
+        const lil_cuda_tensor & sinks, float * scratch, int n_sm, cudaStream_t stream);
 
 // rkv_score. ring F32 [n_embd_head*n_head, n_ring, n_stream]. Queries, scaled, and keys are read as in
 // infllm_score_prompt. Positions of a head differ from each other.
@@ -250,5 +251,5 @@ bool   lil_cuda_rkv_score_supports(const lil_evict_layer & layer, const lil_cuda
 size_t lil_cuda_rkv_score_n_scratch(const lil_evict_layer & layer, const lil_cuda_tensor & ring,
         const lil_cuda_tensor & k, const lil_cuda_tensor & steps);
 void   lil_cuda_rkv_score(const lil_evict_layer & layer, const lil_cuda_tensor & score, const lil_cuda_tensor & ring,
-        const lil_cuda_tensor & k, const lil_cuda_tensor & pos, const lil_cuda_tensor & steps, float * scratch,
-        cudaStream_t stream);
+        const lil_cuda_tensor & k, const lil_cuda_tensor & pos, const lil_cuda_tensor & steps,
+        const lil_cuda_tensor & sinks, float * scratch, cudaStream_t stream);

@@ -77,6 +77,10 @@ struct lil_cuda_node {
     lil_cuda_tensor dst() const { return lil_cuda_get(t); }
     lil_cuda_tensor src(int i) const { return lil_cuda_get(t->src[i]); }
 
+    // the last source of an op that takes learned sinks
+    bool            takes_sinks(int i) const { return !t->src[i] || t->src[i]->type == GGML_TYPE_F32; }
+    lil_cuda_tensor sinks(int i) const { return t->src[i] ? src(i) : lil_cuda_tensor{}; }
+
     // what page_scores and block_scores have behind their first three sources
     lil_cuda_dirty page_dirty() const { return t->src[3] ? lil_cuda_dirty{ src(3), src(4), {} } : lil_cuda_dirty{}; }
     lil_cuda_dirty block_dirty() const {
@@ -155,12 +159,11 @@ static const lil_cuda_op lil_cuda_op_attn = {
 
 static const lil_cuda_op lil_cuda_op_attn_join = {
     [](const node & n) {
-        return n.has({ F32, F32, I32 }) && (!n.t->src[2] || n.t->src[2]->type == F32) &&
-                n.t->ne[0] <= LIL_CUDA_MAX_EMBD && lil_cuda_is_grid(n.t->ne[2]);
+        return n.has({ F32, F32, I32 }) && n.takes_sinks(2) && n.t->ne[0] <= LIL_CUDA_MAX_EMBD &&
+                lil_cuda_is_grid(n.t->ne[2]);
     },
     [](const node & n, const run & r) {
-        lil_cuda_attn_join(
-                n.select(), n.dst(), n.src(0), n.src(1), n.t->src[2] ? n.src(2) : lil_cuda_tensor{}, r.n_sm, r.stream);
+        lil_cuda_attn_join(n.select(), n.dst(), n.src(0), n.src(1), n.sinks(2), r.n_sm, r.stream);
     },
 };
 
@@ -214,23 +217,23 @@ static const lil_cuda_op lil_cuda_op_lessismore_select = {
 
 static const lil_cuda_op lil_cuda_op_infllm_score = {
     [](const node & n) {
-        return !n.t->src[4] && n.has({ F32, F32, F32, I32, I32 }) && n.has_work(1) &&
+        return n.takes_sinks(4) && n.has({ F32, F32, F32, I32, I32 }) && n.has_work(1) &&
                 lil_cuda_infllm_score_supports(n.select(), n.src(0), n.work_n_head(1));
     },
     [](const node & n, const run & r) {
         lil_cuda_infllm_score(n.select(), n.src(0), n.src(1), n.work_n_embd_v(1), n.work_n_head(1), n.src(2), n.src(3),
-                r.n_sm, r.stream);
+                n.sinks(4), r.n_sm, r.stream);
     },
 };
 
 static const lil_cuda_op lil_cuda_op_infllm_score_prompt = {
     [](const node & n) {
-        return !n.t->src[4] && n.has({ F32, F32, KV, I32, I32 }) &&
+        return n.takes_sinks(4) && n.has({ F32, F32, KV, I32, I32 }) &&
                 lil_cuda_infllm_score_prompt_supports(n.select(), n.dst(), n.src(0), n.src(1), n.src(2), n.src(3));
     },
     [](const node & n, const run & r) {
         lil_cuda_infllm_score_prompt(
-                n.select(), n.dst(), n.src(0), n.src(1), n.src(2), n.src(3), r.f32(), r.n_sm, r.stream);
+                n.select(), n.dst(), n.src(0), n.src(1), n.src(2), n.src(3), n.sinks(4), r.f32(), r.n_sm, r.stream);
     },
     [](const node & n, int n_sm) {
         return lil_cuda_infllm_score_prompt_n_scratch(n.select(), n.src(0), n.src(2), n.src(3), n_sm);
@@ -308,22 +311,23 @@ static const lil_cuda_op lil_cuda_op_new_slots = {
 
 static const lil_cuda_op lil_cuda_op_score_step = {
     [](const node & n) {
-        return !n.t->src[5] && n.has({ F32, F32, F32, KV, F32, I32 }) &&
+        return n.takes_sinks(5) && n.has({ F32, F32, F32, KV, F32, I32 }) &&
                 lil_cuda_score_step_supports(n.evict(), n.src(0), n.src(1), n.src(2), n.src(3), n.src(4));
     },
     [](const node & n, const run & r) {
-        lil_cuda_score_step(n.evict(), n.src(0), n.src(1), n.src(2), n.src(3), n.src(4), r.f32(), r.n_sm, r.stream);
+        lil_cuda_score_step(
+                n.evict(), n.src(0), n.src(1), n.src(2), n.src(3), n.src(4), n.sinks(5), r.f32(), r.n_sm, r.stream);
     },
     [](const node & n, int) { return lil_cuda_score_step_n_scratch(n.src(1), n.src(2), n.src(4)); },
 };
 
 static const lil_cuda_op lil_cuda_op_score_prompt = {
     [](const node & n) {
-        return !n.t->src[3] && n.has({ F32, F32, KV, I32 }) &&
+        return n.takes_sinks(3) && n.has({ F32, F32, KV, I32 }) &&
                 lil_cuda_score_prompt_supports(n.evict(), n.dst(), n.src(0), n.src(1), n.src(2));
     },
     [](const node & n, const run & r) {
-        lil_cuda_score_prompt(n.evict(), n.dst(), n.src(0), n.src(1), n.src(2), r.f32(), r.n_sm, r.stream);
+        lil_cuda_score_prompt(n.evict(), n.dst(), n.src(0), n.src(1), n.src(2), n.sinks(3), r.f32(), r.n_sm, r.stream);
     },
     [](const node & n, int n_sm) {
         return lil_cuda_score_prompt_n_scratch(n.evict(), n.dst(), n.src(0), n.src(2), n_sm);
@@ -341,11 +345,12 @@ static const lil_cuda_op lil_cuda_op_score_add = {
 
 static const lil_cuda_op lil_cuda_op_score_window = {
     [](const node & n) {
-        return !n.t->src[5] && n.has({ F32, F32, F32, KV, F32, I32 }) &&
+        return n.takes_sinks(5) && n.has({ F32, F32, F32, KV, F32, I32 }) &&
                 lil_cuda_score_window_supports(n.evict(), n.src(0), n.src(1), n.src(2), n.src(3), n.src(4));
     },
     [](const node & n, const run & r) {
-        lil_cuda_score_window(n.evict(), n.src(0), n.src(1), n.src(2), n.src(3), n.src(4), r.f32(), r.n_sm, r.stream);
+        lil_cuda_score_window(
+                n.evict(), n.src(0), n.src(1), n.src(2), n.src(3), n.src(4), n.sinks(5), r.f32(), r.n_sm, r.stream);
     },
     [](const node & n, int n_sm) {
         return lil_cuda_score_window_n_scratch(n.evict(), n.src(1), n.src(2), n.src(4), n_sm);
@@ -354,11 +359,11 @@ static const lil_cuda_op lil_cuda_op_score_window = {
 
 static const lil_cuda_op lil_cuda_op_rkv_score = {
     [](const node & n) {
-        return !n.t->src[5] && n.has({ F32, F32, F32, KV, F32, I32 }) &&
+        return n.takes_sinks(5) && n.has({ F32, F32, F32, KV, F32, I32 }) &&
                 lil_cuda_rkv_score_supports(n.evict(), n.src(0), n.src(1), n.src(2), n.src(3), n.src(4));
     },
     [](const node & n, const run & r) {
-        lil_cuda_rkv_score(n.evict(), n.src(0), n.src(1), n.src(2), n.src(3), n.src(4), r.f32(), r.stream);
+        lil_cuda_rkv_score(n.evict(), n.src(0), n.src(1), n.src(2), n.src(3), n.src(4), n.sinks(5), r.f32(), r.stream);
     },
     [](const node & n, int) { return lil_cuda_rkv_score_n_scratch(n.evict(), n.src(1), n.src(2), n.src(4)); },
 };

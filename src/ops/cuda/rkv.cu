@@ -17,6 +17,8 @@ struct lil_rkv_params {
     const char * steps;
     float *      scratch;
 
+    const float * sinks; // [n_head], or null
+
     int64_t score_nb1, score_nb2;
     int64_t ring_nb1, ring_nb2;
     int64_t k_nb1, k_nb2, k_head;
@@ -458,6 +460,12 @@ static __global__ void __launch_bounds__(LIL_RKV_FINISH_THREADS, 1) lil_rkv_fini
 
     const lil_rkv_head head(p, i_step * gridDim.x + i_kv);
 
+    // as with the logits, the largest of the group
+    float sink = -INFINITY;
+    for (int g = 0; g < p.n_group; ++g) {
+        sink = fmaxf(sink, lil_get_sink(p.sinks, i_kv * p.n_group + g));
+    }
+
     LIL_SHARED(float, shared);
     float * s_max = shared + LIL_RKV_FINISH_WARPS; // [n_ring]
     float * s_inv = s_max + p.n_ring;              // [n_ring]
@@ -466,7 +474,7 @@ static __global__ void __launch_bounds__(LIL_RKV_FINISH_THREADS, 1) lil_rkv_fini
     for (int q = threadIdx.x / LIL_WARP; q < n_win; q += LIL_RKV_FINISH_WARPS) {
         const float * x = head.logit + (int64_t) q * p.n_max;
 
-        float max = -INFINITY;
+        float max = sink;
         LIL_UNROLL_BY(4)
         for (int i = threadIdx.x % LIL_WARP; i < n; i += LIL_WARP) {
             max = fmaxf(max, x[i]);
@@ -479,7 +487,7 @@ static __global__ void __launch_bounds__(LIL_RKV_FINISH_THREADS, 1) lil_rkv_fini
         for (int i = threadIdx.x % LIL_WARP; i < n; i += LIL_WARP) {
             sum += expf(x[i] - max);
         }
-        sum = lil_warp_sum(sum);
+        sum = lil_warp_sum(sum) + expf(sink - max);
 
         if (threadIdx.x % LIL_WARP == 0) {
             s_max[q] = max;
@@ -576,8 +584,8 @@ size_t lil_cuda_rkv_score_n_scratch(const lil_evict_layer & layer, const lil_cud
 }
 
 void lil_cuda_rkv_score(const lil_evict_layer & layer, const lil_cuda_tensor & score, const lil_cuda_tensor & ring,
-        const lil_cuda_tensor & k, const lil_cuda_tensor & pos, const lil_cuda_tensor & steps, float * scratch,
-        cudaStream_t stream) {
+        const lil_cuda_tensor & k, const lil_cuda_tensor & pos, const lil_cuda_tensor & steps,
+        const lil_cuda_tensor & sinks, float * scratch, cudaStream_t stream) {
     GGML_ASSERT(lil_cuda_rkv_score_supports(layer, score, ring, k, pos, steps));
 
     lil_rkv_params p = {};
@@ -593,6 +601,7 @@ void lil_cuda_rkv_score(const lil_evict_layer & layer, const lil_cuda_tensor & s
     p.lambda    = layer.lambda;
     p.threshold = layer.threshold;
     p.scratch   = scratch;
+    p.sinks     = (const float *) sinks.data;
 
     p.score     = (char *) score.data;
     p.score_nb1 = score.nb[1];

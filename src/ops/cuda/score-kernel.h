@@ -28,6 +28,8 @@ struct lil_score_params {
     char *  dst;
     float * stat; // [2, n_row, n_split, n_head_kv, n_steps] maximum, sum
 
+    const float * sinks; // [n_head_kv*n_group], or null
+
     int64_t q_nb_step, q_nb_strm, q_nb_query, q_nb_head;
     int64_t k_nb1, k_nb2, k_head;
     int64_t steps_nb1;
@@ -342,9 +344,13 @@ static __global__ void __launch_bounds__(LIL_MMA_THREADS, 2) lil_score_sum_kerne
             float max = -INFINITY;
             float all = 0.0f;
             if (r < r_end) {
+                const float sink = lil_get_sink(p.sinks, i_kv * p.n_group + r % p.n_group);
+
+                max = sink;
                 for (int s = 0; s < p.n_split; ++s) {
                     max = fmaxf(max, stat[s * n_stat + 2 * r]);
                 }
+                all = max > -INFINITY ? expf(sink - max) : 0.0f;
                 for (int s = 0; s < p.n_split && max > -INFINITY; ++s) {
                     all += stat[s * n_stat + 2 * r + 1] * expf(stat[s * n_stat + 2 * r] - max);
                 }

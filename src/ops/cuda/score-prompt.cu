@@ -18,7 +18,8 @@ size_t lil_cuda_score_prompt_n_scratch(const lil_evict_layer & layer, const lil_
 }
 
 void lil_cuda_score_prompt(const lil_evict_layer & layer, const lil_cuda_tensor & part, const lil_cuda_tensor & q,
-        const lil_cuda_tensor & k, const lil_cuda_tensor & steps, float * scratch, int n_sm, cudaStream_t stream) {
+        const lil_cuda_tensor & k, const lil_cuda_tensor & steps, const lil_cuda_tensor & sinks, float * scratch,
+        int n_sm, cudaStream_t stream) {
     GGML_ASSERT(lil_cuda_score_prompt_supports(layer, part, q, k, steps));
 
     const int64_t n_steps = steps.ne[1];
@@ -32,6 +33,7 @@ void lil_cuda_score_prompt(const lil_evict_layer & layer, const lil_cuda_tensor 
     p.scale   = layer.scale;
     p.softcap = layer.softcap;
     p.stat    = scratch;
+    p.sinks   = (const float *) sinks.data;
 
     p.q          = (const char *) q.data;
     p.q_nb_step  = p.n_query * q.nb[2];
@@ -63,8 +65,8 @@ size_t lil_cuda_score_window_n_scratch(const lil_evict_layer & layer, const lil_
 }
 
 void lil_cuda_score_window(const lil_evict_layer & layer, const lil_cuda_tensor & score, const lil_cuda_tensor & win,
-        const lil_cuda_tensor & k, const lil_cuda_tensor & pos, const lil_cuda_tensor & steps, float * scratch,
-        int n_sm, cudaStream_t stream) {
+        const lil_cuda_tensor & k, const lil_cuda_tensor & pos, const lil_cuda_tensor & steps,
+        const lil_cuda_tensor & sinks, float * scratch, int n_sm, cudaStream_t stream) {
     GGML_ASSERT(lil_cuda_score_window_supports(layer, score, win, k, pos, steps));
 
     const int64_t n_steps = steps.ne[1];
@@ -78,6 +80,7 @@ void lil_cuda_score_window(const lil_evict_layer & layer, const lil_cuda_tensor 
     p.scale   = layer.scale;
     p.softcap = layer.softcap;
     p.stat    = scratch;
+    p.sinks   = (const float *) sinks.data;
 
     p.q          = (const char *) win.data;
     p.q_nb_strm  = win.nb[2];

@@ -7,8 +7,9 @@ struct lil_score_step_params {
     char *        score; // [capacity, n_head_kv, n_stream]
     char *        pos;
     const char *  steps;
-    const float * part; // [2, n_head, n_split, n_steps] maximum, sum
-    const float * kq;   // [n_max, n_head, n_steps]
+    const float * part;  // [2, n_head, n_split, n_steps] maximum, sum
+    const float * kq;    // [n_max, n_head, n_steps]
+    const float * sinks; // [n_head], or null
 
     int64_t score_nb1, score_nb2;
     int64_t pos_nb1, pos_nb2;
@@ -49,7 +50,9 @@ static __global__ void __launch_bounds__(LIL_SCORE_THREADS) lil_score_step_kerne
         for (int g = threadIdx.x / LIL_WARP; g < p.n_group; g += LIL_SCORE_THREADS / LIL_WARP) {
             const float * part = p.part + ((int64_t) i_step * p.n_split * n_head + i_head + g) * 2;
 
-            float max = -INFINITY;
+            const float sink = lil_get_sink(p.sinks, i_head + g);
+
+            float max = sink;
             for (int s = lane; s < n_used; s += LIL_WARP) {
                 max = fmaxf(max, part[s * n_head * 2]);
             }
@@ -59,7 +62,7 @@ static __global__ void __launch_bounds__(LIL_SCORE_THREADS) lil_score_step_kerne
             for (int s = lane; s < n_used; s += LIL_WARP) {
                 sum += expf(part[s * n_head * 2] - max) * part[s * n_head * 2 + 1];
             }
-            sum = lil_warp_sum(sum);
+            sum = lil_warp_sum(sum) + expf(sink - max);
 
             if (lane == 0) {
                 shared[2 * g]     = max;
@@ -128,8 +131,8 @@ size_t lil_cuda_score_step_n_scratch(
 }
 
 void lil_cuda_score_step(const lil_evict_layer & layer, const lil_cuda_tensor & score, const lil_cuda_tensor & q,
-        const lil_cuda_tensor & k, const lil_cuda_tensor & pos, const lil_cuda_tensor & steps, float * scratch,
-        int n_sm, cudaStream_t stream) {
+        const lil_cuda_tensor & k, const lil_cuda_tensor & pos, const lil_cuda_tensor & steps,
+        const lil_cuda_tensor & sinks, float * scratch, int n_sm, cudaStream_t stream) {
     GGML_ASSERT(lil_cuda_score_step_supports(layer, score, q, k, pos, steps));
 
     const int64_t n_head  = q.ne[1];
@@ -170,6 +173,7 @@ void lil_cuda_score_step(const lil_evict_layer & layer, const lil_cuda_tensor & 
 
     p.part    = a.part;
     p.kq      = a.kq;
+    p.sinks   = (const float *) sinks.data;
     p.n_max   = a.n_max;
     p.n_group = a.n_group;
     p.n_split = a.n_split;

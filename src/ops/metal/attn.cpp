@@ -107,8 +107,7 @@ const char * lil_metal_plan_attn_join(const ggml_tensor * dst, const void * user
     args.nb_l1    = list->ne[1] == 1 ? 0 : list->nb[1];
     args.nb_l2    = list->nb[2];
 
-    args.has_sinks = dst->src[2] != nullptr;
-    lil_metal_fill_buf(l, 4);
+    args.has_sinks = lil_metal_set_sinks(l, dst, 2);
 
     snprintf(l.name, sizeof(l.name), "kernel_lil_attn_join");
     l.n_threads = 128;

@@ -228,7 +228,7 @@ kernel void kernel_lil_attn_join(
     }
     m = simd_max(m);
 
-    const float sink = args.has_sinks ? ((device const float *) sinks)[i_head] : LIL_NEG;
+    const float sink = lil_get_sink(sinks, args.has_sinks, i_head);
     m = max(m, sink);
 
     float s = 0.0f;

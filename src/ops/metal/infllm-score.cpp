@@ -28,10 +28,6 @@ static lil_metal_kargs_infllm get_args(const lil_select_layer & layer, const ggm
 }
 
 const char * lil_metal_plan_infllm_score(const ggml_tensor * dst, const void * userdata, lil_metal_launch & l) {
-    if (dst->src[4]) {
-        return "it knows no learned sinks";
-    }
-
     const auto & layer = *(const lil_select_layer *) userdata;
 
     const ggml_tensor * work  = dst->src[1];
@@ -47,6 +43,8 @@ const char * lil_metal_plan_infllm_score(const ggml_tensor * dst, const void * u
     args.n_max     = logits.n_max;
     args.kq_offset = logits.offset;
 
+    args.has_sinks = lil_metal_set_sinks(l, dst, 4);
+
     snprintf(l.name, sizeof(l.name), "kernel_lil_infllm_score");
     l.n_threads = 512;
     l.n_shmem   = (2 * args.n_group * sizeof(float) + 15) / 16 * 16;
@@ -57,10 +55,6 @@ const char * lil_metal_plan_infllm_score(const ggml_tensor * dst, const void * u
 }
 
 const char * lil_metal_plan_infllm_score_prompt(const ggml_tensor * dst, const void * userdata, lil_metal_launch & l) {
-    if (dst->src[4]) {
-        return "it knows no learned sinks";
-    }
-
     const auto & layer = *(const lil_select_layer *) userdata;
 
     const ggml_tensor * q     = dst->src[0];
@@ -78,6 +72,8 @@ const char * lil_metal_plan_infllm_score_prompt(const ggml_tensor * dst, const v
     args.nb_q2   = q->nb[2];
     args.nb_k1   = k->nb[1];
     args.nb_k2   = k->nb[2];
+
+    args.has_sinks = lil_metal_set_sinks(l, dst, 4);
 
     snprintf(l.name, sizeof(l.name), "kernel_lil_infllm_score_prompt");
     lil_metal_set_args(l, args);

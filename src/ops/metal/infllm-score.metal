@@ -10,6 +10,7 @@ kernel void kernel_lil_infllm_score(
         device const char * work  [[buffer(3)]],
         device const char * list  [[buffer(4)]],
         device const char * steps [[buffer(5)]],
+        device const char * sinks [[buffer(6)]],
         threadgroup  char * shmem LIL_SHMEM,
         uint3   tgpig [[threadgroup_position_in_grid]],
         ushort  tiitg [[thread_index_in_threadgroup]],
@@ -48,13 +49,15 @@ kernel void kernel_lil_infllm_score(
             for (int j = tiisg; j < n; j += 32) {
                 m = max(m, xg[j]);
             }
-            m = simd_max(m);
+
+            const float sink = lil_get_sink(sinks, args.has_sinks, i_kv*args.n_group + g);
+            m = max(simd_max(m), sink);
 
             float s = 0.0f;
             for (int j = tiisg; j < n; j += 32) {
                 s += exp(xg[j] - m);
             }
-            s = simd_sum(s);
+            s = simd_sum(s) + (args.has_sinks ? exp(sink - m) : 0.0f);
 
             if (tiisg == 0) {
                 sm[2*g + 0] = m;
@@ -94,6 +97,7 @@ kernel void kernel_lil_infllm_score_prompt(
         device const char * k     [[buffer(3)]],
         device const char * cells [[buffer(4)]],
         device const char * steps [[buffer(5)]],
+        device const char * sinks [[buffer(6)]],
         threadgroup  char * shmem LIL_SHMEM,
         uint3   tgpig [[threadgroup_position_in_grid]],
         ushort  tiitg [[thread_index_in_threadgroup]],
@@ -129,6 +133,7 @@ kernel void kernel_lil_infllm_score_prompt(
     job.n_group  = args.n_group;
     job.base     = step[LIL_METAL_SEL_N] - step[LIL_METAL_SEL_NEW];
     job.n_window = args.n_recent;
+    job.sinks    = args.has_sinks ? (device const float *) sinks + i_kv*args.n_group : nullptr;
     job.scale    = args.scale;
     job.softcap  = args.softcap;
 

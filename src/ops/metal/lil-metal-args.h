@@ -185,6 +185,7 @@ struct lil_metal_kargs_infllm {
     int32_t  n_recent;
     int32_t  n_part;
     int32_t  n_max; // entries of a row of logits
+    int32_t  has_sinks;
     float    scale;
     float    softcap;   // 0: none
     int64_t  kq_offset; // of the logits in work, floats
@@ -239,6 +240,7 @@ struct lil_metal_kargs_evict {
     int32_t  last;
     int32_t  shared;
     int32_t  by_quads; // rows of K and V are copied 8 bytes at a time, otherwise 2
+    int32_t  has_sinks;
     float    scale;
     float    softcap;   // 0: none
     float    lambda;    // R-KV

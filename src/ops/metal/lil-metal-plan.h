@@ -203,6 +203,13 @@ static inline void lil_metal_fill_buf(lil_metal_launch & l, int n_buf) {
     }
 }
 
+// Learned sinks, the last source of a node, of i others: whether there are any. The kernel's last buffer in any case
+static inline bool lil_metal_set_sinks(lil_metal_launch & l, const ggml_tensor * node, int i) {
+    lil_metal_fill_buf(l, i + 2);
+
+    return node->src[i] != nullptr;
+}
+
 // How to compute the node of an op. Returns null, or why no kernel can. userdata: of the node, a lil_select_layer, or a
 // lil_evict_layer for the evict ops
 typedef const char * (*lil_metal_plan_t)(const ggml_tensor * dst, const void * userdata, lil_metal_launch & l);

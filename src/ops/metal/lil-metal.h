@@ -74,6 +74,11 @@ static inline float lil_sum_lanes(float x, int n) {
     return x;
 }
 
+// the learned sink of a query head, a logit that counts in the softmax's denominator and gives to no token
+static inline float lil_get_sink(device const char * sinks, int32_t has_sinks, int i_head) {
+    return has_sinks ? ((device const float *) sinks)[i_head] : LIL_NEG;
+}
+
 // of a step of the select ops
 static inline int lil_get_stream(device const char * steps, uint64_t nb_s1, int i_step) {
     return ((device const int32_t *) (steps + i_step * nb_s1))[LIL_METAL_SEL_STREAM];

@@ -3,10 +3,6 @@
 #include <algorithm>
 
 const char * lil_metal_plan_rkv_score(const ggml_tensor * dst, const void * userdata, lil_metal_launch & l) {
-    if (dst->src[5]) {
-        return "it knows no learned sinks";
-    }
-
     const auto & layer = *(const lil_evict_layer *) userdata;
 
     const ggml_tensor * ring  = dst->src[1];
@@ -21,6 +17,8 @@ const char * lil_metal_plan_rkv_score(const ggml_tensor * dst, const void * user
     args.nb_q0   = args.n_embd * sizeof(float);
     args.nb_q1   = ring->nb[1];
     args.nb_q2   = ring->nb[2];
+
+    args.has_sinks = lil_metal_set_sinks(l, dst, 5);
 
     const int     n_at_once = args.n_group <= 1 ? 1 : args.n_group <= 2 ? 2 : args.n_group <= 4 ? 4 : 8;
     const int     n_row     = std::max(LIL_METAL_RKV_ROWS, (args.n_group + n_at_once - 1) / n_at_once * n_at_once);

@@ -25,9 +25,9 @@ static inline float lil_rkv_logit(
     return softcap != 0.0f ? softcap*precise::tanh(best/softcap) : best;
 }
 
-// Joins the softmaxes of all threads, each with a largest logit m and a sum of exp(logit - m): m becomes the largest of
-// all, the sum is returned. Ends with a barrier
-static inline float lil_rkv_join(float x, thread float & m, threadgroup float * sg, lil_place t) {
+// Joins the softmaxes of all threads, each with a largest logit m and a sum of exp(logit - m), and a sink, LIL_NEG:
+// none. m becomes the largest of all, the sum is returned. Ends with a barrier
+static inline float lil_rkv_join(float x, thread float & m, float sink, threadgroup float * sg, lil_place t) {
     const float m_sg = simd_max(m);
     const float x_sg = simd_sum(x*exp(m - m_sg));
 
@@ -41,9 +41,9 @@ static inline float lil_rkv_join(float x, thread float & m, threadgroup float * 
     const float m_one = t.tiisg < t.ntg/32 ? sg[2*t.tiisg + 0] : LIL_NEG;
     const float x_one = t.tiisg < t.ntg/32 ? sg[2*t.tiisg + 1] : 0.0f;
 
-    m = simd_max(m_one);
+    m = max(simd_max(m_one), sink);
 
-    const float sum = simd_sum(x_one*exp(m_one - m));
+    const float sum = simd_sum(x_one*exp(m_one - m)) + (sink > LIL_NEG ? exp(sink - m) : 0.0f);
 
     threadgroup_barrier(mem_flags::mem_threadgroup);
 
@@ -61,6 +61,7 @@ kernel void kernel_lil_rkv_score(
         device const char * k     [[buffer(4)]],
         device const char * pos   [[buffer(5)]],
         device const char * steps [[buffer(6)]],
+        device const char * sinks [[buffer(7)]],
         threadgroup  char * shmem LIL_SHMEM,
         uint3   tgpig [[threadgroup_position_in_grid]],
         ushort  tiitg [[thread_index_in_threadgroup]],
@@ -266,7 +267,7 @@ kernel void kernel_lil_rkv_score(
         for (int j = tiitg; j < n; j += t.ntg) {
             sum += exp(f[j]*inv_n - m);
         }
-        sum = lil_rkv_join(sum, m, sg, t);
+        sum = lil_rkv_join(sum, m, LIL_NEG, sg, t);
 
         for (int j = tiitg; j < n; j += t.ntg) {
             f[j] = (1.0f - args.lambda)*exp(f[j]*inv_n - m)/sum;
@@ -276,6 +277,12 @@ kernel void kernel_lil_rkv_score(
     //
     // importance
     //
+
+    // as with the logits, the largest of the group
+    float sink = LIL_NEG;
+    for (int g = 0; g < args.n_group; ++g) {
+        sink = max(sink, lil_get_sink(sinks, args.has_sinks, i_kv*args.n_group + g));
+    }
 
     // x: the probabilities, summed over the queries. A key's entry belongs to the first of the lanes that share it
     if (lane == 0) {
@@ -313,7 +320,7 @@ kernel void kernel_lil_rkv_score(
             }
         }
 
-        sum = lil_rkv_join(lane == 0 ? sum : 0.0f, m, sg, t);
+        sum = lil_rkv_join(lane == 0 ? sum : 0.0f, m, sink, sg, t);
 
         for (int jb = 0; jb < n; jb += width) {
             const int   j = jb + j0;

@@ -34,6 +34,8 @@ struct lil_score_job {
     // which of them it gives to. > 0: keys (base + query - n_window, base + query]; otherwise all
     int n_window;
 
+    device const float * sinks; // of the n_group heads; null: none
+
     float scale;
     float softcap;
 
@@ -59,6 +61,7 @@ static inline lil_score_job lil_score_job_init() {
     job.pos0     = 0.0f;
     job.base     = 0;
     job.n_window = 0;
+    job.sinks    = nullptr;
     job.scale    = 1.0f;
     job.softcap  = 0.0f;
 
@@ -173,8 +176,9 @@ static inline void lil_score_rows(thread const lil_score_job & job, int r0, int 
     for (int r = t.sgitg; r < N; r += n_sg) {
         const float m_sg  = t.tiisg < n_sg ? sg[2 * (r * LIL_METAL_SCORE_SIMDS + t.tiisg) + 0] : LIL_NEG;
         const float s_sg  = t.tiisg < n_sg ? sg[2 * (r * LIL_METAL_SCORE_SIMDS + t.tiisg) + 1] : 0.0f;
-        const float m_all = simd_max(m_sg);
-        const float s_all = simd_sum(s_sg * exp(m_sg - m_all));
+        const float sink  = job.sinks ? job.sinks[(r0 + r) % job.n_group] : LIL_NEG;
+        const float m_all = max(simd_max(m_sg), sink);
+        const float s_all = simd_sum(s_sg * exp(m_sg - m_all)) + (job.sinks ? exp(sink - m_all) : 0.0f);
 
         if (t.tiisg == 0) {
             sm[2 * r + 0] = m_all;

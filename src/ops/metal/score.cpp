@@ -10,10 +10,6 @@ static const char * plan_score(const char * name, const ggml_tensor * k, int64_t
 }
 
 const char * lil_metal_plan_score_step(const ggml_tensor * dst, const void * userdata, lil_metal_launch & l) {
-    if (dst->src[5]) {
-        return "it knows no learned sinks";
-    }
-
     const auto & layer = *(const lil_evict_layer *) userdata;
 
     const ggml_tensor * q     = dst->src[1];
@@ -28,6 +24,8 @@ const char * lil_metal_plan_score_step(const ggml_tensor * dst, const void * use
     args.nb_q0   = q->nb[1];
     args.nb_q2   = q->nb[2];
 
+    args.has_sinks = lil_metal_set_sinks(l, dst, 5);
+
     const int n_row = args.n_group <= 1 ? 1 : args.n_group <= 2 ? 2 : args.n_group <= 4 ? 4 : 8;
 
     char name[64];
@@ -40,10 +38,6 @@ const char * lil_metal_plan_score_step(const ggml_tensor * dst, const void * use
 }
 
 const char * lil_metal_plan_score_prompt(const ggml_tensor * dst, const void * userdata, lil_metal_launch & l) {
-    if (dst->src[3]) {
-        return "it knows no learned sinks";
-    }
-
     const auto & layer = *(const lil_evict_layer *) userdata;
 
     const ggml_tensor * q     = dst->src[0];
@@ -62,6 +56,8 @@ const char * lil_metal_plan_score_prompt(const ggml_tensor * dst, const void * u
     args.nb_a1   = dst->nb[1];
     args.nb_a2   = dst->nb[2];
     args.nb_a3   = dst->nb[3];
+
+    args.has_sinks = lil_metal_set_sinks(l, dst, 3);
 
     lil_metal_set_grid(l, args.n_part, layer.n_head_kv, steps->ne[1]);
     return plan_score("kernel_lil_score_prompt", k, LIL_METAL_SCORE_ROWS, args, l);
@@ -91,10 +87,6 @@ const char * lil_metal_plan_score_add(const ggml_tensor * dst, const void * user
 }
 
 const char * lil_metal_plan_score_window(const ggml_tensor * dst, const void * userdata, lil_metal_launch & l) {
-    if (dst->src[5]) {
-        return "it knows no learned sinks";
-    }
-
     const auto & layer = *(const lil_evict_layer *) userdata;
 
     const ggml_tensor * win   = dst->src[1];
@@ -109,6 +101,8 @@ const char * lil_metal_plan_score_window(const ggml_tensor * dst, const void * u
     args.nb_q0   = args.n_embd * sizeof(float);
     args.nb_q1   = win->nb[1];
     args.nb_q2   = win->nb[2];
+
+    args.has_sinks = lil_metal_set_sinks(l, dst, 5);
 
     lil_metal_set_grid(l, args.n_head_kv, steps->ne[1], 1);
     return plan_score("kernel_lil_score_window", k, LIL_METAL_SCORE_ROWS, args, l);

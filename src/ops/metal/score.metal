@@ -4,7 +4,7 @@
 #include "score-block.h"
 
 static inline lil_score_job lil_score_job_of(
-        constant lil_metal_kargs_evict & args, device const char * k, int strm, int i_kv) {
+        constant lil_metal_kargs_evict & args, device const char * k, device const char * sinks, int strm, int i_kv) {
     lil_score_job job = lil_score_job_init();
 
     job.k       = k + (uint64_t) strm*args.nb_k2 + i_kv*args.size_k;
@@ -14,6 +14,7 @@ static inline lil_score_job lil_score_job_of(
     job.nb_q1   = args.nb_q1;
     job.n_group = args.n_group;
     job.n_ring  = args.n_ring;
+    job.sinks   = args.has_sinks ? (device const float *) sinks + i_kv*args.n_group : nullptr;
     job.scale   = args.scale;
     job.softcap = args.softcap;
 
@@ -29,6 +30,7 @@ kernel void kernel_lil_score_step(
         device const char * k     [[buffer(4)]],
         device       char * pos   [[buffer(5)]],
         device const char * steps [[buffer(6)]],
+        device const char * sinks [[buffer(7)]],
         threadgroup  char * shmem LIL_SHMEM,
         uint3   tgpig [[threadgroup_position_in_grid]],
         ushort  tiitg [[thread_index_in_threadgroup]],
@@ -61,7 +63,7 @@ kernel void kernel_lil_score_step(
         }
     }
 
-    lil_score_job job = lil_score_job_of(args, k, strm, i_kv);
+    lil_score_job job = lil_score_job_of(args, k, sinks, strm, i_kv);
 
     job.n_keys = own + 1;
     job.base   = own;
@@ -87,6 +89,7 @@ kernel void kernel_lil_score_prompt(
         device const char * q     [[buffer(2)]],
         device const char * k     [[buffer(3)]],
         device const char * steps [[buffer(4)]],
+        device const char * sinks [[buffer(5)]],
         threadgroup  char * shmem LIL_SHMEM,
         uint3   tgpig [[threadgroup_position_in_grid]],
         ushort  tiitg [[thread_index_in_threadgroup]],
@@ -111,7 +114,7 @@ kernel void kernel_lil_score_prompt(
         }
     }
 
-    lil_score_job job = lil_score_job_of(args, k, step[LIL_METAL_STEP_STREAM], i_kv);
+    lil_score_job job = lil_score_job_of(args, k, sinks, step[LIL_METAL_STEP_STREAM], i_kv);
 
     job.n_keys = base + args.n_query;
     job.base   = base;
@@ -168,6 +171,7 @@ kernel void kernel_lil_score_window(
         device const char * k     [[buffer(4)]],
         device const char * pos   [[buffer(5)]],
         device const char * steps [[buffer(6)]],
+        device const char * sinks [[buffer(7)]],
         threadgroup  char * shmem LIL_SHMEM,
         uint3   tgpig [[threadgroup_position_in_grid]],
         ushort  tiitg [[thread_index_in_threadgroup]],
@@ -183,7 +187,7 @@ kernel void kernel_lil_score_window(
     const int strm   = step[LIL_METAL_STEP_STREAM];
     const int n_rows = step[LIL_METAL_STEP_WIN]*args.n_group;
 
-    lil_score_job job = lil_score_job_of(args, k, strm, i_kv);
+    lil_score_job job = lil_score_job_of(args, k, sinks, strm, i_kv);
 
     job.n_keys   = step[LIL_METAL_STEP_BEFORE];
     job.q        = win + (uint64_t) strm*args.nb_q2 + (uint64_t) i_kv*args.n_group*args.nb_q0;

@@ -53,12 +53,6 @@ void lil_layer_ops::add(const ggml_tensor * k, const ggml_tensor * v, int il, in
             { k->type, v->type, k->ne[0] / n_head_kv, v->ne[0] / n_head_kv, n_head, n_head_kv, sinks, shared } });
 }
 
-// see lil_ops::has_sinks
-static bool takes_sinks(ggml_custom_op_t lil_ops::* op) {
-    return op == &lil_ops::score_step || op == &lil_ops::score_prompt || op == &lil_ops::score_window ||
-            op == &lil_ops::infllm_score || op == &lil_ops::infllm_score_prompt || op == &lil_ops::rkv_score;
-}
-
 std::string lil_layer_ops::find_lack(const lil_needs & needs) const {
     for (const auto & layer : layers) {
         const char * name = layer.dev ? ggml_backend_dev_name(layer.dev) : "of the KV cache";
@@ -68,10 +62,6 @@ std::string lil_layer_ops::find_lack(const lil_needs & needs) const {
         }
 
         for (const auto op : needs) {
-            if (layer.shape.sinks && !layer.ops->has_sinks && takes_sinks(op)) {
-                return format("the op %s of the backend %s, where layer %d is, knows no learned sinks", get_op_name(op),
-                        name, layer.il);
-            }
             if (layer.shape.shared && !layer.ops->has_adds &&
                     (op == &lil_ops::score_step || op == &lil_ops::score_add)) {
                 return format("the op %s of the backend %s, where layer %d is, knows no layers that share keys",
