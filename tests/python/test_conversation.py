@@ -9,21 +9,27 @@ scores keep the queries that are gone, nor for the evicting ones, which answer a
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import random
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import lil
 import pytest
 from conftest import ROOT
 from every_method import every_method
-from lil.methods import Evict
+from lil.cli._talk import Talk
+from lil.cli.chat import Conversation
+from lil.llama_cpp.llama_chat_format import CHATML_CHAT_TEMPLATE
+from lil.methods import Evict, Method
 from reference.gguf_models import write_tiny
 
 N_TURNS, N_ANSWER = 20, 8
+OPTIONS = {"n_ctx": 2048, "n_ubatch": 64, "n_threads": 1, "n_threads_batch": 1}
 WORDS = ["rain", "river", "cloud", "stone", "wind", "tree", "light", "bird", "snow", "road"]
 
 WITHIN = {"full": None, **every_method(2048, reselect=3)}
@@ -47,8 +53,7 @@ def make(models: dict[str, str]) -> Iterator[Callable[..., Any]]:
     made = []
 
     def make(model: str, kind: type[lil.Llama] = lil.Llama, **kwargs: Any) -> Any:
-        options = {"n_ctx": 2048, "n_ubatch": 64, "n_threads": 1, "n_threads_batch": 1, "verbose": False, **kwargs}
-        made.append(kind(models[model], **options))
+        made.append(kind(models[model], verbose=False, **{**OPTIONS, **kwargs}))
         return made[-1]
 
     yield make
@@ -87,6 +92,47 @@ def test_within_the_budget(make: Callable[..., Any], model: str, method: str) ->
         assert answers[0] == answers[1], (len(messages), text)
         messages.append({"role": "assistant", "content": answers[0]})
     assert llama.n_tokens > 200 and llama.sparse_info().sparse_steps == 0
+
+
+@pytest.fixture
+def converse(models: dict[str, str]) -> Iterator[Callable[..., Conversation]]:
+    """What `lil chat` makes: a conversation in a context of its own."""
+    with contextlib.ExitStack() as stack:
+
+        def converse(sparse: Method | None, session: str | None = None) -> Conversation:
+            sampling = {"temperature": 0.0, "max_tokens": N_ANSWER}
+            talk = Talk(models["llama"], sparse=sparse, guardian=None, options=OPTIONS, sampling=sampling)
+            stack.callback(talk.close)
+            talk.llama.metadata["tokenizer.chat_template"] = CHATML_CHAT_TEMPLATE
+            return Conversation(talk, None, session)
+
+        yield converse
+
+
+@pytest.mark.parametrize("method", WITHIN)
+def test_lil_chat(converse: Callable[..., Conversation], tmp_path: Path, method: str) -> None:
+    """With what its user has, /again and /undo; every fourth turn goes on from the session's file elsewhere."""
+    file = str(tmp_path / "a.session")
+    said: list[str] = []
+    for i, (at, text) in enumerate(turns(20)):
+        if i % 4 == 0:
+            conversation = converse(WITHIN[method], file)
+            if i > 0:
+                conversation.load(file)
+        again = text == "".join(said[at:])
+        for _ in said[at + again :]:
+            conversation.command("/undo")
+        if again:
+            conversation.command("/again")
+        else:
+            conversation.say(text)
+        said[at:] = [text]
+
+        fresh = converse(WITHIN[method])
+        fresh.messages = conversation.messages[: 2 * at]
+        fresh.say(text)
+        assert fresh.messages == conversation.messages, (at, text)
+    assert len(conversation.messages) > 10
 
 
 class Recording(lil.Llama):

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import lil
 import pytest
-from conftest import LOOP
 from lil.cli.serve import _has_page
 from serving import Server
+from test_serve import GUARDIAN, LOOP_ASKED, THINKING
 
 pytestmark = pytest.mark.skipif(
     not (Path(lil.__file__).parent / "bin").is_dir(), reason="built without the programs (LIL_PROGRAMS=OFF)"
 )
 
 
-@pytest.fixture(scope="module")
-def server(model_path: str, browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    log = tmp_path_factory.mktemp("page") / "log"
-    options = ("--sparse", "none", "--guardian", "every=60", "--temp", "0", "-t", "1")
-    started = Server("-m", model_path, *options, log=log)
+@contextlib.contextmanager
+def serving(folder: Path, *options: str) -> Iterator[Server]:
+    started = Server(*options, "--sparse", "none", "--temp", "0", "-t", "1", log=folder / "log")
     try:
         started.wait()
         if not _has_page(started.address):
@@ -35,10 +36,22 @@ def server(model_path: str, browser: Any, tmp_path_factory: pytest.TempPathFacto
         started.stop()
 
 
-def test_page(server: Server, browser: Any) -> None:
+@pytest.fixture
+def page(browser: Any) -> Iterator[Any]:
     context = browser.new_context(viewport={"width": 1100, "height": 900})
     page = context.new_page()
     page.set_default_timeout(180_000)  # of a busy machine
+    yield page
+    context.close()
+
+
+@pytest.fixture(scope="module")
+def server(model_path: str, browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with serving(tmp_path_factory.mktemp("page"), "-m", model_path, "--guardian", "every=60") as started:
+        yield started
+
+
+def test_page(server: Server, page: Any) -> None:
     broken: list[str] = []
     asked: list[str] = []
     page.on("pageerror", lambda error: broken.append(str(error)))
@@ -50,7 +63,7 @@ def test_page(server: Server, browser: Any) -> None:
     lines = page.get_by_role("note")
 
     # it streams, and Guardian ends it
-    question.fill(LOOP[0]["content"])
+    question.fill(LOOP_ASKED)
     question.press("Enter")
     page.wait_for_function("document.querySelector('.chat-message-assistant')?.innerText.length > 100")
     early = answers.inner_text()
@@ -75,4 +88,33 @@ def test_page(server: Server, browser: Any) -> None:
 
     assert broken == []
     assert {url for url in asked if not url.startswith((server.address, "data:", "blob:"))} == set()
-    context.close()
+
+
+@pytest.fixture(scope="module")
+def thinker(model_path: str, browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("thinker")
+    (folder / "template").write_text(THINKING)
+    options = ("-m", model_path, "--jinja", "--chat-template-file", str(folder / "template"), "-n", "70")
+    with serving(folder, *options) as started:
+        yield started
+
+
+@pytest.mark.parametrize(
+    ("action", "said"),
+    [
+        ("close_think", "Guardian ended the thinking after 48 tokens, .* circles; the answer is the model's own."),
+        ("flag", "Guardian raised an alarm after 48 tokens, .* circles, and let it go on."),
+    ],
+)
+def test_an_answer_that_goes_on(thinker: Server, page: Any, action: str, said: str) -> None:
+    """As the page's user asks for it, in the settings; ignore_eos has it answer when its thinking has ended."""
+    parameters = {"guardian": {**GUARDIAN, "action": action}, "ignore_eos": True}
+    config = json.dumps({"customJson": json.dumps(parameters)})
+    page.add_init_script(f"localStorage.setItem('LlamaUi.config', {json.dumps(config)})")
+    page.goto(thinker.address)
+    question = page.get_by_role("textbox")
+    question.fill(LOOP_ASKED)
+    question.press("Enter")
+    line = page.get_by_role("note")
+    line.wait_for()
+    assert re.fullmatch(said, line.inner_text())

@@ -12,6 +12,8 @@ from typing import Any
 
 import lil
 import pytest
+from every_method import every_method
+from lil.cli._common import notation
 from reference.gguf_models import write_tiny
 from serving import Server
 from test_conversation import turns
@@ -20,11 +22,8 @@ BIN = Path(lil.__file__).parent / "bin"
 
 pytestmark = pytest.mark.skipif(not BIN.is_dir(), reason="built without the programs (LIL_PROGRAMS=OFF)")
 
-WITHIN = ["none", "sink:budget=2048", "h2o:budget=2048", "quest:budget=2048", "lessismore:budget=2048,reselect=3"]
-BEYOND = [
-    *("sink:budget=48", "h2o:budget=48", "tova:budget=48", "rkv:budget=64,buffer=8", "quest:budget=48"),
-    "lessismore:budget=48,reselect=3",
-]
+WITHIN = ["none", *map(notation, every_method(2048, reselect=3).values())]
+BEYOND = [*map(notation, every_method(48, reselect=3).values())]
 DRAFTED = ["none", "quest:budget=48", "tidal:budget=48,reselect=3", "lessismore:budget=48,reselect=3"]
 N_ANSWER = 8
 
