@@ -1,37 +1,11 @@
 // What a notation says of Guardian.
 
-#include "lil-notation.h"
+#include "lil-guardian-fields.h"
 
 #include "lil-error.h"
 
 #include <algorithm>
-#include <cstddef>
 #include <exception>
-
-static const double MOST = INT32_MAX;
-
-#define FIELD(name) offsetof(lil_guardian_params, name)
-
-// clang-format off
-static const std::vector<lil_word> ACTIONS = {
-    { "stop", LIL_GUARDIAN_STOP }, { "close_think", LIL_GUARDIAN_CLOSE_THINK }, { "flag", LIL_GUARDIAN_FLAG },
-    { "widen", LIL_GUARDIAN_WIDEN },
-};
-
-// behind `action` may stand those of the alarms that follow, "widen+stop"
-static const std::vector<lil_field> FIELDS = {
-    { "every",     LIL_FIELD_U32,  FIELD(every),     1, MOST },
-    { "threshold", LIL_FIELD_F64,  FIELD(threshold), 0, MOST },
-    { "patience",  LIL_FIELD_U32,  FIELD(patience),  1, MOST },
-    { "action",    LIL_FIELD_WORD, FIELD(action),    0, 0, ACTIONS },
-    { "think_end", LIL_FIELD_TEXT, FIELD(think_end) },
-    { "message",   LIL_FIELD_TEXT, FIELD(message) },
-    { "grace",     LIL_FIELD_U32,  FIELD(grace),     0, MOST },
-    { "rule",      LIL_FIELD_WORD, FIELD(rule),      0, 0,
-            { { "paper", LIL_GUARDIAN_RULE_PAPER }, { "text", LIL_GUARDIAN_RULE_TEXT } } },
-    { "widen",     LIL_FIELD_U32,  FIELD(widen),     2, MOST, { { "all", 0 } } },
-};
-// clang-format on
 
 struct lil_switch {
     const char * name;
@@ -62,7 +36,7 @@ static std::string read_then(std::string & value, std::vector<lil_guardian_actio
         lil_names names;
         bool      found = false;
 
-        for (const auto & action : ACTIONS) {
+        for (const auto & action : LIL_GUARDIAN_ACTIONS) {
             names.push_back(action.word);
             if (word == action.word) {
                 res.push_back((lil_guardian_action) action.value);
@@ -103,7 +77,7 @@ static std::string parse(const char * text, bool & enabled, lil_guardian_params 
         names.push_back(s.name);
     }
     if (!found) {
-        for (const auto & f : FIELDS) {
+        for (const auto & f : LIL_GUARDIAN_FIELDS) {
             names.push_back(std::string(f.name) + "=...");
         }
         return lil_quote(notation.name) + " is unknown: " + lil_suggest(notation.name, names);
@@ -124,7 +98,7 @@ static std::string parse(const char * text, bool & enabled, lil_guardian_params 
         }
     }
     if (err.empty()) {
-        err = lil_read_options(notation.options, FIELDS, "guardian", &params, texts);
+        err = lil_read_options(notation.options, LIL_GUARDIAN_FIELDS, "guardian", &params, texts);
     }
 
     params.then   = then.data();
@@ -159,16 +133,6 @@ bool lil_parse_guardian(const char * text, bool * enabled, lil_guardian_params *
     }
 }
 
-static const char * get_word(lil_guardian_action action) {
-    for (const auto & a : ACTIONS) {
-        if (a.value == action) {
-            return a.word;
-        }
-    }
-
-    return "?";
-}
-
 int32_t lil_format_guardian(const lil_guardian_params * params, char * buf, size_t size) {
     if (!params || (!buf && size > 0)) {
         lil_set_last_error("guardian: params or buf is NULL");
@@ -182,13 +146,13 @@ int32_t lil_format_guardian(const lil_guardian_params * params, char * buf, size
 
         if (params->n_then > 0) { // all of them, and the others behind
             first.action = defaults.action;
-            actions      = std::string("action=") + get_word(params->action);
+            actions      = std::string("action=") + lil_guardian_action_word(params->action);
             for (uint32_t i = 0; i < params->n_then; ++i) {
-                actions += std::string("+") + get_word(params->then[i]);
+                actions += std::string("+") + lil_guardian_action_word(params->then[i]);
             }
         }
 
-        std::string options = lil_write_options(FIELDS, &first, &defaults);
+        std::string options = lil_write_options(LIL_GUARDIAN_FIELDS, &first, &defaults);
         if (!actions.empty()) {
             options = actions + (options.empty() ? "" : ",") + options;
         }

@@ -146,6 +146,7 @@ def test_tools(server: Server) -> None:
         ({"every": 1e400}, ""),
         ({"every": "many"}, "every must be a number"),
         ({"action": 5}, "action must be a text"),
+        ({"widen": True}, "widen must be a number"),
         ({"every": None}, "every must be"),
         ({"every": {"every": 3}}, "every must be"),
         ({"action": "halt"}, "stop, close_think, flag and widen"),

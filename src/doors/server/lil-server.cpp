@@ -1,5 +1,7 @@
 #include "lil-server.h"
 
+#include "lil-guardian-fields.h"
+
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -101,12 +103,18 @@ static std::string quote(const std::string & s) {
     return res + "\"";
 }
 
-static bool is_text(const std::string & key) {
-    return key == "action" || key == "rule" || key == "think_end" || key == "message";
-}
-
-static bool is_number(const std::string & key) {
-    return key == "every" || key == "threshold" || key == "patience" || key == "grace";
+// Numbers are JSON's numbers, words and texts its strings; what is no option, the notation's parser says.
+static void check_kind(const std::string & key, const json & option) {
+    for (const auto & field : LIL_GUARDIAN_FIELDS) {
+        if (key != field.name) {
+            continue;
+        }
+        const bool text = field.type == LIL_FIELD_WORD || field.type == LIL_FIELD_TEXT;
+        const bool fits = option.is_string() ? text || !field.words.empty() : option.is_number() && !text;
+        if (!fits) {
+            throw std::invalid_argument(key + " must be a " + (text ? "text" : "number"));
+        }
+    }
 }
 
 std::string lil_server_read_guardian(const json & value) {
@@ -128,9 +136,7 @@ std::string lil_server_read_guardian(const json & value) {
             if (!option.is_string() && !option.is_number() && !option.is_boolean()) {
                 throw std::invalid_argument(key + " must be a number, a text, true or false");
             }
-            if ((is_text(key) && !option.is_string()) || (is_number(key) && !option.is_number())) {
-                throw std::invalid_argument(key + " must be a " + (is_text(key) ? "text" : "number"));
-            }
+            check_kind(key, option);
             notation += (notation == "guardian" ? ":" : ",") + key + "=";
             notation += option.is_string() ? quote(option.get<std::string>()) : option.dump();
         }
@@ -152,17 +158,15 @@ std::string lil_server_read_guardian(const json & value) {
 //
 
 static json get_action(const std::string & notation) {
-    static const char * const NAMES[] = { "stop", "close_think", "flag", "widen" };
-
     bool                on = false;
     lil_guardian_params params;
     if (!lil_parse_guardian(notation.c_str(), &on, &params)) {
         return json(nullptr);
     }
 
-    std::vector<std::string> names = { NAMES[params.action] };
+    std::vector<std::string> names = { lil_guardian_action_word(params.action) };
     for (size_t i = 0; i < params.n_then; ++i) {
-        names.push_back(NAMES[params.then[i]]);
+        names.push_back(lil_guardian_action_word(params.then[i]));
     }
 
     return names.size() == 1 ? json(names[0]) : json(names);
