@@ -152,11 +152,17 @@ static void test_refusals() {
         CHECK((metal->check(&v) == nullptr) == c.ok);
     }
 
-    // queries that do not fit
+    // MLA's, and values that are longer
+    for (const int n_embd : { 576, 580 }) {
+        const lil_ops_shape mla = { GGML_TYPE_F16, GGML_TYPE_F16, n_embd, 512, 128, 1, false, false };
+        const lil_ops_shape v   = { GGML_TYPE_F16, GGML_TYPE_F16, 576, n_embd - 64, 16, 1, false, false };
+        CHECK((metal->check(&mla) == nullptr) == (n_embd == 576));
+        CHECK((metal->check(&v) == nullptr) == (n_embd == 576));
+    }
+
+    // queries that do not fit: one for each KV head
     for (const int n_head : { 64, 65 }) {
-        const lil_ops_shape group = { GGML_TYPE_F16, GGML_TYPE_F16, 128, 128, n_head, 1, false, false };
         const lil_ops_shape heads = { GGML_TYPE_F16, GGML_TYPE_F16, 128, 128, n_head, n_head, false, false };
-        CHECK((metal->check(&group) == nullptr) == (n_head == 64));
         CHECK((metal->check(&heads) == nullptr) == (n_head == 64));
     }
 

@@ -30,6 +30,9 @@ const char * lil_metal_plan_attn(const ggml_tensor * dst, const void * userdata,
     if (const char * err = lil_metal_check_kv(v, n_head_kv)) {
         return err;
     }
+    if (n_embd_v > LIL_METAL_MAX_EMBD_V) {
+        return "values of a head have more than 512 channels";
+    }
 
     if (q->nb[1] % 16 != 0 || q->nb[2] % 16 != 0) {
         return "rows of q are not aligned";

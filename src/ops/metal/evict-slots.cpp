@@ -10,7 +10,7 @@ const char * lil_metal_plan_evict_slots(const ggml_tensor * dst, const void * us
 
     lil_metal_kargs_evict args = lil_metal_evict_args(layer, k, score, dst, steps);
 
-    args.size_v = ggml_row_size(v->type, v->ne[0] / args.n_head_kv);
+    args.size_v = v->view_src == k ? 0 : ggml_row_size(v->type, v->ne[0] / args.n_head_kv); // MLA: a part of K
     args.nb_v1  = v->nb[1];
     args.nb_v2  = v->nb[2];
 

@@ -7,6 +7,10 @@
 #include <stdint.h>
 #endif
 
+// largest head sizes of K and V: MLA's
+#define LIL_METAL_MAX_EMBD   576
+#define LIL_METAL_MAX_EMBD_V 512
+
 // pages that a threadgroup of page_scores takes
 #define LIL_METAL_SCORES_PAGES 64
 
@@ -20,9 +24,8 @@
 #define LIL_METAL_BLOCK_SCORES 32
 
 // keys of R-KV that are compared with all others at once, and its threadgroup memory in floats
-#define LIL_METAL_RKV_ROWS 8
-#define LIL_METAL_RKV_SHMEM(n_row, n_embd, n_slot) \
-    ((n_row) * (n_embd) + 3 * LIL_METAL_RKV_ROWS * LIL_METAL_SCORE_SIMDS + (n_slot))
+#define LIL_METAL_RKV_ROWS                  8
+#define LIL_METAL_RKV_SHMEM(n_embd, n_slot) (LIL_METAL_RKV_ROWS * ((n_embd) + 3 * LIL_METAL_SCORE_SIMDS) + (n_slot))
 
 // query rows that are scored at once, the simd-groups of a threadgroup at most, and the threadgroup memory for them in
 // floats
@@ -122,6 +125,8 @@ struct lil_metal_kargs_dirty {
 struct lil_metal_kargs_page_scores {
     int32_t  n_embd;
     int32_t  n_group;
+    int32_t  n_row; // query heads that the threadgroup memory has room for
+    int32_t  unused;
     uint64_t nb_d1;
     uint64_t nb_d2;
     uint64_t nb_q1;

@@ -56,7 +56,7 @@ static_assert(LIL_METAL_TYPE_F32 == GGML_TYPE_F32 && LIL_METAL_TYPE_F16 == GGML_
                 LIL_METAL_TYPE_BF16 == GGML_TYPE_BF16,
         "");
 
-// why heads like this cannot be read, null: they can
+// why heads of K (or of V, which are the shorter) cannot be read, null: they can
 static inline const char * lil_metal_check_head(ggml_type type, int64_t n_embd) {
     switch (type) {
         case GGML_TYPE_F32:
@@ -69,7 +69,7 @@ static inline const char * lil_metal_check_head(ggml_type type, int64_t n_embd) 
     if (n_embd % 4 != 0 || n_embd % ggml_blck_size(type) != 0) {
         return "the head size is no multiple of 4, or of the type's blocks";
     }
-    return n_embd <= 512 ? nullptr : "the head size is more than 512";
+    return n_embd <= LIL_METAL_MAX_EMBD ? nullptr : "the head size is more than 576";
 }
 
 // and rows of this K or V

@@ -2,8 +2,6 @@
 
 #include "lil-metal-plan.h"
 
-#include <algorithm>
-
 // The functions are names: a node is told by its function, see lil_metal_plan. On a CPU they do not run.
 #define LIL_METAL_OP(op) \
     static void lil_metal_##op(ggml_tensor * dst, int ith, int nth, void * userdata) { \
@@ -17,17 +15,17 @@ LIL_OPS(LIL_METAL_OP)
 
 // what no op can do
 static const char * lil_metal_check(const lil_ops_shape * shape) {
-    const int64_t n_group = shape->n_head / shape->n_head_kv;
-
     if (const char * err = lil_metal_check_head(shape->type_k, shape->n_embd_k)) {
         return err;
     }
     if (const char * err = lil_metal_check_head(shape->type_v, shape->n_embd_v)) {
         return err;
     }
-
-    if (std::max(n_group, shape->n_head_kv) * shape->n_embd_k * (int64_t) sizeof(float) > LIL_METAL_MAX_SHMEM) {
-        return "the queries do not fit into the threadgroup memory";
+    if (shape->n_embd_v > LIL_METAL_MAX_EMBD_V) {
+        return "values of a head have more than 512 channels";
+    }
+    if (shape->n_head_kv * shape->n_embd_k * (int64_t) sizeof(float) > LIL_METAL_MAX_SHMEM) {
+        return "a query for each KV head does not fit into the threadgroup memory";
     }
     return nullptr;
 }

@@ -11,7 +11,10 @@ const char * lil_metal_plan_page_scores(const ggml_tensor * dst, const void * us
 
     const int64_t n_embd  = q->ne[0];
     const int64_t n_group = q->ne[1] / layer.n_head_kv;
-    const int64_t n_shmem = n_group * n_embd * sizeof(float);
+
+    // query heads at once: all, or as many eights as there is room for
+    const int64_t n_room = LIL_METAL_MAX_SHMEM / (n_embd * (int64_t) sizeof(float));
+    const int64_t n_row  = n_group <= n_room ? n_group : n_room / 8 * 8;
 
     if (bounds->type != GGML_TYPE_F16 && bounds->type != GGML_TYPE_F32) {
         return "bounds are not of type F16 or F32";
@@ -22,8 +25,8 @@ const char * lil_metal_plan_page_scores(const ggml_tensor * dst, const void * us
     if (q->nb[1] % 16 != 0 || q->nb[2] % 16 != 0) {
         return "rows of q are not aligned";
     }
-    if (n_shmem > LIL_METAL_MAX_SHMEM) {
-        return "the query heads of a KV head do not fit into the threadgroup memory";
+    if (n_row == 0) {
+        return "eight query heads do not fit into the threadgroup memory";
     }
 
     if (dirty) {
@@ -36,6 +39,7 @@ const char * lil_metal_plan_page_scores(const ggml_tensor * dst, const void * us
 
     args.n_embd  = n_embd;
     args.n_group = n_group;
+    args.n_row   = n_row;
     args.nb_d1   = dst->nb[1];
     args.nb_d2   = dst->nb[2];
     args.nb_q1   = q->nb[1];
@@ -57,7 +61,7 @@ const char * lil_metal_plan_page_scores(const ggml_tensor * dst, const void * us
     l.type_k     = dirty ? k->type : -1;
     l.type_v     = bounds->type;
     l.n_threads  = 128;
-    l.n_shmem    = n_shmem;
+    l.n_shmem    = n_row * n_embd * sizeof(float);
     l.writes_src = dirty;
     lil_metal_set_args(l, args);
     lil_metal_fill_buf(l, 6);

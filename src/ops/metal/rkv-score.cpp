@@ -1,7 +1,5 @@
 #include "lil-metal-plan.h"
 
-#include <algorithm>
-
 const char * lil_metal_plan_rkv_score(const ggml_tensor * dst, const void * userdata, lil_metal_launch & l) {
     const auto & layer = *(const lil_evict_layer *) userdata;
 
@@ -20,9 +18,8 @@ const char * lil_metal_plan_rkv_score(const ggml_tensor * dst, const void * user
 
     args.has_sinks = lil_metal_set_sinks(l, dst, 5);
 
-    const int     n_at_once = args.n_group <= 1 ? 1 : args.n_group <= 2 ? 2 : args.n_group <= 4 ? 4 : 8;
-    const int     n_row     = std::max(LIL_METAL_RKV_ROWS, (args.n_group + n_at_once - 1) / n_at_once * n_at_once);
-    const int64_t n_shmem   = LIL_METAL_RKV_SHMEM(n_row, args.n_embd, dst->ne[0]) * sizeof(float);
+    const int     n_at_once = args.n_group < 2 ? 1 : args.n_group < 4 ? 2 : args.n_group < 8 ? 4 : 8;
+    const int64_t n_shmem   = LIL_METAL_RKV_SHMEM(args.n_embd, dst->ne[0]) * sizeof(float);
 
     if (const char * err = lil_metal_set_score(l, k, args.n_head_kv, 1, args.nb_q0 | args.nb_q1 | args.nb_q2)) {
         return err;

@@ -2,19 +2,19 @@
 
 #include "score-block.h"
 
-// quads of a row of K that a lane of a simd-group has at most: heads of up to 512 channels
-#define LIL_RKV_QUADS 4
+// quads of a row of K that a lane of a simd-group has at most
+#define LIL_RKV_QUADS ((LIL_METAL_MAX_EMBD/4 + 31)/32)
 
-// the largest logit of the query heads of a group, N of them at once: the same in all lanes that share the key. sq: the
-// queries, padded to a multiple of N heads
+// the largest logit of the query heads of a group, N of them at once, of at least N: the same in all lanes that share
+// the key. All groups' queries need not have room, so they are read where they are
 template <int N>
 static inline float lil_rkv_logit(
-        thread const lil_score_job & job, threadgroup const float4 * sq, int n_group, float softcap, int j, int lane) {
+        thread const lil_score_job & job, device const float4 * q, int n_group, float softcap, int j, int lane) {
     float best = LIL_NEG;
 
     for (int g = 0; g < n_group; g += N) {
         float x[N];
-        lil_score_logits<N>(job, sq + g*(job.n_embd/4), j, lane, x);
+        lil_score_logits<N>(job, q + min(g, n_group - N)*(job.n_embd/4), j, lane, x); // some heads may come twice
         for (int r = 0; r < N; ++r) {
             best = max(best, x[r]);
         }
@@ -51,8 +51,7 @@ static inline float lil_rkv_join(float x, thread float & m, float sink, threadgr
 }
 
 // Grid: [n_head_kv, n_steps]: a threadgroup has all of a head, whose row of scores holds what is known of the slots
-// until the scores are. Threadgroup memory: LIL_METAL_RKV_SHMEM(n_row, n_embd, slots) floats, n_row:
-// LIL_METAL_RKV_ROWS, or the group's heads, padded to a multiple of N, where those are more.
+// until the scores are. Threadgroup memory: LIL_METAL_RKV_SHMEM(n_embd, slots) floats.
 template <int N>
 kernel void kernel_lil_rkv_score(
         constant lil_metal_kargs_evict & args [[buffer(0)]],
@@ -85,8 +84,6 @@ kernel void kernel_lil_rkv_score(
     const int lane  = tiitg%LIL_SCORE_LANES;
     const int j0    = tiitg/LIL_SCORE_LANES;
     const int width = t.ntg/LIL_SCORE_LANES; // keys at once
-    const int n_pad = (args.n_group + N - 1)/N*N;
-    const int n_row = max(n_pad, LIL_METAL_RKV_ROWS);
 
     device       float * x = (device       float *) (dst + (uint64_t) strm*args.nb_x2 + i_kv*args.nb_x1);
     device const float * p = (device const float *) (pos + (uint64_t) strm*args.nb_p2 + i_kv*args.nb_p1);
@@ -99,9 +96,9 @@ kernel void kernel_lil_rkv_score(
     job.n_keys = n;
     job.scale  = args.scale;
 
-    threadgroup float4 * sq = (threadgroup float4 *) shmem;             // [nk, n_row]
+    threadgroup float4 * sq = (threadgroup float4 *) shmem;             // [nk, LIL_METAL_RKV_ROWS]
     // [3, LIL_METAL_RKV_ROWS, LIL_METAL_SCORE_SIMDS]
-    threadgroup float  * sg = (threadgroup float *) (sq + n_row*nk);
+    threadgroup float  * sg = (threadgroup float *) (sq + LIL_METAL_RKV_ROWS*nk);
     threadgroup float  * f  = sg + 3*LIL_METAL_RKV_ROWS*LIL_METAL_SCORE_SIMDS; // [n] by slot
 
     //
@@ -294,23 +291,15 @@ kernel void kernel_lil_rkv_score(
     for (int w = 0; w < n_win; ++w) {
         const int at = step[LIL_METAL_STEP_POS] - n_win + w; // the query's position
 
-        device const char * q = ring + (uint64_t) strm*args.nb_q2 + at%args.n_ring*args.nb_q1 +
-                (uint64_t) i_kv*args.n_group*args.nb_q0;
-
-        threadgroup_barrier(mem_flags::mem_threadgroup);
-
-        for (int i = tiitg; i < n_pad*nk; i += t.ntg) {
-            sq[i] = ((device const float4 *) (q + min(i/nk, args.n_group - 1)*args.nb_q0))[i%nk];
-        }
-
-        threadgroup_barrier(mem_flags::mem_threadgroup);
+        device const float4 * q = (device const float4 *) (ring + (uint64_t) strm*args.nb_q2 +
+                at%args.n_ring*args.nb_q1 + (uint64_t) i_kv*args.n_group*args.nb_q0);
 
         float m   = LIL_NEG;
         float sum = 0.0f;
 
         for (int jb = 0; jb < n; jb += width) {
             const int   j = jb + j0;
-            const float l = lil_rkv_logit<N>(job, sq, args.n_group, args.softcap, j, lane);
+            const float l = lil_rkv_logit<N>(job, q, args.n_group, args.softcap, j, lane);
 
             if (j < n && p[j] <= (float) at) {
                 const float m_new = max(m, l);
@@ -324,7 +313,7 @@ kernel void kernel_lil_rkv_score(
 
         for (int jb = 0; jb < n; jb += width) {
             const int   j = jb + j0;
-            const float l = lil_rkv_logit<N>(job, sq, args.n_group, args.softcap, j, lane);
+            const float l = lil_rkv_logit<N>(job, q, args.n_group, args.softcap, j, lane);
 
             if (lane == 0 && j < n && p[j] <= (float) at) {
                 x[j] += exp(l - m)/sum;

@@ -68,10 +68,9 @@ static inline lil_score_job lil_score_job_init() {
     return job;
 }
 
-// the logits of key j for the N rows: the same in all lanes that share the key
-template <int N>
-static inline void lil_score_logits(
-        thread const lil_score_job & job, threadgroup const float4 * sq, int j, int lane, thread float * x) {
+// the logits of key j for the N rows in q, in threadgroup or device memory: the same in all lanes that share the key
+template <int N, typename Q>
+static inline void lil_score_logits(thread const lil_score_job & job, Q q, int j, int lane, thread float * x) {
     const int nk = job.n_embd / 4;
 
     for (int r = 0; r < N; ++r) {
@@ -84,7 +83,7 @@ static inline void lil_score_logits(
         for (int i = lane; i < nk; i += LIL_SCORE_LANES) {
             const float4 ki = lil_load_quad(lil_type_k, row, i);
             for (int r = 0; r < N; ++r) {
-                x[r] += dot(ki, sq[r * nk + i]);
+                x[r] += dot(ki, q[r * nk + i]);
             }
         }
     }
