@@ -63,6 +63,14 @@ static void test_attn_all() {
             }
         }
     }
+    for (int n_group : MLA_GROUPS) {
+        for (int n_list : { 17, 257 }) {
+            if (is_wanted()) {
+                test_attn(MLA_EMBD, MLA_EMBD_V, n_group, rand_type(MLA_EMBD), rand_type(MLA_EMBD_V), n_list, true,
+                        rand_bool(), 0.0f);
+            }
+        }
+    }
 }
 
 static void test_attn_odd() {

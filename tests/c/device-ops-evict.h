@@ -419,6 +419,11 @@ static void test_score_step_all() {
             }
         }
     }
+    for (int n_group : MLA_GROUPS) {
+        if (is_wanted()) {
+            test_score_step(MLA_EMBD, n_group, rand_type(MLA_EMBD), SIZES[rng() % 5]);
+        }
+    }
 }
 
 static void test_rkv_all() {
@@ -430,6 +435,11 @@ static void test_rkv_all() {
                 test_rkv(n_embd, n_group, rand_type(n_embd), SIZES[rng() % 8], (float) rand_int(0, 10) / 10.0f);
                 test_rkv(n_embd, n_group, rand_type(n_embd), rand_int(1, 40), rand_bool() ? 0.0f : 1.0f);
             }
+        }
+    }
+    for (int n_group : MLA_GROUPS) {
+        if (is_wanted()) {
+            test_rkv(MLA_EMBD, n_group, rand_type(MLA_EMBD), SIZES[rng() % 5], 0.5f);
         }
     }
     CHECK(device.one_in > 1 || n_let_off > 1000);

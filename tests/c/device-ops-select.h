@@ -151,7 +151,7 @@ static void test_token_select() {
     sequences    seq(t, SIZES[rng() % 11]);
 
     const int n_head_kv = rand_int(1, 3);
-    const int n_group   = rand_bool() ? 1 : rand_int(2, 7);
+    const int n_group   = rand_bool() ? 1 : rand_bool() ? rand_int(2, 7) : 20;
     const int n_head    = n_head_kv * n_group;
     const int n_embd_v  = 4 * rand_int(1, 5);
     const int levels    = LEVELS[rng() % 5];
@@ -205,6 +205,12 @@ static void test_pages_all() {
                         type_k == GGML_TYPE_F16 || (type_k == GGML_TYPE_F32 && rand_bool()) ? GGML_TYPE_F16
                                                                                             : GGML_TYPE_F32);
             }
+        }
+    }
+    for (int n_group : MLA_GROUPS) {
+        if (is_wanted()) {
+            test_pages(MLA_EMBD, n_group, GGML_TYPE_F16, GGML_TYPE_F16);
+            test_pages(MLA_EMBD, n_group, rand_type(MLA_EMBD), GGML_TYPE_F32);
         }
     }
 }

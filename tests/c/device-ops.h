@@ -47,6 +47,12 @@ static inline bool is_wanted() {
 
 static const std::vector<int> GROUPS = { 1, 2, 3, 5, 7, 8, 16 };
 
+// MLA, absorbed: DeepSeek-V2-Lite and V3
+static const std::vector<int> MLA_GROUPS = { 16, 128 };
+
+static const int MLA_EMBD   = 576;
+static const int MLA_EMBD_V = 512;
+
 // How near sums must be. A model's cap of logits is a tanh, which CUDA's fast math computes with an error of 2^-11
 static inline double get_tol(double tol, float softcap) {
     return device.is_emulated || softcap == 0.0f ? tol : std::max(tol, 5e-3);
@@ -82,7 +88,7 @@ struct op_test_case : test_case {
 
     // Attention's work, with the shapes of where it comes from
     ggml_tensor * tensor_work(int64_t n_embd_v, int64_t n_head, int64_t n_max, int64_t n_steps, bool kq) {
-        ggml_tensor * t = tensor(GGML_TYPE_F32, lil_attn_n_work(n_embd_v, n_head, n_max, n_steps, kq));
+        ggml_tensor * t = tensor(GGML_TYPE_F32, ops->attn_n_work(n_embd_v, n_head, n_max, n_steps, kq));
         works[t]        = { n_embd_v, n_head, n_max, n_steps, kq };
         return t;
     }
@@ -103,7 +109,7 @@ struct op_test_case : test_case {
     // of a work tensor on the host
     float * get_logits(const ggml_tensor * t) {
         const auto & w = works.at(t);
-        return (float *) t->data + lil_attn_kq_offset(w.n_embd_v, w.n_head, w.n_max, w.n_steps);
+        return (float *) t->data + ops->attn_kq_offset(w.n_embd_v, w.n_head, w.n_max, w.n_steps);
     }
 
     // what is compared and copied: the same bytes in a tensor and its twin
@@ -120,7 +126,7 @@ struct op_test_case : test_case {
         }
         const auto & w = it->second;
         return {
-            sizeof(float) * lil_attn_kq_offset(w.n_embd_v, w.n_head, w.n_max, w.n_steps),
+            sizeof(float) * ops->attn_kq_offset(w.n_embd_v, w.n_head, w.n_max, w.n_steps),
             sizeof(float) * device.ops->attn_kq_offset(w.n_embd_v, w.n_head, w.n_max, w.n_steps),
             sizeof(float) * (w.kq ? w.n_max * w.n_head * w.n_steps : 0),
         };

@@ -4,12 +4,14 @@
 
 #include "cuda-common.h"
 
-static void test_attn(int n_embd, int n_embd_v, int n_group, ggml_type type_k, ggml_type type_v, int n_list) {
+// joined: the values are the first channels of the keys' rows, as MLA has them
+static void test_attn(
+        int n_embd, int n_embd_v, int n_group, ggml_type type_k, ggml_type type_v, int n_list, bool joined = false) {
     const bool  shared  = rng() % 2;
     const bool  kq      = rng() % 2;
     const float softcap = rng() % 4 ? 0.0f : 5.0f;
 
-    const int n_head_kv = rand_int(1, n_list > 300 ? 2 : 3);
+    const int n_head_kv = joined ? 1 : rand_int(1, n_list > 300 || n_group > 16 ? 2 : 3);
     const int n_head    = n_head_kv * n_group;
     const int n_steps   = rand_int(1, 2);
     const int n_stream  = n_steps + rand_int(0, 1);
@@ -20,9 +22,9 @@ static void test_attn(int n_embd, int n_embd_v, int n_group, ggml_type type_k, g
     char name[256];
     snprintf(name, sizeof(name),
             "attn: n_embd %d/%d, heads %d*%d, %s/%s, list %d of %d, steps %d, shared %d, kq %d, softcap %g, "
-            "multiprocessors %d",
+            "multiprocessors %d%s",
             n_embd, n_embd_v, n_head_kv, n_group, ggml_type_name(type_k), ggml_type_name(type_v), n_list, n_max,
-            n_steps, shared, kq, (double) softcap, n_sm);
+            n_steps, shared, kq, (double) softcap, n_sm, joined ? ", joined" : "");
     test_name = name;
 
     lil_select_layer layer = {};
@@ -39,6 +41,9 @@ static void test_attn(int n_embd, int n_embd_v, int n_group, ggml_type type_k, g
     kv_cache k(type_k, n_embd, n_head_kv, n_cells, n_stream);
     kv_cache v(type_v, n_embd_v, n_head_kv, n_cells, n_stream);
 
+    lil_cuda_tensor values = joined ? k.t : v.t;
+    values.ne[0]           = v.t.ne[0];
+
     const sinks_or_none sinks(n_head);
 
     q.fill(4.0f);
@@ -54,9 +59,9 @@ static void test_attn(int n_embd, int n_embd_v, int n_group, ggml_type type_k, g
         steps.i32(s)[LIL_SEL_STREAM] = n_stream - 1 - s;
     }
 
-    CHECK(lil_cuda_attn_supports(layer, work, q, k.t, v.t, list, steps));
+    CHECK(lil_cuda_attn_supports(layer, work, q, k.t, values, list, steps));
 
-    lil_cuda_attn(layer, work, q, k.t, v.t, list, steps, n_sm, nullptr);
+    lil_cuda_attn(layer, work, q, k.t, values, list, steps, n_sm, nullptr);
     lil_cuda_attn_join(layer, out, work, list, sinks, n_sm, nullptr);
 
     const float * x = (const float *) work.data + lil_cuda_attn_kq_offset(n_embd_v, n_head, n_max, n_steps);
@@ -78,7 +83,7 @@ static void test_attn(int n_embd, int n_embd_v, int n_group, ggml_type type_k, g
             std::vector<double> ref(n_embd_v, 0.0);
             for (int j = 0; j < cells[0]; ++j) {
                 const double  p   = std::exp(logits[j] - max);
-                const float * row = v.row(cells[1 + j], h, strm);
+                const float * row = (joined ? k : v).row(cells[1 + j], h, strm);
                 for (int d = 0; d < n_embd_v; ++d) {
                     ref[d] += p * row[d];
                 }
@@ -129,6 +134,15 @@ static void test_attn_all() {
     }
 
     test_attn(128, 128, 7, GGML_TYPE_F16, GGML_TYPE_F16, 3000);
+
+    // large groups, long rows: MLA's, and others
+    test_attn(64, 64, 71, GGML_TYPE_F16, GGML_TYPE_F16, 100);
+    for (int n_group : { 1, 7, 16, 20, 128 }) {
+        for (ggml_type type : { GGML_TYPE_F16, rand_type(576) }) {
+            test_attn(576, 512, n_group, type, type, pick({ 1, 33, 129, 300 }), true);
+        }
+        test_attn(pick({ 264, 320, 512 }), pick({ 64, 256, 288, 512 }), n_group, GGML_TYPE_F16, GGML_TYPE_F16, 70);
+    }
 }
 
 // in_scores: page_scores computes some of the bounds itself
@@ -252,6 +266,10 @@ static void test_pages_all() {
             test_pages(n_embd, n_group, type_k, is_f16 ? GGML_TYPE_F16 : GGML_TYPE_F32,
                     pick({ 1, 2, 3, 15, 16, 17, 63, 64, 65, 90 }), rng() % 2);
         }
+    }
+    for (int n_group : { 1, 16, 20, 128 }) {
+        test_pages(576, n_group, GGML_TYPE_F16, GGML_TYPE_F16, pick({ 1, 17, 65 }), rng() % 2);
+        test_pages(pick({ 288, 576 }), n_group, GGML_TYPE_BF16, GGML_TYPE_F32, pick({ 1, 17, 65 }), rng() % 2);
     }
 }
 

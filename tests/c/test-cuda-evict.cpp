@@ -7,9 +7,9 @@
 #include "../../src/ops/cuda/lil-mma.h"
 
 static void test_score_step() {
-    const int n_embd    = pick({ 32, 64, 80, 96, 128, 256 });
+    const int n_embd    = pick({ 32, 64, 80, 96, 128, 256, 576 });
     const int n_head_kv = rand_int(1, 3);
-    const int n_group   = pick({ 1, 2, 3, 4, 7, 8, 16 });
+    const int n_group   = pick({ 1, 2, 3, 4, 7, 8, 16, 20 });
     const int n_head    = n_head_kv * n_group;
     const int n_steps   = rand_int(1, 2);
     const int n_stream  = n_steps + rand_int(0, 1);
@@ -163,6 +163,11 @@ static void test_evict_slots() {
     kv_cache k(rand_type(n_embd), n_embd, n_head_kv, capacity, n_stream);
     kv_cache v(rand_type(n_embd), n_embd, n_head_kv, capacity, n_stream);
 
+    const bool joined = n_head_kv == 1 && rng() % 2; // the values are a part of the keys' rows, as MLA has them
+
+    lil_cuda_tensor values = joined ? k.t : v.t;
+    values.ne[0]           = joined ? 32 : v.t.ne[0];
+
     fill_levels((float *) score.data, capacity * n_head_kv * n_stream, pick({ 0, 1, 3, 50 }));
 
     for (int s = 0; s < n_steps; ++s) {
@@ -236,7 +241,9 @@ static void test_evict_slots() {
                     const size_t v_size = ggml_row_size(v.t.type, n_embd);
 
                     move(want_k, k.t, src, dst, k_size, strm * k.t.nb[2] + h * k_size);
-                    move(want_v, v.t, src, dst, v_size, strm * v.t.nb[2] + h * v_size);
+                    if (!joined) {
+                        move(want_v, v.t, src, dst, v_size, strm * v.t.nb[2] + h * v_size);
+                    }
 
                     const size_t at = strm * pos.nb[2] + h * pos.nb[1];
                     memcpy(want_s.data() + at + 4 * dst, want_s.data() + at + 4 * src, 4);
@@ -248,7 +255,7 @@ static void test_evict_slots() {
 
     tensor scratch(GGML_TYPE_I32, (int64_t) lil_cuda_evict_slots_n_scratch(layer, pos, steps));
 
-    lil_cuda_evict_slots(layer, pos, k.t, v.t, score, steps, (int32_t *) scratch.data, nullptr);
+    lil_cuda_evict_slots(layer, pos, k.t, values, score, steps, (int32_t *) scratch.data, nullptr);
 
     CHECK(get_bytes(pos) == want_p);
     CHECK(get_bytes(score) == want_s);
@@ -259,7 +266,7 @@ static void test_evict_slots() {
 
 // a head size and a type of K; the kernels are few, so that their borders come up often
 static int rand_embd() {
-    return pick({ 32, 64, 72, 80, 96, 128, 160, 256 });
+    return pick({ 32, 64, 72, 80, 96, 128, 160, 256, 288, 576 });
 }
 
 // what keys receive from n_query*n_group rows: get_q(query, head in the group), get_sink(head in the group),
@@ -303,7 +310,7 @@ static std::vector<double> get_received(int n_query, int n_group, int n_keys, in
 
 static void test_score_prompt() {
     const int n_embd    = rand_embd();
-    const int n_group   = pick({ 1, 3, 4, 7, 8, 16 });
+    const int n_group   = pick({ 1, 3, 4, 7, 8, 16, 20 });
     const int n_head_kv = rand_int(1, 2);
     const int n_head    = n_head_kv * n_group;
     const int n_steps   = rand_int(1, 2);
@@ -402,7 +409,7 @@ static void test_score_prompt() {
 
 static void test_score_window() {
     const int n_embd    = rand_embd();
-    const int n_group   = pick({ 1, 3, 4, 7, 8, 16 });
+    const int n_group   = pick({ 1, 3, 4, 7, 8, 16, 20 });
     const int n_head_kv = rand_int(1, 2);
     const int n_steps   = rand_int(1, 2);
     const int n_stream  = n_steps + rand_int(0, 1);
@@ -586,7 +593,7 @@ static std::vector<double> get_rkv(const lil_evict_layer & layer, const std::vec
 
 static void test_rkv_score() {
     const int n_embd    = rand_embd();
-    const int n_group   = pick({ 1, 3, 4, 7, 8, 16 });
+    const int n_group   = pick({ 1, 3, 4, 7, 8, 16, 20 });
     const int n_head_kv = rand_int(1, 2);
     const int n_steps   = rand_int(1, 2);
     const int n_stream  = n_steps + rand_int(0, 1);

@@ -22,7 +22,7 @@ static void test_infllm_score() {
 
     const int n_embd    = 32;
     const int n_head_kv = rand_int(1, 2);
-    const int n_group   = pick({ 1, 3, 4, 7, 8, 16 });
+    const int n_group   = pick({ 1, 3, 4, 7, 8, 16, 40 });
     const int n_head    = n_head_kv * n_group;
     const int n_lists   = rng() % 2 ? 1 : n_head_kv;
     const int n_sm      = pick({ 1, 4, 132 });
@@ -95,9 +95,9 @@ static void test_infllm_score() {
 static void test_infllm_score_prompt() {
     sequences seq(pick({ 1, 17, 63, 64, 65, 128, 129, 250, 700 }));
 
-    const int n_embd    = pick({ 32, 64, 72, 80, 128, 256 });
+    const int n_embd    = pick({ 32, 64, 72, 80, 128, 256, 288, 576 });
     const int n_head_kv = rand_int(1, 2);
-    const int n_group   = pick({ 1, 3, 4, 7, 8, 16 });
+    const int n_group   = pick({ 1, 3, 4, 7, 8, 16, 20 });
     const int n_head    = n_head_kv * n_group;
     const int n_sm      = pick({ 1, 4, 132 });
 
@@ -189,7 +189,7 @@ static void test_infllm_score_prompt() {
 }
 
 static void test_block_repr() {
-    const int n_embd    = pick({ 32, 64, 80, 96, 128, 256 });
+    const int n_embd    = pick({ 32, 64, 80, 96, 128, 256, 576 });
     const int n_head_kv = rand_int(1, 3);
     const int n_cells   = 400;
     const int n_stream  = rand_int(1, 3);
@@ -261,9 +261,9 @@ static void test_block_repr() {
 }
 
 static void test_block_scores() {
-    const int n_embd    = pick({ 32, 64, 80, 128, 256 });
+    const int n_embd    = pick({ 32, 64, 80, 128, 256, 576 });
     const int n_head_kv = rand_int(1, 4);
-    const int n_group   = pick({ 1, 3, 4, 7, 8, 16 });
+    const int n_group   = pick({ 1, 3, 4, 7, 8, 16, 128 });
     const int n_head    = n_head_kv * n_group;
     const int n_steps   = rand_int(1, 3);
     const int n_blocks  = pick({ 1, 7, 8, 9, 15, 16, 17, 100 });

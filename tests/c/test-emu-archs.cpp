@@ -1,6 +1,6 @@
-// Models beyond plain stacks on an emulated GPU (emu-gpu.h): learned sinks, MLA, a hybrid with M-RoPE, shared keys and
-// values. Each method in the form that it takes there and in the portable one: what it computes is what the same form
-// computes on the CPU, and every decode step beyond the budget is sparse.
+// Models beyond plain stacks on an emulated GPU (emu-gpu.h): learned sinks, MLA with DeepSeek-V2-Lite's heads, a hybrid
+// with M-RoPE, shared keys and values. Each method in the form that it takes there and in the portable one: what it
+// computes is what the same form computes on the CPU, and every decode step beyond the budget is sparse.
 //
 // Which form a method takes is in the table below: the portable one where the kernels lack something (docs/models.md).
 
@@ -36,6 +36,8 @@ struct kind {
     const char * arch;
     // methods with a fused form on the device
     std::set<lil_sparse_method> fused;
+
+    bool large_mla = false;
 };
 
 static const std::set<lil_sparse_method> ALL = { LIL_SPARSE_SINK, LIL_SPARSE_H2O, LIL_SPARSE_TOVA, LIL_SPARSE_RKV,
@@ -47,7 +49,7 @@ static const std::vector<kind> KINDS = {
     { "gemma4",
             { LIL_SPARSE_SINK, LIL_SPARSE_QUEST, LIL_SPARSE_INFLLM, LIL_SPARSE_TIDAL, LIL_SPARSE_LESSISMORE,
                     LIL_SPARSE_RAAS } },
-    { "deepseek2", {} },
+    { "deepseek2", ALL, true },
 };
 
 using context_ptr = std::unique_ptr<llama_context, decltype(&llama_free)>;
@@ -148,14 +150,14 @@ int main() {
     std::map<std::string, llama_model *> on_cpu; // before the device is there
 
     for (const auto & k : KINDS) {
-        on_cpu[k.arch] = tiny_arch::make(k.arch);
+        on_cpu[k.arch] = tiny_arch::make(k.arch, 0, k.large_mla);
         CHECK(on_cpu[k.arch], "%s", k.arch);
     }
 
     emu_gpu_register();
 
     for (const auto & k : KINDS) {
-        llama_model * on_gpu = tiny_arch::make(k.arch, 99);
+        llama_model * on_gpu = tiny_arch::make(k.arch, 99, k.large_mla);
         CHECK(on_gpu, "%s", k.arch);
 
         for (const auto method : ALL) {

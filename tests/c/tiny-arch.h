@@ -275,10 +275,24 @@ static inline void put_text(llama_batch & batch, int i, int n, llama_seq_id seq_
     batch.n_tokens = n;
 }
 
+// MLA's heads as DeepSeek-V2-Lite has them: 16, keys of 512 + 64 channels; a layer fewer, for the time it takes
+static inline void describe_mla(metadata & m) {
+    m.set("block_count", 3u);
+    m.set("attention.head_count", 16u);
+    m.set("attention.kv_lora_rank", 512u);
+    m.set("attention.key_length", 576u);
+    m.set("attention.value_length", 512u);
+    m.set("attention.key_length_mla", 96u);
+    m.set("rope.dimension_count", 64u);
+}
+
 // null: it cannot be made this way
-static inline llama_model * make(const std::string & arch, int32_t n_gpu_layers = 0) {
+static inline llama_model * make(const std::string & arch, int32_t n_gpu_layers = 0, bool large_mla = false) {
     metadata m(arch);
     describe(m, arch);
+    if (large_mla) {
+        describe_mla(m);
+    }
 
     llama_model_params params = llama_model_default_params();
     params.n_gpu_layers       = n_gpu_layers;

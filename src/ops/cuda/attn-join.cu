@@ -53,7 +53,7 @@ void lil_cuda_attn_join(const lil_select_layer & layer, const lil_cuda_tensor & 
     const int64_t n_head  = dst.ne[1];
     const int64_t n_steps = dst.ne[2];
 
-    const int n_split = lil_cuda_attn_n_split(list.ne[0] - 1, layer.n_head_kv, n_steps, n_sm);
+    const int n_split = lil_cuda_attn_n_split(list.ne[0] - 1, n_head, layer.n_head_kv, n_steps, n_sm);
 
     LIL_LAUNCH(dim3((unsigned) n_head, (unsigned) n_steps), (int) (n_embd + 31) / 32 * 32, 0, stream,
             lil_attn_join_kernel, (float *) dst.data, (int64_t) dst.nb[1], (int64_t) dst.nb[2],

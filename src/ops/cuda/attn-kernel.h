@@ -2,9 +2,12 @@
 
 // The attention of one token over many rows, in parts: attn's kernel, and without V the first half of score_step.
 //
-// A block has one KV head's part of one list. Its warps form sets of N_WARP; a set has GROUP query heads of the group
-// (two sets read the same rows at the same time, the second from the cache). A warp takes units of up to 32 entries:
-//   logits     LANES lanes read a row of K, each 8 channels, for GROUP heads at once; the sums go to shared memory
+// A block has one KV head's part of one list, for up to N_SET*GROUP query heads of the group: larger groups have
+// several blocks, which read the same rows from the L2 cache. Its warps form sets of N_WARP; a set has GROUP query
+// heads (two sets read the same rows at the same time, the second from the cache). A warp takes units of up to 32
+// entries:
+//   logits     LANES lanes read a row of K, each 8 channels, for GROUP heads at once; the sums go to shared memory.
+//              Of a long row (MLA) a lane has 8 channels of every 256, N_C times
 //   softmax    lane j has entry j, relative to the warp's own running maximum
 //   sum over V lanes and rows as with K; each lane keeps 8 channels of GROUP heads in registers
 // Loads run a batch of N_BATCH rows per lane ahead of their use, through the softmax as well. Warps meet only at the
@@ -42,8 +45,7 @@ struct lil_attn_params {
     float softcap;
 };
 
-static constexpr int LIL_ATTN_N_WARP  = 4; // of a set
-static constexpr int LIL_ATTN_N_BATCH = 4; // rows of a lane that are under way
+static constexpr int LIL_ATTN_N_WARP = 4; // of a set
 
 // blocks of a multiprocessor that registers must suffice for: with one set of warps
 static constexpr int lil_attn_min_blocks(int group) {
@@ -57,17 +59,20 @@ static __host__ __device__ __forceinline__ int64_t lil_attn_part_offset(
 }
 
 // GROUP, a power of 2; TYPE_V GGML_TYPE_COUNT + 1: none
-template <int TYPE_K, int TYPE_V, int LANES, int GROUP, int N_SET>
+template <int TYPE_K, int TYPE_V, int LANES, int N_C, int GROUP, int N_SET>
 static __global__ void __launch_bounds__(LIL_WARP * LIL_ATTN_N_WARP * N_SET,
         N_SET == 1 ? lil_attn_min_blocks(GROUP) : 1) lil_attn_kernel(const lil_attn_params p) {
     constexpr int  N_WARP  = LIL_ATTN_N_WARP;
-    constexpr int  N_BATCH = LIL_ATTN_N_BATCH;
+    constexpr int  N_BATCH = N_C == 1 ? 4 : 1; // rows of a lane that are under way
     constexpr int  N_ROW   = LIL_WARP / LANES; // that a warp reads at once
     constexpr int  N_STEP  = N_ROW * N_BATCH;  // rows of a batch, at most 32 and a power of 2
+    constexpr int  N_C_V   = N_C == 1 ? 1 : LIL_N_C_V;
     constexpr bool HAS_V   = TYPE_V != LIL_TYPE_ANY + 1;
 
+    const int n_chunk = gridDim.y / p.n_head_kv; // blocks of a group
+
     const int split  = blockIdx.x;
-    const int i_kv   = blockIdx.y;
+    const int i_kv   = blockIdx.y / n_chunk;
     const int i_step = blockIdx.z;
 
     const int lane = threadIdx.x % LIL_WARP;
@@ -75,8 +80,9 @@ static __global__ void __launch_bounds__(LIL_WARP * LIL_ATTN_N_WARP * N_SET,
     const int set  = warp / N_WARP;
     const int w    = warp % N_WARP;
 
-    const int i_row = lane / LANES;     // which of the rows
-    const int c0    = lane % LANES * 8; // first of the lane's channels
+    const int i_row = lane / LANES;                                 // which of the rows
+    const int c0    = lane % LANES * 8;                             // first of the lane's channels
+    const int g0    = (blockIdx.y % n_chunk * N_SET + set) * GROUP; // first of the set's heads
 
     const int32_t * step  = (const int32_t *) (p.steps + i_step * p.steps_nb1);
     const int32_t * cells = p.list ? (const int32_t *) (p.list + i_step * p.list_nb2 + i_kv * p.list_nb1) : nullptr;
@@ -90,8 +96,9 @@ static __global__ void __launch_bounds__(LIL_WARP * LIL_ATTN_N_WARP * N_SET,
         return; // the whole block
     }
 
-    const bool has_k = c0 < p.n_embd_k;
-    const bool has_v = HAS_V && c0 < p.n_embd_v;
+    // whether a row has the lane's channels [c0 + 256*c, ... + 8)
+    const auto has_k = [&](int c) { return c0 + 256 * c < p.n_embd_k; };
+    const auto has_v = [&](int c) { return HAS_V && c0 + 256 * c < p.n_embd_v; };
 
     const int64_t strm = step[LIL_STEP_STREAM];
 
@@ -101,21 +108,24 @@ static __global__ void __launch_bounds__(LIL_WARP * LIL_ATTN_N_WARP * N_SET,
     LIL_SHARED(float, shared);
     float * x = shared + warp * LIL_WARP * GROUP; // [GROUP, 32] logits, then probabilities; free behind the last unit
 
-    // q [GROUP][8], times scale; heads that there are not read the last one's
-    float q[GROUP][8];
+    // times scale; heads that there are not read the last one's
+    float q[GROUP][N_C][8];
     LIL_UNROLL
     for (int g = 0; g < GROUP; ++g) {
-        const int     i_head = i_kv * p.n_group + min(set * GROUP + g, p.n_group - 1);
+        const int     i_head = i_kv * p.n_group + min(g0 + g, p.n_group - 1);
         const float * src    = (const float *) (p.q + i_step * p.q_nb2 + i_head * p.q_nb1);
         LIL_UNROLL
-        for (int i = 0; i < 8; ++i) {
-            q[g][i] = has_k ? src[c0 + i] * p.scale : 0.0f;
+        for (int c = 0; c < N_C; ++c) {
+            LIL_UNROLL
+            for (int i = 0; i < 8; ++i) {
+                q[g][c][i] = has_k(c) ? src[c0 + 256 * c + i] * p.scale : 0.0f;
+            }
         }
     }
 
-    float y[GROUP][8] = {}; // sum of exp(x - max)*v, of the lane's rows
-    float sum[GROUP]  = {}; // of exp(x - max), of the lane's entries
-    float max[GROUP];       // the same in all lanes
+    float y[GROUP][N_C_V][8] = {}; // sum of exp(x - max)*v, of the lane's rows
+    float sum[GROUP]         = {}; // of exp(x - max), of the lane's entries
+    float max[GROUP];              // the same in all lanes
     LIL_UNROLL
     for (int g = 0; g < GROUP; ++g) {
         max[g] = -INFINITY;
@@ -137,25 +147,40 @@ static __global__ void __launch_bounds__(LIL_WARP * LIL_ATTN_N_WARP * N_SET,
 
         // rows r of the unit behind its end are the last one again
         const auto get_cell = [&](int r) { return (int64_t) __shfl_sync(LIL_FULL, cell, min(r, m - 1)); };
-        const auto load_k   = [&](uint4 * raw, int r0) {
+        const auto load_k   = [&](uint4(*raw)[N_C], int r0) {
             LIL_UNROLL
             for (int b = 0; b < N_BATCH; ++b) {
                 const char * row = k + get_cell(r0 + b * N_ROW + i_row) * p.k_nb1;
-                raw[b]           = has_k ? lil_load8<TYPE_K>(p.type_k, row, c0) : zero;
+                LIL_UNROLL
+                for (int c = 0; c < N_C; ++c) {
+                    raw[b][c] = has_k(c) ? lil_load8<TYPE_K>(p.type_k, row, c0 + 256 * c) : zero;
+                }
             }
         };
-        const auto load_v = [&](uint4 * raw, int r0) {
+        const auto load_v = [&](uint4(*raw)[N_C], int r0) {
             if (HAS_V) {
                 LIL_UNROLL
                 for (int b = 0; b < N_BATCH; ++b) {
                     const char * row = v + get_cell(r0 + b * N_ROW + i_row) * p.v_nb1;
-                    raw[b]           = has_v ? lil_load8<TYPE_V>(p.type_v, row, c0) : zero;
+                    LIL_UNROLL
+                    for (int c = 0; c < N_C_V; ++c) {
+                        raw[b][c] = has_v(c) ? lil_load8<TYPE_V>(p.type_v, row, c0 + 256 * c) : zero;
+                    }
+                }
+            }
+        };
+        const auto copy = [&](uint4(*raw)[N_C], const uint4(*from)[N_C]) {
+            LIL_UNROLL
+            for (int b = 0; b < N_BATCH; ++b) {
+                LIL_UNROLL
+                for (int c = 0; c < N_C; ++c) {
+                    raw[b][c] = from[b][c];
                 }
             }
         };
 
-        uint4 raw[N_BATCH];
-        uint4 next[N_BATCH];
+        uint4 raw[N_BATCH][N_C];
+        uint4 next[N_BATCH][N_C];
 
         load_k(raw, 0);
 
@@ -168,16 +193,18 @@ static __global__ void __launch_bounds__(LIL_WARP * LIL_ATTN_N_WARP * N_SET,
 
             LIL_UNROLL
             for (int b = 0; b < N_BATCH; ++b) {
-                float kx[8];
-                lil_widen8<TYPE_K>(p.type_k, raw[b], kx);
-
-                float s[GROUP];
+                float s[GROUP] = {};
                 LIL_UNROLL
-                for (int g = 0; g < GROUP; ++g) {
-                    s[g] = 0.0f;
+                for (int c = 0; c < N_C; ++c) {
+                    float kx[8];
+                    lil_widen8<TYPE_K>(p.type_k, raw[b][c], kx);
+
                     LIL_UNROLL
-                    for (int i = 0; i < 8; ++i) {
-                        s[g] += q[g][i] * kx[i];
+                    for (int g = 0; g < GROUP; ++g) {
+                        LIL_UNROLL
+                        for (int i = 0; i < 8; ++i) {
+                            s[g] += q[g][c][i] * kx[i];
+                        }
                     }
                 }
 
@@ -189,10 +216,7 @@ static __global__ void __launch_bounds__(LIL_WARP * LIL_ATTN_N_WARP * N_SET,
             }
 
             if (HAS_V || r0 + N_STEP < m) {
-                LIL_UNROLL
-                for (int b = 0; b < N_BATCH; ++b) {
-                    raw[b] = next[b];
-                }
+                copy(raw, next);
             }
         }
 
@@ -205,9 +229,9 @@ static __global__ void __launch_bounds__(LIL_WARP * LIL_ATTN_N_WARP * N_SET,
             if (p.softcap != 0.0f && lane < m) {
                 l = p.softcap * tanhf(l / p.softcap);
             }
-            if (p.kq && lane < m && set * GROUP + g < p.n_group) {
-                p.kq[((int64_t) i_step * p.n_head_kv * p.n_group + i_kv * p.n_group + set * GROUP + g) * p.n_max + jw +
-                        lane] = l;
+            if (p.kq && lane < m && g0 + g < p.n_group) {
+                p.kq[((int64_t) i_step * p.n_head_kv * p.n_group + i_kv * p.n_group + g0 + g) * p.n_max + jw + lane] =
+                        l;
             }
 
             const float max_new = fmaxf(max[g], lil_warp_max(l));
@@ -219,8 +243,11 @@ static __global__ void __launch_bounds__(LIL_WARP * LIL_ATTN_N_WARP * N_SET,
                 sum[g] *= f;
                 if (HAS_V) {
                     LIL_UNROLL
-                    for (int i = 0; i < 8; ++i) {
-                        y[g][i] *= f;
+                    for (int c = 0; c < N_C_V; ++c) {
+                        LIL_UNROLL
+                        for (int i = 0; i < 8; ++i) {
+                            y[g][c][i] *= f;
+                        }
                     }
                 }
                 max[g] = max_new;
@@ -240,24 +267,24 @@ static __global__ void __launch_bounds__(LIL_WARP * LIL_ATTN_N_WARP * N_SET,
 
                 LIL_UNROLL
                 for (int b = 0; b < N_BATCH; ++b) {
-                    float vx[8];
-                    lil_widen8<TYPE_V>(p.type_v, raw[b], vx);
-
                     const float * prob = x + (r0 + b * N_ROW + i_row) * GROUP; // 0 behind the end
                     LIL_UNROLL
-                    for (int g = 0; g < GROUP; ++g) {
+                    for (int c = 0; c < N_C_V; ++c) {
+                        float vx[8];
+                        lil_widen8<TYPE_V>(p.type_v, raw[b][c], vx);
+
                         LIL_UNROLL
-                        for (int i = 0; i < 8; ++i) {
-                            y[g][i] += prob[g] * vx[i];
+                        for (int g = 0; g < GROUP; ++g) {
+                            LIL_UNROLL
+                            for (int i = 0; i < 8; ++i) {
+                                y[g][c][i] += prob[g] * vx[i];
+                            }
                         }
                     }
                 }
 
                 if (r0 + N_STEP < m) {
-                    LIL_UNROLL
-                    for (int b = 0; b < N_BATCH; ++b) {
-                        raw[b] = next[b];
-                    }
+                    copy(raw, next);
                 }
             }
 
@@ -274,10 +301,10 @@ static __global__ void __launch_bounds__(LIL_WARP * LIL_ATTN_N_WARP * N_SET,
         sum[g] = lil_warp_sum(sum[g]);
         if (HAS_V) {
             LIL_UNROLL
-            for (int offset = LANES; offset < LIL_WARP; offset *= 2) {
+            for (int offset = LANES; offset < LIL_WARP; offset *= 2) { // of long rows there is one
                 LIL_UNROLL
                 for (int i = 0; i < 8; ++i) {
-                    y[g][i] += __shfl_xor_sync(LIL_FULL, y[g][i], offset);
+                    y[g][0][i] += __shfl_xor_sync(LIL_FULL, y[g][0][i], offset);
                 }
             }
         }
@@ -309,8 +336,11 @@ static __global__ void __launch_bounds__(LIL_WARP * LIL_ATTN_N_WARP * N_SET,
             }
             const float f = expf(max[g] - m); // 0 for a warp without entries; the first has some
             LIL_UNROLL
-            for (int i = 0; i < 8; ++i) {
-                y[g][i] *= f;
+            for (int c = 0; c < N_C_V; ++c) {
+                LIL_UNROLL
+                for (int i = 0; i < 8; ++i) {
+                    y[g][c][i] *= f;
+                }
             }
         }
 
@@ -319,12 +349,16 @@ static __global__ void __launch_bounds__(LIL_WARP * LIL_ATTN_N_WARP * N_SET,
         // warps 2 and 3, then 0 and 1
         LIL_UNROLL
         for (int half = 1; half >= 0; --half) {
-            if (w / 2 == half && i_row == 0 && has_v) {
-                LIL_UNROLL
-                for (int g = 0; g < GROUP; ++g) {
+            LIL_UNROLL
+            for (int c = 0; c < N_C_V; ++c) {
+                if (w / 2 == half && i_row == 0 && has_v(c)) {
                     LIL_UNROLL
-                    for (int i = 0; i < 8; ++i) {
-                        dst[g * p.n_embd_v + i] = half ? y[g][i] : y[g][i] + dst[g * p.n_embd_v + i];
+                    for (int g = 0; g < GROUP; ++g) {
+                        LIL_UNROLL
+                        for (int i = 0; i < 8; ++i) {
+                            const int at = g * p.n_embd_v + 256 * c + i;
+                            dst[at]      = half ? y[g][c][i] : y[g][c][i] + dst[at];
+                        }
                     }
                 }
             }
@@ -332,8 +366,8 @@ static __global__ void __launch_bounds__(LIL_WARP * LIL_ATTN_N_WARP * N_SET,
         }
     }
 
-    for (int g = w; g < GROUP && set * GROUP + g < p.n_group; g += N_WARP) {
-        float * part = p.part + lil_attn_part_offset(p, i_step, split, i_kv * p.n_group + set * GROUP + g);
+    for (int g = w; g < GROUP && g0 + g < p.n_group; g += N_WARP) {
+        float * part = p.part + lil_attn_part_offset(p, i_step, split, i_kv * p.n_group + g0 + g);
 
         if (HAS_V) {
             const float * src = s_y + (set * 2 * GROUP + g) * p.n_embd_v;
@@ -360,34 +394,36 @@ static __global__ void __launch_bounds__(LIL_WARP * LIL_ATTN_N_WARP * N_SET,
     }
 }
 
-template <int TYPE_K, int TYPE_V, int LANES, int GROUP, int N_SET>
+template <int TYPE_K, int TYPE_V, int LANES, int N_C, int GROUP, int N_SET>
 static void lil_attn_launch(const lil_attn_params & p, int n_steps, cudaStream_t stream) {
-    const int n_warp = LIL_ATTN_N_WARP * N_SET;
+    const int n_warp  = LIL_ATTN_N_WARP * N_SET;
+    const int n_chunk = (p.n_group + GROUP * N_SET - 1) / (GROUP * N_SET);
 
     const int n_units = n_warp * LIL_WARP * GROUP;
     const int n_join  = n_warp * GROUP * 2 + N_SET * 2 * GROUP * p.n_embd_v;
 
-    const auto kernel = lil_attn_kernel<TYPE_K, TYPE_V, LANES, GROUP, N_SET>;
+    const auto kernel = lil_attn_kernel<TYPE_K, TYPE_V, LANES, N_C, GROUP, N_SET>;
 
-    LIL_LAUNCH(dim3(p.n_split, p.n_head_kv, n_steps), LIL_WARP * n_warp,
+    LIL_LAUNCH(dim3(p.n_split, p.n_head_kv * n_chunk, n_steps), LIL_WARP * n_warp,
             sizeof(float) * (n_units > n_join ? n_units : n_join), stream, kernel, p);
 }
 
 template <int TYPE_K, int TYPE_V, int LANES>
 static void lil_attn_launch_group(const lil_attn_params & p, int n_steps, cudaStream_t stream) {
     if (p.n_group == 1) {
-        lil_attn_launch<TYPE_K, TYPE_V, LANES, 1, 1>(p, n_steps, stream);
+        lil_attn_launch<TYPE_K, TYPE_V, LANES, 1, 1, 1>(p, n_steps, stream);
     } else if (p.n_group == 2) {
-        lil_attn_launch<TYPE_K, TYPE_V, LANES, 2, 1>(p, n_steps, stream);
+        lil_attn_launch<TYPE_K, TYPE_V, LANES, 1, 2, 1>(p, n_steps, stream);
     } else if (p.n_group <= 4) {
-        lil_attn_launch<TYPE_K, TYPE_V, LANES, 4, 1>(p, n_steps, stream);
+        lil_attn_launch<TYPE_K, TYPE_V, LANES, 1, 4, 1>(p, n_steps, stream);
     } else if (p.n_group <= 8) {
-        lil_attn_launch<TYPE_K, TYPE_V, LANES, 8, 1>(p, n_steps, stream);
+        lil_attn_launch<TYPE_K, TYPE_V, LANES, 1, 8, 1>(p, n_steps, stream);
     } else {
-        lil_attn_launch<TYPE_K, TYPE_V, LANES, 8, 2>(p, n_steps, stream);
+        lil_attn_launch<TYPE_K, TYPE_V, LANES, 1, 8, 2>(p, n_steps, stream);
     }
 }
 
+// rows of up to 256 channels
 template <int TYPE_K, int TYPE_V>
 static void lil_attn_launch_lanes(const lil_attn_params & p, int n_steps, cudaStream_t stream) {
     switch (lil_cuda_n_lanes(p.n_embd_k > p.n_embd_v ? p.n_embd_k : p.n_embd_v)) {
@@ -395,4 +431,14 @@ static void lil_attn_launch_lanes(const lil_attn_params & p, int n_steps, cudaSt
         case 16: lil_attn_launch_group<TYPE_K, TYPE_V, 16>(p, n_steps, stream); break;
         case 32: lil_attn_launch_group<TYPE_K, TYPE_V, 32>(p, n_steps, stream); break;
     }
+}
+
+static bool lil_attn_is_long(const lil_attn_params & p) {
+    return p.n_embd_k > 256 || p.n_embd_v > 256;
+}
+
+// Long rows: 4 heads' queries and sums are what a thread has registers for
+template <int TYPE_K, int TYPE_V>
+static void lil_attn_launch_long(const lil_attn_params & p, int n_steps, cudaStream_t stream) {
+    lil_attn_launch<TYPE_K, TYPE_V, LIL_WARP, LIL_N_C_K, 4, 2>(p, n_steps, stream);
 }

@@ -2,7 +2,13 @@
 
 // types of K and V that have kernels of their own; others are told apart at run time
 static void lil_attn_launch_types(const lil_attn_params & p, int n_steps, cudaStream_t stream) {
-    if (p.type_k == p.type_v && p.type_k == GGML_TYPE_F16) {
+    if (lil_attn_is_long(p)) {
+        if (p.type_k == p.type_v && p.type_k == GGML_TYPE_F16) {
+            lil_attn_launch_long<GGML_TYPE_F16, GGML_TYPE_F16>(p, n_steps, stream);
+        } else {
+            lil_attn_launch_long<LIL_TYPE_ANY, LIL_TYPE_ANY>(p, n_steps, stream);
+        }
+    } else if (p.type_k == p.type_v && p.type_k == GGML_TYPE_F16) {
         lil_attn_launch_lanes<GGML_TYPE_F16, GGML_TYPE_F16>(p, n_steps, stream);
     } else if (p.type_k == p.type_v && p.type_k == GGML_TYPE_BF16) {
         lil_attn_launch_lanes<GGML_TYPE_BF16, GGML_TYPE_BF16>(p, n_steps, stream);
@@ -24,7 +30,8 @@ bool lil_cuda_attn_supports(const lil_select_layer & layer, const lil_cuda_tenso
             steps.type == GGML_TYPE_I32 && q.ne[1] % n_head_kv == 0 && q.ne[1] / n_head_kv <= LIL_CUDA_MAX_GROUP &&
             k.ne[0] % n_head_kv == 0 && v.ne[0] % n_head_kv == 0 && k.ne[0] / n_head_kv == q.ne[0] &&
             lil_cuda_can_read(k, k.ne[0] / n_head_kv) && lil_cuda_can_read(v, v.ne[0] / n_head_kv) &&
-            (list.ne[1] == 1 || list.ne[1] == n_head_kv) && n_head_kv <= 65535 && steps.ne[1] <= 65535;
+            v.ne[0] / n_head_kv <= LIL_CUDA_MAX_EMBD_V && (list.ne[1] == 1 || list.ne[1] == n_head_kv) &&
+            q.ne[1] <= 65535 && steps.ne[1] <= 65535;
 }
 
 void lil_cuda_attn(const lil_select_layer & layer, const lil_cuda_tensor & work, const lil_cuda_tensor & q,
@@ -42,7 +49,7 @@ void lil_cuda_attn(const lil_select_layer & layer, const lil_cuda_tensor & work,
     p.n_group   = (int) (n_head / p.n_head_kv);
     p.n_embd_k  = (int) (k.ne[0] / p.n_head_kv);
     p.n_embd_v  = (int) (v.ne[0] / p.n_head_kv);
-    p.n_split   = lil_cuda_attn_n_split(n_max, p.n_head_kv, n_steps, n_sm);
+    p.n_split   = lil_cuda_attn_n_split(n_max, n_head, p.n_head_kv, n_steps, n_sm);
     p.n_max     = n_max;
     p.type_k    = k.type;
     p.type_v    = v.type;

@@ -5,7 +5,7 @@
 static constexpr int LIL_BLOCK_REPR_N_WARP = 4;
 
 template <int TYPE_K, int LANES>
-static __global__ void __launch_bounds__(LIL_WARP * LIL_BLOCK_REPR_N_WARP)
+static __global__ void __launch_bounds__(LIL_WARP * LIL_BLOCK_REPR_N_WARP, 8)
         lil_block_repr_kernel(const lil_dirty_params p) {
     const int warp = threadIdx.x / LIL_WARP;
     const int unit = blockIdx.x * LIL_BLOCK_REPR_N_WARP + warp;

@@ -1,8 +1,8 @@
 #pragma once
 
 // The metadata of one page or block of one KV head, by one warp: what page_bounds and block_repr compute for all that
-// are dirty, and page_scores and block_scores for those among the pages that they score. LANES lanes read a row of K,
-// each 8 channels.
+// are dirty, and page_scores and block_scores for those among the pages that they score. LANES lanes read 8*LANES
+// channels of a row of K, each 8: all of it, or of a long one (MLA) part by part.
 
 #include "topk.h"
 
@@ -54,15 +54,17 @@ static __device__ __forceinline__ void lil_store_bounds8(char * row, int i, int 
     }
 }
 
-// page_bounds
+// page_bounds of the channels [c0, c0 + 8*LANES)
 template <int TYPE_K, int LANES>
-static __device__ __forceinline__ void lil_dirty_bounds(const lil_dirty_params & p, const int32_t * entry, int i_kv) {
+static __device__ __forceinline__ void lil_dirty_bounds_part(
+        const lil_dirty_params & p, const int32_t * entry, int i_kv, int c0) {
     constexpr int N_ROW   = LIL_WARP / LANES; // that the warp reads at once
     constexpr int N_BATCH = LIL_DIRTY_N_BATCH;
 
     const int lane  = threadIdx.x % LIL_WARP;
     const int i_row = lane / LANES;
-    const int c0    = lane % LANES * 8;
+
+    c0 += lane % LANES * 8;
 
     const int32_t * cells = entry + LIL_DIRTY_HEAD;
     const int       n     = entry[LIL_DIRTY_N];
@@ -118,51 +120,28 @@ static __device__ __forceinline__ void lil_dirty_bounds(const lil_dirty_params &
     }
 }
 
-// block_repr: ranks the tokens by comparing each with all, then reads the rows of the best. shared [2*n_max]
 template <int TYPE_K, int LANES>
-static __device__ __forceinline__ void lil_dirty_repr(
-        const lil_dirty_params & p, const int32_t * entry, int i_kv, int * shared) {
+static __device__ __forceinline__ void lil_dirty_bounds(const lil_dirty_params & p, const int32_t * entry, int i_kv) {
+    LIL_UNROLL_BY(1)
+    for (int c0 = 0; c0 < p.n_embd; c0 += 8 * LANES) {
+        lil_dirty_bounds_part<TYPE_K, LANES>(p, entry, i_kv, c0);
+    }
+}
+
+// the sum of n_pick rows' channels [c0, c0 + 8*LANES)
+template <int TYPE_K, int LANES>
+static __device__ __forceinline__ void lil_dirty_repr_part(
+        const lil_dirty_params & p, const int32_t * entry, int i_kv, const int * pick, int n_pick, int c0) {
     constexpr int N_ROW   = LIL_WARP / LANES; // that the warp reads at once
     constexpr int N_BATCH = LIL_DIRTY_N_BATCH;
 
-    const int lane = threadIdx.x % LIL_WARP;
+    const int lane  = threadIdx.x % LIL_WARP;
+    const int i_row = lane / LANES;
 
-    int * key  = shared;        // [n_max]
-    int * pick = key + p.n_max; // [n_max] cells
+    c0 += lane % LANES * 8;
 
-    const int32_t * cells = entry + LIL_DIRTY_HEAD;
-    const int       n     = entry[LIL_DIRTY_N];
-
-    const float * score = (const float *) (p.score + entry[LIL_DIRTY_STREAM] * p.score_nb2 + i_kv * p.score_nb1);
-    const char *  k     = p.k + entry[LIL_DIRTY_STREAM] * p.k_nb2 + i_kv * p.k_head;
-
-    for (int i = lane; i < n; i += LIL_WARP) {
-        key[i] = lil_topk_key(score[cells[i]]);
-    }
-    __syncwarp();
-
-    int n_pick = 0;
-    for (int i0 = 0; i0 < n; i0 += LIL_WARP) {
-        const int i    = i0 + lane;
-        const int mine = key[min(i, n - 1)];
-
-        int n_better = 0;
-        for (int j = 0; j < n; ++j) { // all lanes read the same word
-            n_better += key[j] > mine || (key[j] == mine && j > i);
-        }
-
-        const bool     is_in = i < n && n_better < p.n_repr;
-        const unsigned in    = __ballot_sync(LIL_FULL, is_in);
-        if (is_in) {
-            pick[n_pick + __popc(in & ((1u << lane) - 1))] = cells[i];
-        }
-        n_pick += __popc(in);
-    }
-    __syncwarp();
-
-    const int  i_row = lane / LANES;
-    const int  c0    = lane % LANES * 8;
-    const bool has   = c0 < p.n_embd;
+    const bool   has = c0 < p.n_embd;
+    const char * k   = p.k + entry[LIL_DIRTY_STREAM] * p.k_nb2 + i_kv * p.k_head;
 
     float sum[8] = {};
 
@@ -200,6 +179,50 @@ static __device__ __forceinline__ void lil_dirty_repr(
 
         *(float4 *) row       = { sum[0], sum[1], sum[2], sum[3] };
         *(float4 *) (row + 4) = { sum[4], sum[5], sum[6], sum[7] };
+    }
+}
+
+// block_repr: ranks the tokens by comparing each with all, then reads the rows of the best. shared [2*n_max]
+template <int TYPE_K, int LANES>
+static __device__ __forceinline__ void lil_dirty_repr(
+        const lil_dirty_params & p, const int32_t * entry, int i_kv, int * shared) {
+    const int lane = threadIdx.x % LIL_WARP;
+
+    int * key  = shared;        // [n_max]
+    int * pick = key + p.n_max; // [n_max] cells
+
+    const int32_t * cells = entry + LIL_DIRTY_HEAD;
+    const int       n     = entry[LIL_DIRTY_N];
+
+    const float * score = (const float *) (p.score + entry[LIL_DIRTY_STREAM] * p.score_nb2 + i_kv * p.score_nb1);
+
+    for (int i = lane; i < n; i += LIL_WARP) {
+        key[i] = lil_topk_key(score[cells[i]]);
+    }
+    __syncwarp();
+
+    int n_pick = 0;
+    for (int i0 = 0; i0 < n; i0 += LIL_WARP) {
+        const int i    = i0 + lane;
+        const int mine = key[min(i, n - 1)];
+
+        int n_better = 0;
+        for (int j = 0; j < n; ++j) { // all lanes read the same word
+            n_better += key[j] > mine || (key[j] == mine && j > i);
+        }
+
+        const bool     is_in = i < n && n_better < p.n_repr;
+        const unsigned in    = __ballot_sync(LIL_FULL, is_in);
+        if (is_in) {
+            pick[n_pick + __popc(in & ((1u << lane) - 1))] = cells[i];
+        }
+        n_pick += __popc(in);
+    }
+    __syncwarp();
+
+    LIL_UNROLL_BY(1)
+    for (int c0 = 0; c0 < p.n_embd; c0 += 8 * LANES) {
+        lil_dirty_repr_part<TYPE_K, LANES>(p, entry, i_kv, pick, n_pick, c0);
     }
 }
 

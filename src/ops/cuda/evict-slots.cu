@@ -222,7 +222,7 @@ void lil_cuda_evict_slots(const lil_evict_layer & layer, const lil_cuda_tensor &
     p.v      = (char *) v.data;
     p.v_nb1  = v.nb[1];
     p.v_nb2  = v.nb[2];
-    p.v_head = ggml_row_size(v.type, v.ne[0] / layer.n_head_kv);
+    p.v_head = v.data == k.data ? 0 : ggml_row_size(v.type, v.ne[0] / layer.n_head_kv); // MLA: a part of K
 
     p.is_16 = (p.k_head | p.k_nb1 | p.k_nb2 | p.v_head | p.v_nb1 | p.v_nb2) % 16 == 0;
 

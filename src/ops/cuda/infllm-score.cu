@@ -165,7 +165,7 @@ void lil_cuda_infllm_score(const lil_select_layer & layer, const lil_cuda_tensor
     p.n_max    = list.ne[0] - 1;
     p.n_embd_v = (int) n_embd_v;
     p.n_group  = (int) (n_head / layer.n_head_kv);
-    p.n_split  = lil_cuda_attn_n_split(p.n_max, layer.n_head_kv, n_steps, n_sm);
+    p.n_split  = lil_cuda_attn_n_split(p.n_max, n_head, layer.n_head_kv, n_steps, n_sm);
     p.work     = (const float *) work.data;
     p.sinks    = (const float *) sinks.data;
     p.kq       = p.work + lil_cuda_attn_kq_offset(n_embd_v, n_head, p.n_max, n_steps);

@@ -1,7 +1,8 @@
 #pragma once
 
 // What the kernels share. Rows of K and V are read eight channels at a time: 16 bytes of F16, by one lane of a group of
-// LANES = 8, 16 or 32 lanes (the smallest that has 8*LANES channels). So a warp reads 32/LANES rows at once.
+// LANES = 8, 16 or 32 lanes (the smallest that has 8*LANES channels). So a warp reads 32/LANES rows at once. Of rows of
+// more than 256 channels (MLA) a lane reads 8 of every 256.
 
 #include "lil-cuda.h"
 
@@ -27,6 +28,10 @@
 
 #define LIL_WARP 32
 #define LIL_FULL 0xffffffffu
+
+// a lane's eights of a long row of K, and of V
+static constexpr int LIL_N_C_K = (LIL_CUDA_MAX_EMBD + 255) / 256;
+static constexpr int LIL_N_C_V = (LIL_CUDA_MAX_EMBD_V + 255) / 256;
 
 // the type that is known only at run time
 #define LIL_TYPE_ANY GGML_TYPE_COUNT

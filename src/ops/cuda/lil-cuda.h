@@ -21,10 +21,12 @@
 #endif
 
 // most query heads of a group
-#define LIL_CUDA_MAX_GROUP 16
+#define LIL_CUDA_MAX_GROUP 128
 
-// largest head size, a multiple of 8 as every one
-#define LIL_CUDA_MAX_EMBD 256
+// largest head sizes of K and V, a multiple of 8 as every one: MLA's. Above 256 a row is long, and has kernels of its
+// own
+#define LIL_CUDA_MAX_EMBD   576
+#define LIL_CUDA_MAX_EMBD_V 512
 
 // of a ggml_tensor what a kernel needs
 struct lil_cuda_tensor {
@@ -63,10 +65,12 @@ static inline int64_t lil_cuda_attn_n_work(int64_t n_embd_v, int64_t n_head, int
     return lil_cuda_attn_kq_offset(n_embd_v, n_head, n_max, n_steps) + (kq ? n_max * n_head * n_steps : 0);
 }
 
-// parts that the lists are split into: two blocks for each of the device's multiprocessors, as far as there is room
-static inline int lil_cuda_attn_n_split(int64_t n_max, int64_t n_head_kv, int64_t n_steps, int n_sm) {
-    const int64_t n_want = (2 * n_sm + n_head_kv * n_steps - 1) / (n_head_kv * n_steps);
-    const int64_t n_room = lil_cuda_attn_n_part(n_max);
+// parts that the lists are split into: two blocks for each of the device's multiprocessors, as far as there is room. 16
+// heads of a group count as a block
+static inline int lil_cuda_attn_n_split(int64_t n_max, int64_t n_head, int64_t n_head_kv, int64_t n_steps, int n_sm) {
+    const int64_t n_block = n_head_kv * ((n_head / n_head_kv + 15) / 16) * n_steps;
+    const int64_t n_want  = (2 * n_sm + n_block - 1) / n_block;
+    const int64_t n_room  = lil_cuda_attn_n_part(n_max);
 
     return (int) (n_want < n_room ? n_want : n_room);
 }
@@ -74,7 +78,9 @@ static inline int lil_cuda_attn_n_split(int64_t n_max, int64_t n_head_kv, int64_
 // attn. work F32 [lil_cuda_attn_n_work()]; its size says whether logits are asked for. Every list is split evenly,
 // whatever its length; n_sm, the multiprocessors of the device, says into how many parts, and must be the same for attn
 // and attn_join. K and V: any of F16, BF16, Q8_0, Q4_0, F32 (read as F16).
-//   Time: reads each listed K and V row once, n_list*n_head_kv*(row of K + row of V) bytes.
+//   Time: reads each listed K and V row once, n_list*n_head_kv*(row of K + row of V) bytes; where a group has more than
+//   16 query heads, or a row more than 256 channels, once for every 16, or 8, of them, from the L2 cache but for the
+//   first.
 bool lil_cuda_attn_supports(const lil_select_layer & layer, const lil_cuda_tensor & work, const lil_cuda_tensor & q,
         const lil_cuda_tensor & k, const lil_cuda_tensor & v, const lil_cuda_tensor & list,
         const lil_cuda_tensor & steps);

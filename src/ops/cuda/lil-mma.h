@@ -8,18 +8,29 @@
 
 #include "lil-cuda-device.h"
 
-static constexpr int LIL_MMA_WARPS   = 4;
-static constexpr int LIL_MMA_THREADS = LIL_WARP * LIL_MMA_WARPS;
-
-// N_K: steps of 16 channels, at most
+// N_K: steps of 16 channels, at most. Of long rows (MLA) a block has fewer, so that its tiles fit into the 48 KB of
+// shared memory that every device gives without being asked
 template <int N_K>
 struct lil_mma_shape {
-    static constexpr int M_TILE = N_K <= 8 ? 2 : 1;                // 16 rows of a warp
-    static constexpr int N_A    = 16 * M_TILE * LIL_MMA_WARPS;     // rows of a block
-    static constexpr int N_B    = N_A / 2;                         // of a tile: two tiles have room where a lay before
-    static constexpr int N_T    = 4;                               // 8 rows of b that are computed at once
-    static constexpr int N_LOAD = N_B * 2 * N_K / LIL_MMA_THREADS; // loads of a thread for a tile
+    static constexpr int N_WARP   = N_K <= 16 ? 4 : 2;
+    static constexpr int N_THREAD = LIL_WARP * N_WARP;
+    static constexpr int M_TILE   = N_K <= 8 ? 2 : 1;         // 16 rows of a warp
+    static constexpr int N_A      = 16 * M_TILE * N_WARP;     // rows of a block
+    static constexpr int N_B      = N_A / 2;                  // of a tile: two tiles have room where a lay before
+    static constexpr int N_T      = N_B < 32 ? N_B / 8 : 4;   // 8 rows of b that are computed at once
+    static constexpr int N_LOAD   = N_B * 2 * N_K / N_THREAD; // loads of a thread for a tile
+    static constexpr int N_AHEAD  = N_LOAD <= 8 ? N_LOAD : 6; // of which so many are under way
 };
+
+// N_K of the kernels that take heads of n_embd channels: one of 4, 8, 16 and this
+static constexpr int LIL_MMA_N_K_LONG = LIL_CUDA_MAX_EMBD / 16;
+
+// rows of a block of such
+static inline int lil_mma_n_a(int64_t n_embd) {
+    return n_embd <= 128    ? lil_mma_shape<8>::N_A
+            : n_embd <= 256 ? lil_mma_shape<16>::N_A
+                            : lil_mma_shape<LIL_MMA_N_K_LONG>::N_A;
+}
 
 static __host__ __device__ __forceinline__ int lil_mma_n_pad(int n_embd) {
     return (n_embd + 15) / 16 * 16;
@@ -122,31 +133,38 @@ static __device__ __forceinline__ uint4 lil_load8_scaled(const char * row, int i
 // zeros
 template <int N_K, typename F, typename G>
 static __device__ __forceinline__ void lil_mma_load(uint16_t * tile, int n_embd, F get_row, G load) {
-    constexpr int N_LOAD = lil_mma_shape<N_K>::N_LOAD;
+    constexpr int N_THREAD = lil_mma_shape<N_K>::N_THREAD;
+    constexpr int N_LOAD   = lil_mma_shape<N_K>::N_LOAD;
+    constexpr int N_AHEAD  = lil_mma_shape<N_K>::N_AHEAD;
+
+    static_assert(N_LOAD % N_AHEAD == 0, "");
 
     const int n_pad = lil_mma_n_pad(n_embd);
 
-    uint4 raw[N_LOAD];
-    LIL_UNROLL
-    for (int u = 0; u < N_LOAD; ++u) {
-        const int r = (u * LIL_MMA_THREADS + (int) threadIdx.x) / (2 * N_K);
-        const int i = (u * LIL_MMA_THREADS + (int) threadIdx.x) % (2 * N_K) * 8;
+    LIL_UNROLL_BY(1)
+    for (int u0 = 0; u0 < N_LOAD; u0 += N_AHEAD) {
+        uint4 raw[N_AHEAD];
+        LIL_UNROLL
+        for (int u = 0; u < N_AHEAD; ++u) {
+            const int r = ((u0 + u) * N_THREAD + (int) threadIdx.x) / (2 * N_K);
+            const int i = ((u0 + u) * N_THREAD + (int) threadIdx.x) % (2 * N_K) * 8;
 
-        raw[u] = { 0, 0, 0, 0 };
-        if (i < n_embd) {
-            const char * row = get_row(r);
-            if (row) {
-                raw[u] = load(row, i);
+            raw[u] = { 0, 0, 0, 0 };
+            if (i < n_embd) {
+                const char * row = get_row(r);
+                if (row) {
+                    raw[u] = load(row, i);
+                }
             }
         }
-    }
-    LIL_UNROLL
-    for (int u = 0; u < N_LOAD; ++u) {
-        const int r = (u * LIL_MMA_THREADS + (int) threadIdx.x) / (2 * N_K);
-        const int i = (u * LIL_MMA_THREADS + (int) threadIdx.x) % (2 * N_K) * 8;
+        LIL_UNROLL
+        for (int u = 0; u < N_AHEAD; ++u) {
+            const int r = ((u0 + u) * N_THREAD + (int) threadIdx.x) / (2 * N_K);
+            const int i = ((u0 + u) * N_THREAD + (int) threadIdx.x) % (2 * N_K) * 8;
 
-        if (i < n_pad) {
-            *(uint4 *) (tile + r * (n_pad + 8) + i) = raw[u];
+            if (i < n_pad) {
+                *(uint4 *) (tile + r * (n_pad + 8) + i) = raw[u];
+            }
         }
     }
 }

@@ -25,16 +25,16 @@ static const char * lil_cuda_check(const lil_ops_shape * s) {
             return "keys and values may be F16, BF16, F32, Q8_0 or Q4_0";
         }
     }
-    if (s->n_embd_k > LIL_CUDA_MAX_EMBD || s->n_embd_v > LIL_CUDA_MAX_EMBD || s->n_embd_k % 8 != 0 ||
+    if (s->n_embd_k > LIL_CUDA_MAX_EMBD || s->n_embd_v > LIL_CUDA_MAX_EMBD_V || s->n_embd_k % 8 != 0 ||
             s->n_embd_v % 8 != 0) {
-        return "heads may have up to 256 channels, a multiple of 8";
+        return "keys may have up to 576 channels and values up to 512, a multiple of 8";
     }
     if ((ggml_is_quantized(s->type_k) && s->n_embd_k % 32 != 0) ||
             (ggml_is_quantized(s->type_v) && s->n_embd_v % 32 != 0)) {
         return "heads of quantised keys or values must have a multiple of 32 channels";
     }
     if (s->n_head % s->n_head_kv != 0 || s->n_head / s->n_head_kv > LIL_CUDA_MAX_GROUP) {
-        return "a KV head may have up to 16 query heads";
+        return "a KV head may have up to 128 query heads";
     }
 
     return nullptr;
@@ -159,7 +159,7 @@ static const lil_cuda_op lil_cuda_op_attn = {
 
 static const lil_cuda_op lil_cuda_op_attn_join = {
     [](const node & n) {
-        return n.has({ F32, F32, I32 }) && n.takes_sinks(2) && n.t->ne[0] <= LIL_CUDA_MAX_EMBD &&
+        return n.has({ F32, F32, I32 }) && n.takes_sinks(2) && n.t->ne[0] <= LIL_CUDA_MAX_EMBD_V &&
                 lil_cuda_is_grid(n.t->ne[2]);
     },
     [](const node & n, const run & r) {

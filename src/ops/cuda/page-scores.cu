@@ -3,7 +3,8 @@
 #include <math.h>
 
 // A warp has N_PAGE pages of one KV head. LANES lanes read a row of bounds, each the maxima and the minima of 8
-// channels. With M the maximum and m the minimum, max(q*M, q*m) is (q*(M + m) + |q|*(M - m))/2: two multiply-adds.
+// channels, or of 8 of every 256 of a long row (MLA), N_C times. With M the maximum and m the minimum, max(q*M, q*m) is
+// (q*(M + m) + |q|*(M - m))/2: two multiply-adds.
 
 struct lil_page_scores_params {
     float *      scores; // [n_pages_max, n_head_kv, n_steps]
@@ -59,13 +60,14 @@ struct lil_bounds8<false> {
 };
 
 // a group of more than GROUP heads takes turns; its pages come from the cache then
-template <bool IS_F16, int LANES, int GROUP>
+template <bool IS_F16, int LANES, int N_C, int GROUP>
 static __global__ void __launch_bounds__(LIL_WARP * LIL_PAGE_SCORES_N_WARP,
-        GROUP < 8            ? 5
+        N_C > 1 ? 2
+                : GROUP < 8  ? 5
                 : LANES == 8 ? 3
                              : 4) lil_page_scores_kernel(const lil_page_scores_params p, const lil_dirty_params d) {
-    constexpr int N_ROW   = LIL_WARP / LANES; // pages that the warp reads at once
-    constexpr int N_BATCH = IS_F16 ? 4 : 2;   // rows of a lane that are under way
+    constexpr int N_ROW   = LIL_WARP / LANES;             // pages that the warp reads at once
+    constexpr int N_BATCH = N_C > 1 ? 1 : IS_F16 ? 4 : 2; // rows of a lane that are under way
     constexpr int N_TURN  = LIL_PAGE_SCORES_N_PAGE / (N_ROW * N_BATCH);
 
     const int i_kv   = blockIdx.y;
@@ -93,52 +95,60 @@ static __global__ void __launch_bounds__(LIL_WARP * LIL_PAGE_SCORES_N_WARP,
     const int i_row = lane / LANES;
     const int c0    = lane % LANES * 8;
 
-    const bool has = c0 < p.n_embd;
+    const auto has = [&](int c) { return c0 + 256 * c < p.n_embd; };
 
     const char * bounds = p.bounds + step[LIL_SEL_TABLE] * p.bounds_nb3 + i_kv * p.bounds_nb1;
     float *      scores = (float *) ((char *) p.scores + i_step * p.scores_nb2 + i_kv * p.scores_nb1);
 
     for (int g0 = 0; g0 < p.n_group; g0 += GROUP) {
-        float q[GROUP][8];
+        float q[GROUP][N_C][8];
         LIL_UNROLL
         for (int g = 0; g < GROUP; ++g) { // heads that there are not: the last one
             const float * src = (const float *) (p.q + i_step * p.q_nb2 +
                     (i_kv * p.n_group + min(g0 + g, p.n_group - 1)) * p.q_nb1);
             LIL_UNROLL
-            for (int i = 0; i < 8; ++i) {
-                q[g][i] = has ? 0.5f * src[c0 + i] : 0.0f;
+            for (int c = 0; c < N_C; ++c) {
+                LIL_UNROLL
+                for (int i = 0; i < 8; ++i) {
+                    q[g][c][i] = has(c) ? 0.5f * src[c0 + 256 * c + i] : 0.0f;
+                }
             }
         }
 
         LIL_UNROLL_BY(1)
         for (int t = 0; t < N_TURN; ++t) {
-            lil_bounds8<IS_F16> hi[N_BATCH] = {};
-            lil_bounds8<IS_F16> lo[N_BATCH] = {};
+            lil_bounds8<IS_F16> hi[N_BATCH][N_C] = {};
+            lil_bounds8<IS_F16> lo[N_BATCH][N_C] = {};
             LIL_UNROLL
-            for (int b = 0; b < N_BATCH; ++b) {
-                if (has) { // behind the end: the last page again
-                    const char * row = bounds + min(p0 + (t * N_BATCH + b) * N_ROW + i_row, n_pages - 1) * p.bounds_nb2;
-
-                    hi[b].load(row, c0);
-                    lo[b].load(row, c0 + p.n_embd);
+            for (int b = 0; b < N_BATCH; ++b) { // behind the end: the last page again
+                const char * row = bounds + min(p0 + (t * N_BATCH + b) * N_ROW + i_row, n_pages - 1) * p.bounds_nb2;
+                LIL_UNROLL
+                for (int c = 0; c < N_C; ++c) {
+                    if (has(c)) {
+                        hi[b][c].load(row, c0 + 256 * c);
+                        lo[b][c].load(row, c0 + 256 * c + p.n_embd);
+                    }
                 }
             }
             LIL_UNROLL
             for (int b = 0; b < N_BATCH; ++b) {
-                float x[8];
-                float y[8];
-                hi[b].widen(x);
-                lo[b].widen(y);
-
                 float s[GROUP] = {};
                 LIL_UNROLL
-                for (int i = 0; i < 8; ++i) {
-                    const float sum  = x[i] + y[i];
-                    const float diff = x[i] - y[i];
+                for (int c = 0; c < N_C; ++c) {
+                    float x[8];
+                    float y[8];
+                    hi[b][c].widen(x);
+                    lo[b][c].widen(y);
+
                     LIL_UNROLL
-                    for (int g = 0; g < GROUP; ++g) {
-                        s[g] += q[g][i] * sum;
-                        s[g] += fabsf(q[g][i]) * diff;
+                    for (int i = 0; i < 8; ++i) {
+                        const float sum  = x[i] + y[i];
+                        const float diff = x[i] - y[i];
+                        LIL_UNROLL
+                        for (int g = 0; g < GROUP; ++g) {
+                            s[g] += q[g][c][i] * sum;
+                            s[g] += fabsf(q[g][c][i]) * diff;
+                        }
                     }
                 }
 
@@ -157,26 +167,43 @@ static __global__ void __launch_bounds__(LIL_WARP * LIL_PAGE_SCORES_N_WARP,
     }
 }
 
+// what a launch is made of
+struct lil_page_scores_job {
+    lil_page_scores_params p;
+    lil_dirty_params       d;
+
+    dim3         grid;
+    cudaStream_t stream;
+};
+
+template <bool IS_F16, int LANES, int N_C, int GROUP>
+static void lil_page_scores_launch(const lil_page_scores_job & job) {
+    const auto kernel = lil_page_scores_kernel<IS_F16, LANES, N_C, GROUP>;
+
+    LIL_LAUNCH(job.grid, LIL_WARP * LIL_PAGE_SCORES_N_WARP, 0, job.stream, kernel, job.p, job.d);
+}
+
 template <bool IS_F16, int LANES>
-static void lil_page_scores_launch(const lil_page_scores_params & p, const lil_dirty_params & d, int64_t n_pages_max,
-        int64_t n_head_kv, int64_t n_steps, cudaStream_t stream) {
-    const int64_t n_page = LIL_PAGE_SCORES_N_WARP * LIL_PAGE_SCORES_N_PAGE; // of a block
-
-    const auto kernel = p.n_group == 1 ? lil_page_scores_kernel<IS_F16, LANES, 1>
-            : p.n_group <= 4           ? lil_page_scores_kernel<IS_F16, LANES, 4>
-                                       : lil_page_scores_kernel<IS_F16, LANES, 8>;
-
-    LIL_LAUNCH(dim3((unsigned) ((n_pages_max + n_page - 1) / n_page), (unsigned) n_head_kv, (unsigned) n_steps),
-            LIL_WARP * LIL_PAGE_SCORES_N_WARP, 0, stream, kernel, p, d);
+static void lil_page_scores_launch_group(const lil_page_scores_job & job) {
+    if (job.p.n_group == 1) {
+        lil_page_scores_launch<IS_F16, LANES, 1, 1>(job);
+    } else if (job.p.n_group <= 4) {
+        lil_page_scores_launch<IS_F16, LANES, 1, 4>(job);
+    } else {
+        lil_page_scores_launch<IS_F16, LANES, 1, 8>(job);
+    }
 }
 
 template <bool IS_F16>
-static void lil_page_scores_launch_lanes(const lil_page_scores_params & p, const lil_dirty_params & d,
-        int64_t n_pages_max, int64_t n_head_kv, int64_t n_steps, cudaStream_t stream) {
-    switch (lil_cuda_n_lanes(p.n_embd)) {
-        case 8:  lil_page_scores_launch<IS_F16, 8>(p, d, n_pages_max, n_head_kv, n_steps, stream); break;
-        case 16: lil_page_scores_launch<IS_F16, 16>(p, d, n_pages_max, n_head_kv, n_steps, stream); break;
-        case 32: lil_page_scores_launch<IS_F16, 32>(p, d, n_pages_max, n_head_kv, n_steps, stream); break;
+static void lil_page_scores_launch_lanes(const lil_page_scores_job & job) {
+    if (job.p.n_embd > 256) {
+        lil_page_scores_launch<IS_F16, LIL_WARP, LIL_N_C_K, 4>(job);
+        return;
+    }
+    switch (lil_cuda_n_lanes(job.p.n_embd)) {
+        case 8:  lil_page_scores_launch_group<IS_F16, 8>(job); break;
+        case 16: lil_page_scores_launch_group<IS_F16, 16>(job); break;
+        case 32: lil_page_scores_launch_group<IS_F16, 32>(job); break;
     }
 }
 
@@ -215,11 +242,15 @@ void lil_cuda_page_scores(const lil_select_layer & layer, const lil_cuda_tensor 
     p.steps     = (const char *) steps.data;
     p.steps_nb1 = steps.nb[1];
 
-    const lil_dirty_params d = lil_dirty_get_params(layer, bounds, with);
+    const int64_t n_page = LIL_PAGE_SCORES_N_WARP * LIL_PAGE_SCORES_N_PAGE; // of a block
+
+    const lil_page_scores_job job = { p, lil_dirty_get_params(layer, bounds, with),
+        dim3((unsigned) ((scores.ne[0] + n_page - 1) / n_page), (unsigned) layer.n_head_kv, (unsigned) steps.ne[1]),
+        stream };
 
     if (bounds.type == GGML_TYPE_F16) {
-        lil_page_scores_launch_lanes<true>(p, d, scores.ne[0], layer.n_head_kv, steps.ne[1], stream);
+        lil_page_scores_launch_lanes<true>(job);
     } else {
-        lil_page_scores_launch_lanes<false>(p, d, scores.ne[0], layer.n_head_kv, steps.ne[1], stream);
+        lil_page_scores_launch_lanes<false>(job);
     }
 }

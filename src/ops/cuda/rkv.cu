@@ -40,8 +40,8 @@ struct lil_rkv_params {
 
 static constexpr int   LIL_RKV_FINISH_THREADS = 1024;
 static constexpr int   LIL_RKV_FINISH_WARPS   = LIL_RKV_FINISH_THREADS / LIL_WARP;
-static constexpr int   LIL_RKV_POS            = 4 * LIL_MMA_THREADS; // positions that are compared between barriers
-static constexpr float LIL_RKV_ONE            = 1099511627776.0f;    // 2^40: sums of 2^20 keys have room
+static constexpr int   LIL_RKV_POS            = 512;              // positions that are compared between barriers
+static constexpr float LIL_RKV_ONE            = 1099511627776.0f; // 2^40: sums of 2^20 keys have room
 
 // a head's scratch; all but sum in order of position
 struct lil_rkv_head {
@@ -88,9 +88,10 @@ static __device__ __forceinline__ void lil_rkv_each(const uint16_t * row, int n_
 
 // Grid: [n_tile, n_head_kv, n_steps]
 template <int TYPE, int N_K>
-static __global__ void __launch_bounds__(LIL_MMA_THREADS) lil_rkv_order_kernel(const lil_rkv_params p) {
-    constexpr int N_A = lil_mma_shape<N_K>::N_A;
-    constexpr int N_B = lil_mma_shape<N_K>::N_B;
+static __global__ void __launch_bounds__(lil_mma_shape<N_K>::N_THREAD) lil_rkv_order_kernel(const lil_rkv_params p) {
+    constexpr int N_A      = lil_mma_shape<N_K>::N_A;
+    constexpr int N_B      = lil_mma_shape<N_K>::N_B;
+    constexpr int N_THREAD = lil_mma_shape<N_K>::N_THREAD;
 
     const int i_kv   = blockIdx.y;
     const int i_step = blockIdx.z;
@@ -135,7 +136,7 @@ static __global__ void __launch_bounds__(LIL_MMA_THREADS) lil_rkv_order_kernel(c
     int n_before = 0;
     for (int i0 = 0; i0 < n; i0 += LIL_RKV_POS) {
         LIL_UNROLL
-        for (int i = threadIdx.x; i < LIL_RKV_POS; i += LIL_MMA_THREADS) {
+        for (int i = threadIdx.x; i < LIL_RKV_POS; i += N_THREAD) {
             s_pos[i] = i0 + i < n ? pos[i0 + i] : INFINITY;
         }
         __syncthreads();
@@ -166,7 +167,7 @@ static __global__ void __launch_bounds__(LIL_MMA_THREADS) lil_rkv_order_kernel(c
     }
     __syncthreads();
 
-    for (int d = threadIdx.x; d < p.n_embd; d += LIL_MMA_THREADS) {
+    for (int d = threadIdx.x; d < p.n_embd; d += N_THREAD) {
         float sum = 0.0f;
         LIL_UNROLL_BY(8)
         for (int r = 0; r < N_A; ++r) {
@@ -178,11 +179,13 @@ static __global__ void __launch_bounds__(LIL_MMA_THREADS) lil_rkv_order_kernel(c
 
 // Grid: [n_tile, n_head_kv, n_steps]
 template <int TYPE, int N_K>
-static __global__ void __launch_bounds__(LIL_MMA_THREADS, 2) lil_rkv_like_kernel(const lil_rkv_params p) {
-    constexpr int M_TILE = lil_mma_shape<N_K>::M_TILE;
-    constexpr int N_A    = lil_mma_shape<N_K>::N_A;
-    constexpr int N_B    = lil_mma_shape<N_K>::N_B;
-    constexpr int N_T    = lil_mma_shape<N_K>::N_T;
+static __global__ void __launch_bounds__(lil_mma_shape<N_K>::N_THREAD, 2) lil_rkv_like_kernel(const lil_rkv_params p) {
+    constexpr int M_TILE   = lil_mma_shape<N_K>::M_TILE;
+    constexpr int N_A      = lil_mma_shape<N_K>::N_A;
+    constexpr int N_B      = lil_mma_shape<N_K>::N_B;
+    constexpr int N_T      = lil_mma_shape<N_K>::N_T;
+    constexpr int N_WARP   = lil_mma_shape<N_K>::N_WARP;
+    constexpr int N_THREAD = lil_mma_shape<N_K>::N_THREAD;
 
     const int i_kv   = blockIdx.y;
     const int i_step = blockIdx.z;
@@ -202,14 +205,14 @@ static __global__ void __launch_bounds__(LIL_MMA_THREADS, 2) lil_rkv_like_kernel
     const char * k    = p.k + strm * p.k_nb2 + i_kv * p.k_head;
     const char * ring = p.ring + strm * p.ring_nb2 + (int64_t) i_kv * p.n_group * p.n_embd * sizeof(float);
 
-    // two, then [2, N_B] 1/|k|, [2, LIL_MMA_WARPS] flags, [n_embd] the sum of all unit keys
+    // two, then [2, N_B] 1/|k|, [2, N_WARP] flags, [n_embd] the sum of all unit keys
     LIL_SHARED(uint16_t, tiles);
 
     const int stride = lil_mma_n_pad(p.n_embd) + 8;
 
     float * s_inv  = (float *) (tiles + N_A * stride);
     int *   s_done = (int *) (s_inv + 2 * N_B);
-    float * s_sum  = (float *) (s_done + 2 * LIL_MMA_WARPS);
+    float * s_sum  = (float *) (s_done + 2 * N_WARP);
 
     const auto load_k = [&](const char * row, int i) { return lil_load8_f16<TYPE>(p.type_k, row, i); };
 
@@ -218,7 +221,7 @@ static __global__ void __launch_bounds__(LIL_MMA_THREADS, 2) lil_rkv_like_kernel
                 tiles + half * N_B * stride, p.n_embd,
                 [&](int r) { return k + (int64_t) head.slot[min(i0 + half * N_B + r, n - 1)] * p.k_nb1; }, load_k);
     }
-    for (int d = threadIdx.x; d < p.n_embd; d += LIL_MMA_THREADS) {
+    for (int d = threadIdx.x; d < p.n_embd; d += N_THREAD) {
         float sum = 0.0f;
         LIL_UNROLL_BY(8)
         for (int t = 0; t < (n + N_A - 1) / N_A; ++t) {
@@ -392,14 +395,14 @@ static __global__ void __launch_bounds__(LIL_MMA_THREADS, 2) lil_rkv_like_kernel
         }
         const unsigned done = __ballot_sync(LIL_FULL, is_done);
         if (lane == 0) {
-            s_done[buf * LIL_MMA_WARPS + warp] = done == LIL_FULL;
+            s_done[buf * N_WARP + warp] = done == LIL_FULL;
         }
         __syncthreads();
 
         bool all_done = true;
         LIL_UNROLL
-        for (int i = 0; i < LIL_MMA_WARPS; ++i) {
-            all_done = all_done && s_done[buf * LIL_MMA_WARPS + i];
+        for (int i = 0; i < N_WARP; ++i) {
+            all_done = all_done && s_done[buf * N_WARP + i];
         }
         if (all_done) {
             break; // the whole block
@@ -530,8 +533,10 @@ static __global__ void __launch_bounds__(LIL_RKV_FINISH_THREADS, 1) lil_rkv_fini
 
 template <int TYPE, int N_K>
 static void lil_rkv_launch_shape(lil_rkv_params & p, int64_t n_head_kv, int64_t n_steps, cudaStream_t stream) {
-    constexpr int N_A = lil_mma_shape<N_K>::N_A;
-    constexpr int N_B = lil_mma_shape<N_K>::N_B;
+    constexpr int N_A      = lil_mma_shape<N_K>::N_A;
+    constexpr int N_B      = lil_mma_shape<N_K>::N_B;
+    constexpr int N_WARP   = lil_mma_shape<N_K>::N_WARP;
+    constexpr int N_THREAD = lil_mma_shape<N_K>::N_THREAD;
 
     const dim3   grid((unsigned) p.n_tile, (unsigned) n_head_kv, (unsigned) n_steps);
     const size_t smem = lil_mma_smem<N_K>(p.n_embd);
@@ -539,8 +544,8 @@ static void lil_rkv_launch_shape(lil_rkv_params & p, int64_t n_head_kv, int64_t 
     const auto order = lil_rkv_order_kernel<TYPE, N_K>;
     const auto like  = lil_rkv_like_kernel<TYPE, N_K>;
 
-    LIL_LAUNCH(grid, LIL_MMA_THREADS, smem + sizeof(float) * (LIL_RKV_POS + N_A), stream, order, p);
-    LIL_LAUNCH(grid, LIL_MMA_THREADS, smem + sizeof(float) * (2 * N_B + 2 * LIL_MMA_WARPS + p.n_embd), stream, like, p);
+    LIL_LAUNCH(grid, N_THREAD, smem + sizeof(float) * (LIL_RKV_POS + N_A), stream, order, p);
+    LIL_LAUNCH(grid, N_THREAD, smem + sizeof(float) * (2 * N_B + 2 * N_WARP + p.n_embd), stream, like, p);
     LIL_LAUNCH(dim3((unsigned) n_head_kv, (unsigned) n_steps), LIL_RKV_FINISH_THREADS,
             sizeof(float) * (LIL_RKV_FINISH_WARPS + 2 * p.n_ring), stream, lil_rkv_finish_kernel, p);
 }
@@ -561,8 +566,7 @@ static int64_t lil_rkv_n_max(const lil_cuda_tensor & k) {
 }
 
 static int64_t lil_rkv_n_tile(const lil_cuda_tensor & k, int64_t n_embd) {
-    const int64_t n_a = n_embd <= 128 ? lil_mma_shape<8>::N_A : lil_mma_shape<16>::N_A;
-    return (k.ne[1] + n_a - 1) / n_a;
+    return (k.ne[1] + lil_mma_n_a(n_embd) - 1) / lil_mma_n_a(n_embd);
 }
 
 bool lil_cuda_rkv_score_supports(const lil_evict_layer & layer, const lil_cuda_tensor & score,
@@ -623,7 +627,9 @@ void lil_cuda_rkv_score(const lil_evict_layer & layer, const lil_cuda_tensor & s
     p.steps     = (const char *) steps.data;
     p.steps_nb1 = steps.nb[1];
 
-    if (p.type_k == GGML_TYPE_F16) {
+    if (p.n_embd > 256) {
+        lil_rkv_launch_shape<LIL_TYPE_ANY, LIL_MMA_N_K_LONG>(p, layer.n_head_kv, steps.ne[1], stream);
+    } else if (p.type_k == GGML_TYPE_F16) {
         lil_rkv_launch_type<GGML_TYPE_F16>(p, layer.n_head_kv, steps.ne[1], stream);
     } else {
         lil_rkv_launch_type<LIL_TYPE_ANY>(p, layer.n_head_kv, steps.ne[1], stream);

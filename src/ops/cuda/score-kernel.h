@@ -123,7 +123,8 @@ static __device__ __forceinline__ float lil_score_cap(const lil_score_params & p
 
 // Grid: [tiles of N_A rows, each n_split times, n_head_kv, n_steps]
 template <int TYPE, int N_K>
-static __global__ void __launch_bounds__(LIL_MMA_THREADS, 2) lil_score_stat_kernel(const lil_score_params p) {
+static __global__ void __launch_bounds__(lil_mma_shape<N_K>::N_THREAD, 2)
+        lil_score_stat_kernel(const lil_score_params p) {
     constexpr int M_TILE = lil_mma_shape<N_K>::M_TILE;
     constexpr int N_A    = lil_mma_shape<N_K>::N_A;
     constexpr int N_B    = lil_mma_shape<N_K>::N_B;
@@ -269,7 +270,8 @@ static __global__ void __launch_bounds__(LIL_MMA_THREADS, 2) lil_score_stat_kern
 
 // Grid: [tiles of N_A keys, n_head_kv, n_steps]
 template <int TYPE, int N_K>
-static __global__ void __launch_bounds__(LIL_MMA_THREADS, 2) lil_score_sum_kernel(const lil_score_params p) {
+static __global__ void __launch_bounds__(lil_mma_shape<N_K>::N_THREAD, 2)
+        lil_score_sum_kernel(const lil_score_params p) {
     constexpr int M_TILE = lil_mma_shape<N_K>::M_TILE;
     constexpr int N_A    = lil_mma_shape<N_K>::N_A;
     constexpr int N_B    = lil_mma_shape<N_K>::N_B;
@@ -422,15 +424,10 @@ static __global__ void __launch_bounds__(LIL_MMA_THREADS, 2) lil_score_sum_kerne
     }
 }
 
-// rows of a block
-static int lil_score_n_tile(int64_t n_embd) {
-    return n_embd <= 128 ? lil_mma_shape<8>::N_A : lil_mma_shape<16>::N_A;
-}
-
 // parts of n_kv keys: two blocks for each multiprocessor, each with 512 keys or more
 static int lil_score_n_split(
         int64_t n_row, int64_t n_embd, int64_t n_kv, int64_t n_head_kv, int64_t n_steps, int n_sm) {
-    const int64_t n_block = (n_row + lil_score_n_tile(n_embd) - 1) / lil_score_n_tile(n_embd) * n_head_kv * n_steps;
+    const int64_t n_block = (n_row + lil_mma_n_a(n_embd) - 1) / lil_mma_n_a(n_embd) * n_head_kv * n_steps;
     const int64_t n_want  = n_block > 0 ? (2 * n_sm + n_block - 1) / n_block : 1;
     const int64_t n_room  = (n_kv + 511) / 512;
 
@@ -447,6 +444,8 @@ static void lil_score_launch_shape(const lil_score_params & p, int64_t n_steps, 
     constexpr int N_A = lil_mma_shape<N_K>::N_A;
     constexpr int N_B = lil_mma_shape<N_K>::N_B;
 
+    constexpr int N_THREAD = lil_mma_shape<N_K>::N_THREAD;
+
     const size_t smem = lil_mma_smem<N_K>(p.n_embd) + sizeof(float) * 6 * N_B;
 
     const auto stat = lil_score_stat_kernel<TYPE, N_K>;
@@ -454,9 +453,9 @@ static void lil_score_launch_shape(const lil_score_params & p, int64_t n_steps, 
 
     LIL_LAUNCH(dim3((unsigned) ((p.n_query * p.n_group + N_A - 1) / N_A * p.n_split), (unsigned) p.n_head_kv,
                        (unsigned) n_steps),
-            LIL_MMA_THREADS, smem, stream, stat, p);
-    LIL_LAUNCH(dim3((unsigned) ((p.n_sum + N_A - 1) / N_A), (unsigned) p.n_head_kv, (unsigned) n_steps),
-            LIL_MMA_THREADS, smem, stream, sum, p);
+            N_THREAD, smem, stream, stat, p);
+    LIL_LAUNCH(dim3((unsigned) ((p.n_sum + N_A - 1) / N_A), (unsigned) p.n_head_kv, (unsigned) n_steps), N_THREAD, smem,
+            stream, sum, p);
 }
 
 template <int TYPE>
@@ -471,7 +470,9 @@ static void lil_score_launch_type(const lil_score_params & p, int64_t n_steps, c
 }
 
 static void lil_score_launch(const lil_score_params & p, int64_t n_steps, cudaStream_t stream) {
-    if (p.type_k == GGML_TYPE_F16) {
+    if (p.n_embd > 256) {
+        lil_score_launch_shape<LIL_TYPE_ANY, LIL_MMA_N_K_LONG>(p, n_steps, stream);
+    } else if (p.type_k == GGML_TYPE_F16) {
         lil_score_launch_type<GGML_TYPE_F16>(p, n_steps, stream);
     } else {
         lil_score_launch_type<LIL_TYPE_ANY>(p, n_steps, stream);

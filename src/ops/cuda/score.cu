@@ -122,7 +122,7 @@ bool lil_cuda_score_step_supports(const lil_evict_layer & layer, const lil_cuda_
     return score.type == GGML_TYPE_F32 && pos.type == GGML_TYPE_F32 && q.type == GGML_TYPE_F32 &&
             steps.type == GGML_TYPE_I32 && q.ne[1] % layer.n_head_kv == 0 &&
             q.ne[1] / layer.n_head_kv <= LIL_CUDA_MAX_GROUP && k.ne[0] == q.ne[0] * layer.n_head_kv &&
-            lil_cuda_can_read(k, q.ne[0]) && layer.n_head_kv <= 65535 && steps.ne[1] <= 65535;
+            lil_cuda_can_read(k, q.ne[0]) && q.ne[1] <= 65535 && steps.ne[1] <= 65535;
 }
 
 size_t lil_cuda_score_step_n_scratch(
@@ -143,7 +143,7 @@ void lil_cuda_score_step(const lil_evict_layer & layer, const lil_cuda_tensor & 
     a.n_head_kv = layer.n_head_kv;
     a.n_group   = (int) (n_head / a.n_head_kv);
     a.n_embd_k  = (int) q.ne[0];
-    a.n_split   = lil_cuda_attn_n_split(k.ne[1], a.n_head_kv, n_steps, n_sm);
+    a.n_split   = lil_cuda_attn_n_split(k.ne[1], n_head, a.n_head_kv, n_steps, n_sm);
     a.n_max     = k.ne[1];
     a.type_k    = k.type;
     a.scale     = layer.scale;
@@ -163,7 +163,9 @@ void lil_cuda_score_step(const lil_evict_layer & layer, const lil_cuda_tensor & 
     a.steps     = (const char *) steps.data;
     a.steps_nb1 = steps.nb[1];
 
-    if (k.type == GGML_TYPE_F16) {
+    if (lil_attn_is_long(a)) {
+        lil_attn_launch_long<LIL_TYPE_ANY, LIL_TYPE_ANY + 1>(a, (int) n_steps, stream);
+    } else if (k.type == GGML_TYPE_F16) {
         lil_attn_launch_lanes<GGML_TYPE_F16, LIL_TYPE_ANY + 1>(a, (int) n_steps, stream);
     } else {
         lil_attn_launch_lanes<LIL_TYPE_ANY, LIL_TYPE_ANY + 1>(a, (int) n_steps, stream);
