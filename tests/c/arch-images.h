@@ -63,7 +63,7 @@ static void decode_text(llama_context * ctx, llama_pos pos, int n, bool apart, i
         }
         batch.n_tokens = n_part;
         if (check) {
-            check->n_tokens = apart ? n_before + i : 0;
+            check->begin(0, n_before + i - n_part, n_part);
         }
 
         REQUIRE(llama_decode(ctx, batch) == 0, "llama_decode failed at %d", (int) pos + i);
@@ -71,10 +71,6 @@ static void decode_text(llama_context * ctx, llama_pos pos, int n, bool apart, i
         const float * row = llama_get_logits_ith(ctx, -1);
         logits.emplace_back(row, row + n_vocab);
     }
-    if (check) {
-        check->n_tokens = 0;
-    }
-
     llama_batch_free(batch);
 }
 
@@ -90,6 +86,9 @@ static logits_list run_image(llama_context * ctx, layer_check * check) {
     logits_list res;
 
     decode_text(ctx, 0, N_TEXT, false, 0, check, res);
+    if (check) {
+        check->begin(0, N_TEXT, N_IMAGE);
+    }
     REQUIRE(decode_image(ctx, N_TEXT, IMAGE_X, IMAGE_Y) == BEHIND, "the position behind an image");
     decode_text(ctx, BEHIND, N_TEXT, false, N_TEXT + N_IMAGE, check, res);
     decode_text(ctx, BEHIND + N_TEXT, N_STEPS, true, 2 * N_TEXT + N_IMAGE, check, res);
@@ -104,6 +103,9 @@ static logits_list replace_image(llama_context * ctx, layer_check * check) {
         return res; // a hybrid, or some of it was evicted
     }
     REQUIRE(llama_memory_seq_pos_max(llama_get_memory(ctx), 0) == N_TEXT - 1, "the image is not gone");
+    if (check) {
+        check->cut(0, N_TEXT);
+    }
     decode_text(ctx, N_TEXT, 60, false, N_TEXT, check, res);
     decode_text(ctx, N_TEXT + 60, N_STEPS, true, N_TEXT + 60, check, res);
 
@@ -147,52 +149,51 @@ static void check_held(llama_context * ctx, const lil_sparse_params & params) {
 // within the budget as llama.cpp; beyond it each layer's attention, what is held, and a saved state
 static void check_images(llama_model * model, lil_sparse_params params, const logits_list & with_image,
         const logits_list & without_image) {
-    const char * name = lil_sparse_get_name(params.method);
-
     auto wide        = params;
     wide.budget      = 192;
     wide.fused_dense = LIL_FUSED_DENSE_OFF;
 
     context_ptr ctx(new_context(model, &wide, nullptr), llama_free);
-    REQUIRE(ctx, "%s: %s", name, lil_last_error());
-    REQUIRE(max_diff(run_image(ctx.get(), nullptr), with_image) == 0.0, "%s: logits behind an image", name);
+    REQUIRE(ctx, "%s", lil_last_error());
+    REQUIRE(max_diff(run_image(ctx.get(), nullptr), with_image) == 0.0, "logits behind an image");
 
     const auto replaced = replace_image(ctx.get(), nullptr);
     REQUIRE(replaced.size() == without_image.size() && max_diff(replaced, without_image) == 0.0,
-            "%s: logits where an image has gone", name);
+            "logits where an image has gone");
 
-    layer_check check;
-    check.method = params.method;
+    layer_check check(params);
 
     ctx.reset(new_context(model, &params, &check));
-    REQUIRE(ctx, "%s: %s", name, lil_last_error());
+    REQUIRE(ctx, "%s", lil_last_error());
+    check.watch(ctx.get());
     run_image(ctx.get(), &check);
-    REQUIRE(check.error.empty(), "%s, form %d, an image: %s", name, params.form, check.error.c_str());
+    check.finish();
 
     lil_sparse_info info = {};
-    REQUIRE(lil_sparse_get_info(ctx.get(), &info) && info.n_sparse == N_STEPS, "%s: %d sparse steps behind an image",
-            name, (int) info.n_sparse);
+    REQUIRE(lil_sparse_get_info(ctx.get(), &info) && info.n_sparse == N_STEPS, "%d sparse steps behind an image",
+            (int) info.n_sparse);
     if (lil_sparse_evicts(params.method)) {
         check_held(ctx.get(), params);
     }
 
     std::vector<uint8_t> state(llama_state_seq_get_size(ctx.get(), 0));
-    REQUIRE(llama_state_seq_get_data(ctx.get(), state.data(), state.size(), 0) == state.size(), "%s: state", name);
+    REQUIRE(llama_state_seq_get_data(ctx.get(), state.data(), state.size(), 0) == state.size(), "state");
     context_ptr other(new_context(model, &params, nullptr), llama_free);
     REQUIRE(llama_state_seq_set_data(other.get(), state.data(), state.size(), 0) == state.size(),
-            "%s: a state with an image is refused: %s", name, last_error.c_str());
+            "a state with an image is refused: %s", last_error.c_str());
 
     const llama_pos next = BEHIND + N_TEXT + N_STEPS;
 
     logits_list a;
     logits_list b;
     for (auto * c : { ctx.get(), other.get() }) { // the same tokens, as a prompt: a loaded state knows of no steps
-        REQUIRE(llama_memory_seq_pos_max(llama_get_memory(c), 0) == next - 1, "%s: position behind an image", name);
-        decode_text(c, next, 4, false, 0, nullptr, c == ctx.get() ? a : b);
+        REQUIRE(llama_memory_seq_pos_max(llama_get_memory(c), 0) == next - 1, "position behind an image");
+        const bool same = c == ctx.get();
+        decode_text(c, next, 4, false, 2 * N_TEXT + N_IMAGE + N_STEPS, same ? &check : nullptr, same ? a : b);
     }
-    REQUIRE(max_diff(a, b) <= 1e-3, "%s: logits %g apart after a saved state", name, max_diff(a, b));
+    REQUIRE(max_diff(a, b) <= 1e-3, "logits %g apart after a saved state", max_diff(a, b));
 
     const auto text = replace_image(ctx.get(), &check);
-    REQUIRE(check.error.empty() && (text.empty() || !lil_sparse_evicts(params.method)), "%s, form %d: %s", name,
-            params.form, check.error.c_str());
+    check.finish();
+    REQUIRE(text.empty() || !lil_sparse_evicts(params.method), "an image that was evicted in part was removed");
 }

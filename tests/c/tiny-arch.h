@@ -68,7 +68,7 @@ static inline void describe(metadata & m, const std::string & arch) {
     // recurrent layers are those without KV heads
     const bool by_heads   = is_one_of(arch,
             { "plamo2", "jamba", "granitehybrid", "lfm2", "lfm2moe", "kimi-linear", "bailingmoe3", "kimi-k3",
-                    "glm5-next", "graniteswitch" });
+                    "glm5-next" });
     const bool nemotron_h = is_one_of(arch, { "nemotron_h", "nemotron_h_moe" });
     const bool delta_net  = is_one_of(arch, { "qwen3next", "qwen35", "qwen35moe", "qwen4exp" });
 
@@ -99,7 +99,8 @@ static inline void describe(metadata & m, const std::string & arch) {
         n_head_kv = n_head; // no groups there
     }
 
-    m.set("vocab_size", N_VOCAB);
+    // at least the tokens of images; of sounds
+    m.set("vocab_size", arch == "chameleon" ? 8200u : arch == "qwen3tts" ? 3072u : N_VOCAB);
     m.set("context_length", N_CTX);
     m.set("embedding_length", n_embd);
     m.set("block_count", n_layer);
@@ -197,10 +198,12 @@ static inline void describe(metadata & m, const std::string & arch) {
     m.set("expert_weights_scale", 1.0f);
     m.set("expert_weights_norm", true);
 
-    // attention that chooses by itself
+    // attention that chooses by itself; hy_v4 is without it where it has no such keys
+    if (arch != "hy_v4") {
+        m.set("attention.indexer.top_k", 64u);
+    }
     m.set("attention.indexer.head_count", arch == "minimax-m3" ? n_head_kv : 4u);
     m.set("attention.indexer.key_length", arch == "qwen4exp" ? head_size : 64u);
-    m.set("attention.indexer.top_k", 64u);
     m.set("attention.indexer.block_size", 4u);
     m.set("attention.indexer.local_blocks", 1u);
 
@@ -219,6 +222,15 @@ static inline void describe(metadata & m, const std::string & arch) {
     m.set("activation.situ_beta", 4.0f);
     m.set("activation.situ_linear_beta", 25.0f);
     m.set("wkv.head_size", 32u);
+    m.set("hyper_connection.count", 2u);
+    m.set("hyper_connection.epsilon", 1e-6f);
+    m.set("hyper_connection.magnitude", 2.0f);
+
+    // an adapter that a token of the text turns on
+    m.set("adapters.count", 1u);
+    m.set("adapters.lora_rank", 8u);
+    m.set("adapters.token_ids_activate", std::vector<uint32_t>{ 8 });
+    m.set("adapters.token_ids_substitute", std::vector<uint32_t>{ 9 });
 
     m.set("xielu.alpha_n", 1.0f);
     m.set("xielu.alpha_p", 1.0f);
@@ -233,6 +245,11 @@ static inline void describe(metadata & m, const std::string & arch) {
     gguf_set_val_str(m.get(), "tokenizer.ggml.model", "none");
 }
 
+// by how much a pair of channels turns more slowly, where a model has a tensor that says it
+static inline float rope_factor(int64_t i) {
+    return 1.0f + (float) (i % 3);
+}
+
 // weights by the tensor's name, the same in every run; norms are about 1
 static inline void fill(ggml_tensor * t, void * /*userdata*/) {
     const std::string name = t->name;
@@ -241,6 +258,7 @@ static inline void fill(ggml_tensor * t, void * /*userdata*/) {
 
     const bool is_norm  = name.find("norm") != std::string::npos && name.find("bias") == std::string::npos;
     const bool is_decay = name.find("ssm_a") != std::string::npos;
+    const bool is_scale = name.find(".scale") != std::string::npos && ggml_nelements(t) == 1; // of a quantised tensor
     const bool is_sink  = name.find("attn_sinks") != std::string::npos; // large enough to be missed
 
     std::normal_distribution<float> normal(0.0f, ggml_n_dims(t) > 1 ? 1.0f / std::sqrt((float) t->ne[0]) : 0.1f);
@@ -248,7 +266,11 @@ static inline void fill(ggml_tensor * t, void * /*userdata*/) {
     std::vector<float> x(ggml_nelements(t));
     for (float & v : x) {
         v = normal(rng);
-        v = is_norm ? 1.0f + v : is_decay ? -std::fabs(v) - 0.1f : is_sink ? 2.0f + 10.0f * v : v;
+        v = is_scale ? 1.0f : is_norm ? 1.0f + v : is_decay ? -std::fabs(v) - 0.1f : is_sink ? 2.0f + 10.0f * v : v;
+    }
+
+    for (size_t i = 0; name.find("rope_f") == 0 && i < x.size(); ++i) {
+        x[i] = rope_factor((int64_t) i);
     }
 
     if (t->type == GGML_TYPE_F32) {

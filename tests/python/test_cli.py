@@ -29,6 +29,7 @@ from lil import (
 from lil import eval as measure
 from lil.cli import _common as common
 from lil.cli import app, main
+from lil.cli.calibrate import _propose
 from lil.cli.passkey import _earlier
 from lil.eval.calibration import candidates, fallback, worth_trying
 from lil.methods import METHODS, Method
@@ -323,6 +324,19 @@ def test_the_smallest_excess_wins() -> None:
     assert calibration.dense_layers == 0
     assert calibration.entry["reselect"] == 4
     assert calibration.entry["budget"] == 64
+
+
+@pytest.mark.parametrize(
+    ("own", "said"),
+    [
+        ([0.9, 0.2, 0.9, 0.9], "None at the start."),
+        ([0.2, 0.2, 0.9, 0.9], "dense_layers=2 keeps the first ones dense."),
+        ([0.2, 0.2, 0.2, 0.9], "use a larger budget, or Quest"),  # one that chooses and one that follows must be left
+    ],
+)
+def test_calibrate_proposes_no_more_dense_layers_than_there_can_be(own: list[float], said: str) -> None:
+    calibration = measure.Calibration(TidalDecode(), 4, (0.1, 0.1), own=[(x, x) for x in own])
+    assert said in _propose(calibration)
 
 
 class _Scripted:

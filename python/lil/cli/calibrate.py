@@ -126,14 +126,18 @@ def _show(console: Console, of: Calibration) -> None:
     if diffuse:
         console.print(
             f"Layers whose own {of.method.budget} tokens hold less than {DIFFUSE:.0%} of their attention: "
-            f"{', '.join(diffuse)}. "
-            + (
-                f"dense_layers={of.dense_layers} keeps the first ones dense."
-                if of.dense_layers
-                else "None at the start."
-            )
+            f"{', '.join(diffuse)}. " + _propose(of)
         )
     console.print()
+
+
+def _propose(of: Calibration) -> str:
+    n = of.dense_layers
+    if n == 0:
+        return "None at the start."
+    if n + 2 > of.n_layer:  # it would leave no layer that chooses and one that follows
+        return "With these and the first ones dense, no two layers are left: use a larger budget, or Quest."
+    return f"dense_layers={n} keeps the first ones dense."
 
 
 def _times(session: Session, tokens: list[int], budget: int, longest: int) -> dict[str, list[Timing]]:
