@@ -35,6 +35,11 @@ static std::string check_model(const llama_model & model, const lil_sparse_param
     if (hparams.indexer_top_k > 0) {
         return format("the architecture %s is not covered: its attention chooses tokens by a trained indexer", name);
     }
+    if (hparams.router_layer >= 0) {
+        return format("the architecture %s is not covered: a layer of its own looks over the text for the tokens that "
+                      "turn adapters on",
+                name);
+    }
     if (hparams.use_alibi) {
         return format("the architecture %s is not covered: its attention depends on positions through ALiBi", name);
     }

@@ -39,7 +39,6 @@ static const std::map<std::string, std::string> LEFT_OUT = {
     { "deepseek4", "its attention chooses tokens by a trained indexer" },
     { "dots3note", "its attention chooses tokens by a trained indexer" },
     { "glm5-next", "its attention chooses tokens by a trained indexer" },
-    { "graniteswitch", "not tried: a layer of its own looks over the text for tokens that turn an adapter on" },
     { "plm", "llama.cpp itself aborts: the values have another shape than its cache takes" },
 };
 
