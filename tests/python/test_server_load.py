@@ -14,11 +14,13 @@ from server_load import SLOT, Tally, make_chat, moved
 
 
 def test_chats_are_the_same_from_the_same_seed_and_fit() -> None:
-    chats = [make_chat(random.Random(i), 0.0) for i in range(200)]
-    assert chats == [make_chat(random.Random(i), 0.0) for i in range(200)]
+    chats = [make_chat(random.Random(i)) for i in range(200)]
+    assert chats == [make_chat(random.Random(i)) for i in range(200)]
     assert len({str(chat.body) for chat in chats}) == 200
     longest = max(len(chat.body["messages"][0]["content"].split()) + chat.body["max_tokens"] for chat in chats)
     assert longest < SLOT - 80  # words are a token each, or two; the template's come on top
+    most = make_chat(random.Random(1), longest=True)
+    assert len(most.body["messages"][0]["content"].split()) + most.body["max_tokens"] >= longest
 
 
 def test_a_share_is_hung_up() -> None:
@@ -29,13 +31,13 @@ def test_a_share_is_hung_up() -> None:
     assert len(waiting) + len(talking) == pytest.approx(1000, rel=0.1)
     assert len(waiting) == pytest.approx(200, rel=0.3)
     assert all(0 < (chat.after_pieces or 0) < chat.body["max_tokens"] for chat in talking)
-    assert all(chat.after_seconds is chat.after_pieces is None for chat in (make_chat(rng, 0.0) for _ in range(100)))
+    assert all(chat.after_seconds is chat.after_pieces is None for chat in (make_chat(rng) for _ in range(100)))
 
 
 def test_memory_is_looked_at_once_it_is_warm() -> None:
-    assert moved([10, 70, *[100] * 8]) == 0.0
-    assert moved([10, 70, *[100] * 7, 103]) == pytest.approx(0.03)
-    assert moved([10, 70, 100, 95, *[100] * 6]) == pytest.approx(5 / 95)
+    assert moved([10, *[100] * 9]) == 0.0
+    assert moved([10, *[100] * 8, 103]) == pytest.approx(0.03)
+    assert moved([10, 100, 95, *[100] * 7]) == pytest.approx(5 / 95)
 
 
 def test_errors_are_what_is_no_sound_end() -> None:
