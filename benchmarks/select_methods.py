@@ -12,15 +12,19 @@ beside each.
 from __future__ import annotations
 
 import argparse
-import json
-import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
-from common import Ratios
-from lil.eval.bench_runtimes import Worker
-from rich.console import Console
+from common import (
+    Ratios,
+    decode_in_turns,
+    make_parser,
+    name_of,
+    new_worker,
+    numbers,
+    prompts_in_turns,
+    report,
+)
 from rich.progress import Progress
 
 
@@ -51,15 +55,12 @@ def target(table: dict[int, dict[str, float]], context: int, name: str, sign: st
 
 def measure_decode(args: argparse.Namespace, context: int, ratios: Ratios, progress: Progress, states: Path) -> None:
     runs = methods(args.budget, args.reselect)
-    workers = {
-        "stock 1k": Worker("stock", args.model, threads=args.threads),
-        "stock": Worker("stock", args.model, threads=args.threads),
-    }
-    workers |= {name: Worker("lil", args.model, threads=args.threads) for name in runs}
+    workers = {"stock 1k": new_worker(args, "stock"), "stock": new_worker(args, "stock")}
+    workers |= {name: new_worker(args, "lil") for name in runs}
     if args.ik:
-        workers["ik"] = Worker("ik", args.model, threads=args.threads, python=args.ik)
+        workers["ik"] = new_worker(args, "ik")
 
-    k = f"{context // 1024}k"
+    k = name_of(context)
     task = progress.add_task(f"filling {k}", total=len(workers))
     for name, worker in workers.items():
         n = 1024 if name == "stock 1k" else context
@@ -70,16 +71,7 @@ def measure_decode(args: argparse.Namespace, context: int, ratios: Ratios, progr
         worker("decode", n=2)  # the first step computes page metadata
         progress.advance(task)
 
-    times: dict[str, list[float]] = {name: [] for name in workers}
-    task = progress.add_task(f"decode at {k}", total=args.rounds)
-    for _ in range(args.rounds):
-        for name, worker in workers.items():
-            worker("decode", n=1)  # awake
-            times[name].append(worker("decode", n=args.steps))
-        progress.advance(task)
-    for worker in workers.values():
-        worker.close()
-
+    times = decode_in_turns(args, k, workers, progress)
     for name in runs:
         ratios.add(
             f"decode: {name} at {k} / stock at 1k",
@@ -104,53 +96,26 @@ def measure_decode(args: argparse.Namespace, context: int, ratios: Ratios, progr
 def measure_prompts(args: argparse.Namespace, ratios: Ratios, progress: Progress) -> None:
     runs: dict[str, tuple[str, dict[str, Any]]] = {"stock": ("stock", {})}
     runs |= {name: ("lil", options) for name, options in methods(args.budget, args.reselect).items()}
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    task = progress.add_task("prompts", total=args.prompt_rounds * len(runs))
-    for _ in range(args.prompt_rounds):
-        for name, (kind, options) in runs.items():
-            worker = Worker(kind, args.model, threads=args.threads)
-            times[name].append(worker("prompt", n=args.prompt, options=options))
-            worker.close()
-            progress.advance(task)
+    times = prompts_in_turns(args, args.prompt, runs, progress)
     for name in list(runs)[1:]:
-        ratios.add(f"prompt of {args.prompt // 1024}k: {name} / stock", times[name], times["stock"], "<= 1.05")
+        ratios.add(f"prompt of {name_of(args.prompt)}: {name} / stock", times[name], times["stock"], "<= 1.05")
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model")
-    parser.add_argument("--contexts", default="16384,32768")
+def main() -> None:
+    parser = make_parser(__doc__, contexts="16384,32768", rounds=5, steps=8)
     parser.add_argument("--prompt", type=int, default=4096)
-    parser.add_argument("--prompt-rounds", type=int, default=3)
     parser.add_argument("--budget", type=int, default=1024)
     parser.add_argument("--reselect", type=int, default=13)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=8, help="decode steps of a round")
-    parser.add_argument("--ik", metavar="PYTHON", help="a Python with ik-llama-cpp-python")
-    parser.add_argument("--states", type=Path, help="keep the filled contexts here, for the next run")
-    parser.add_argument("--json", type=Path, help="also write the rows to this file")
     args = parser.parse_args()
 
-    console = Console()
-    ratios = Ratios()
-    with tempfile.TemporaryDirectory() as temporary, Progress(console=console) as progress:
-        states = args.states or Path(temporary)
-        states.mkdir(parents=True, exist_ok=True)
-        for context in (int(c) for c in args.contexts.split(",") if c):
+    def measure(ratios: Ratios, progress: Progress, states: Path) -> None:
+        for context in numbers(args.contexts):
             measure_decode(args, context, ratios, progress, states)
         if args.prompt_rounds:
             measure_prompts(args, ratios, progress)
 
-    console.print(
-        f"{Path(args.model).name}, budget {args.budget}, {args.threads} threads, {args.rounds} rounds of "
-        f"{args.steps} steps"
-    )
-    console.print(ratios.table())
-    if args.json:
-        args.json.write_text(json.dumps(ratios.rows, indent=1))
-    return 0
+    report(args, f"budget {args.budget}, ", measure)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
