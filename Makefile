@@ -73,16 +73,18 @@ build: $(VENV)/.ready
 model: $(VENV)/.ready
 	@$(PY) scripts/get_model.py .cache/models
 
-# unmodified llama-cpp-python, which tests compare with; built once per checkout
-stock: $(VENV)/.ready
-	@if ! ls .cache/wheels/llama_cpp_python-*.whl >/dev/null 2>&1; then \
+# Unmodified llama-cpp-python, which tests compare with. Built once for each version and way of building
+STOCK := .cache/wheels/$(shell cat vendor/lock.json cmake/stock.cmake cmake/gcc-amx.cmake | cksum | cut -d' ' -f1)
+stock: $(VENV)/.stock-$(notdir $(STOCK))
+$(VENV)/.stock-$(notdir $(STOCK)): $(VENV)/.ready
+	@if ! ls $(STOCK)/llama_cpp_python-*.whl >/dev/null 2>&1; then \
 		sdist=$$($(PY) scripts/vendor.py fetch) && \
 		CMAKE_ARGS="-DLLAVA_BUILD=OFF -DCMAKE_PROJECT_llama.cpp_INCLUDE=$(CURDIR)/cmake/stock.cmake" \
 		$(STEP) "building stock llama-cpp-python, to compare with" build/logs/stock.log -- \
-			$(PY) -m pip wheel --verbose --no-build-isolation --no-deps --no-cache-dir --wheel-dir .cache/wheels "$$sdist"; \
+			$(PY) -m pip wheel --verbose --no-build-isolation --no-deps --no-cache-dir --wheel-dir $(STOCK) "$$sdist"; \
 	fi
-	@$(PY) -c 'import importlib.metadata as m; m.version("llama_cpp_python")' 2>/dev/null || \
-		$(PY) -m pip install --quiet .cache/wheels/llama_cpp_python-*.whl
+	@$(PY) -m pip install --quiet --force-reinstall --no-deps $(STOCK)/llama_cpp_python-*.whl
+	@rm -f $(VENV)/.stock-* && touch $@
 
 demo: build model
 	@$(PY) -m lil.demo $(MODEL)
@@ -99,7 +101,7 @@ test-c: build model stock tiny
 
 test-python: build model stock
 	@$(PY) -m pip install --quiet "$$(ls build/wheels/lil_cpp-*.whl)[test]"
-	@$(PY) -m pytest $(PYTEST_ARGS)
+	@$(PY) -m pytest -n $(CTEST_PARALLEL_LEVEL) --dist loadfile $(PYTEST_ARGS)
 
 # unpatched llama-server, to compare with
 stock-server: $(VENV)/.ready

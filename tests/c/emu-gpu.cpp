@@ -426,5 +426,10 @@ void emu_gpu_register() {
     cpu = ggml_backend_init_by_type(GGML_BACKEND_DEVICE_TYPE_CPU, nullptr);
     GGML_ASSERT(cpu);
 
+    // it computes one node at a time, for which its usual threads do little but start and wait
+    const auto set_n_threads = (ggml_backend_set_n_threads_t) ggml_backend_reg_get_proc_address(
+            ggml_backend_dev_backend_reg(ggml_backend_get_device(cpu)), "ggml_backend_set_n_threads");
+    set_n_threads(cpu, 1);
+
     ggml_backend_register(emu_gpu_reg());
 }

@@ -258,15 +258,14 @@ def test_an_answer_is_interrupted_in_good_order(talk: Talk, interruptible: None)
 
     # in the prompt, before anything was said
     talk.llama.reset()
-    killer = threading.Timer(0.01, lambda: os.kill(os.getpid(), signal.SIGINT))
     before = talk.llama._before_decode
 
     def slow() -> None:
+        threading.Timer(0.01, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
         time.sleep(0.1)
         before()
 
     talk.llama._before_decode = slow  # type: ignore[method-assign]
-    killer.start()
     answer = ask(talk, "Count to one hundred.")
     del talk.llama._before_decode
     assert answer.interrupted and answer.n_tokens == 0

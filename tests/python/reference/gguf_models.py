@@ -4,8 +4,8 @@ A tiny model has every part that its architecture has in a full-size file, rando
 bytes. The weights are scaled so that a test means something: attention is neither uniform nor one-hot, some tokens
 gather much more of it than others (what H2O is about), and the best token usually leads by a clear margin.
 
-    python gguf_models.py FOLDER [NAME ...]   those of MODELS that are not there yet, tiny-NAME.gguf; it needs nothing
-                                              but NumPy and gguf
+    python gguf_models.py FOLDER [NAME ...]   those of MODELS that are not there yet, or older than this file, as
+                                              tiny-NAME.gguf; it needs nothing but NumPy and gguf
 """
 
 from __future__ import annotations
@@ -241,7 +241,7 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name in sys.argv[2:] or MODELS:
         path = folder / f"tiny-{name}.gguf"
-        if not path.exists():
+        if not path.exists() or path.stat().st_mtime < Path(__file__).stat().st_mtime:
             write_tiny(path, **MODELS[name])
 
 
