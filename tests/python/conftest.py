@@ -38,13 +38,17 @@ def interruptible() -> Iterator[None]:
 
 @pytest.fixture
 def make_llama(model_path: str) -> Iterator[Callable[..., Any]]:
-    """Makes `lil.Llama`s of the test model that are closed after the test."""
+    """Makes `lil.Llama`s of the test model that are closed after the test.
+
+    One thread, unless a test says otherwise: as many tests as there are CPUs run at once.
+    """
     import lil
 
     made = []
 
     def make(**kwargs: Any) -> lil.Llama:
-        made.append(lil.Llama(**{"model_path": model_path, "n_ctx": 1024, "verbose": False, **kwargs}))
+        threads = {"n_threads": 1, "n_threads_batch": 1}
+        made.append(lil.Llama(**{"model_path": model_path, "n_ctx": 1024, "verbose": False, **threads, **kwargs}))
         return made[-1]
 
     yield make
@@ -57,7 +61,7 @@ def shared_llama(model_path: str) -> Iterator[Any]:
     """One model with full attention and no Guardian for tests that leave no trace in it."""
     import lil
 
-    llama = lil.Llama(model_path, n_ctx=2048, verbose=False)
+    llama = lil.Llama(model_path, n_ctx=2048, n_threads=1, n_threads_batch=1, verbose=False)
     yield llama
     llama.close()
 

@@ -35,7 +35,8 @@ def run(*args: str, stdin: str | bytes | None = None) -> Any:
 
 @pytest.fixture(scope="module")
 def talk(model_path: str) -> Iterator[Talk]:
-    talk = Talk(model_path, sparse=None, guardian=None, options={"n_ctx": 512}, sampling={"temperature": 0.0})
+    options = {"n_ctx": 512, "n_threads": 1, "n_threads_batch": 1}
+    talk = Talk(model_path, sparse=None, guardian=None, options=options, sampling={"temperature": 0.0})
     yield talk
     talk.close()
 

@@ -48,7 +48,7 @@ def test_results_do_not_depend_on_the_threads(tiny_llama: str, name: str) -> Non
 
 
 def test_default_threads(make_llama: Callable[..., Any]) -> None:
-    llama = make_llama()
+    llama = make_llama(n_threads=None, n_threads_batch=None)
     assert llama.n_threads == llama.n_threads_batch == lib.lil_n_threads()
     assert llama.context_params.n_threads == lib.lil_n_threads()
 
