@@ -74,7 +74,7 @@ model: $(VENV)/.ready
 	@$(PY) scripts/get_model.py .cache/models
 
 # Unmodified llama-cpp-python, which tests compare with. Built once for each version and way of building
-STOCK := .cache/wheels/$(shell cat vendor/lock.json cmake/stock.cmake cmake/gcc-amx.cmake | cksum | cut -d' ' -f1)
+STOCK := .cache/wheels/$(shell cat vendor/lock.json cmake/stock.cmake cmake/gcc-amx.* | cksum | cut -d' ' -f1)
 stock: $(VENV)/.stock-$(notdir $(STOCK))
 $(VENV)/.stock-$(notdir $(STOCK)): $(VENV)/.ready
 	@if ! ls $(STOCK)/llama_cpp_python-*.whl >/dev/null 2>&1; then \
