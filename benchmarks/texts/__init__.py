@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from random import Random
 
-from . import later, loops, sound_code, sound_data, sound_language
+from . import formulas, later, loops, sound_code, sound_data, sound_language
 from .language import Pieces, filled
 
 PARTS = ("choose", "report", "later")
@@ -55,6 +55,10 @@ def families() -> Iterator[tuple[str, str, Family]]:
         kind = "loop" if room is loops else "sound"
         yield from ((kind, "choose", one) for one in room.CHOOSE)
         yield from ((kind, "report", one) for one in room.REPORT)
+    yield from (("loop", "choose", one) for one in formulas.CHOOSE_LOOPS)
+    yield from (("loop", "report", one) for one in formulas.REPORT_LOOPS)
+    yield from (("sound", "choose", one) for one in formulas.CHOOSE)
+    yield from (("sound", "report", one) for one in formulas.REPORT)
     yield from (("loop", "later", one) for one in later.LOOPS)
     yield from (("sound", "later", one) for one in later.SOUND)
 

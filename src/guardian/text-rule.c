@@ -15,31 +15,44 @@
 #define TEXT_PLACES  1024
 #define TEXT_WORDS   65536 // bits of the set of words
 #define TEXT_FRESH   5     // bytes in words that the streak did not have, per 1000: fewer are none
-#define TEXT_SETTLED 2     // stretches with such words after which a loop has all of its own
-#define TEXT_RICH    12    // words that an empty table or a grid does not have
+#define TEXT_UNREST  2     // stretches with such words after which a loop has all of its own
+#define TEXT_MANY    12    // words that an empty table or a grid does not have
+#define TEXT_ENDS    4     // ends of formulas in a stretch of worked text; a large matrix has two
 
 // FNV-1a
 #define TEXT_HASH  0xcbf29ce484222325u
 #define TEXT_PRIME 0x100000001b3u
 
 #define TEXT_IN(c) (1u << LIL_TEXT_##c)
+#define TEXT_ANY   (TEXT_IN(TEXT) | TEXT_IN(BLANK) | TEXT_IN(ROWS) | TEXT_IN(NUMBERS))
+#define TEXT_WORDY (TEXT_IN(TEXT) | TEXT_IN(BLANK) | TEXT_IN(ROWS))
+#define TEXT_PROSE (TEXT_IN(TEXT) | TEXT_IN(BLANK))
+
+// what a condition asks of a stretch, or of its streak, besides the class and the own growth
+enum text_need {
+    TEXT_KNOWN   = 1,  // no new words
+    TEXT_SETTLED = 2,  // nor many stretches of the streak that had any
+    TEXT_RICH    = 4,  // the streak has many words
+    TEXT_WORKED  = 8,  // the stretch has formulas
+    TEXT_SPELLED = 16, // some letters
+    TEXT_EXACT   = 32, // the whole text's growth is below the rate too
+};
 
 static const struct text_level {
     uint32_t classes;  // TEXT_IN()
     uint32_t rate;     // own growth, per 1000 bytes
     uint32_t patience; // checks
-    bool     known;    // no new words
-    bool     settled;  // nor many stretches of the streak that had any
-    bool     rich;     // and the streak has many words
-    bool     exact;    // the whole text's growth too
+    uint32_t needs;    // enum text_need
 } text_levels[] = {
-    { TEXT_IN(TEXT) | TEXT_IN(BLANK), 80, 1, true, true, false, false },
-    { TEXT_IN(TEXT) | TEXT_IN(BLANK), 110, 2, true, false, false, false },
-    { TEXT_IN(TEXT) | TEXT_IN(BLANK), 135, 4, true, false, false, false },
-    { TEXT_IN(TEXT) | TEXT_IN(BLANK) | TEXT_IN(ROWS) | TEXT_IN(NUMBERS), 40, 2, true, false, true, true },
-    { TEXT_IN(TEXT) | TEXT_IN(BLANK) | TEXT_IN(ROWS), 40, 6, false, false, false, true },
-    { TEXT_IN(TEXT) | TEXT_IN(BLANK) | TEXT_IN(ROWS), 60, 16, false, false, false, false },
-    { TEXT_IN(TEXT) | TEXT_IN(BLANK) | TEXT_IN(ROWS) | TEXT_IN(NUMBERS), 30, 16, false, false, false, false },
+    { TEXT_PROSE, 80, 1, TEXT_KNOWN | TEXT_SETTLED },
+    { TEXT_PROSE, 110, 2, TEXT_KNOWN },
+    { TEXT_PROSE, 135, 4, TEXT_KNOWN },
+    { TEXT_ANY, 40, 2, TEXT_KNOWN | TEXT_RICH | TEXT_EXACT },
+    { TEXT_ANY, 80, 2, TEXT_KNOWN | TEXT_WORKED | TEXT_EXACT },
+    { TEXT_WORDY, 40, 6, TEXT_EXACT },
+    { TEXT_ANY, 30, 6, TEXT_SPELLED | TEXT_EXACT },
+    { TEXT_WORDY, 60, 16, 0 },
+    { TEXT_ANY, 30, 16, 0 },
 };
 
 #define TEXT_N_LEVELS (sizeof(text_levels) / sizeof(text_levels[0]))
@@ -76,8 +89,12 @@ struct lil_text_rule {
     // the stretch
     uint64_t       n_bytes;
     uint64_t       n_kind[TEXT_N_KINDS];
-    uint8_t        lead; // of a character whose second byte is not there; 0: none
-    enum text_kind wide; // of the character that the next continuation byte belongs to
+    uint8_t        lead;      // of a character whose second byte is not there; 0: none
+    enum text_kind wide;      // of the character that the next continuation byte belongs to
+    uint64_t       n_indent;  // white bytes after a white one
+    uint64_t       n_ends;    // of formulas
+    uint8_t        last_byte; // that may begin such an end; 0: none
+    bool           white;     // the last byte that counted was
 
     // the streak
     bool              on;
@@ -100,6 +117,14 @@ struct lil_text_rule {
 
     struct lil_text_stretch last;
 };
+
+static void text_stretch_begin(struct lil_text_rule * rule) {
+    rule->n_bytes  = 0;
+    rule->n_fresh  = 0;
+    rule->n_indent = 0;
+    rule->n_ends   = 0;
+    memset(rule->n_kind, 0, sizeof(rule->n_kind));
+}
 
 static void text_streak_end(struct lil_text_rule * rule) {
     lil_lz77_reset(rule->lz);
@@ -254,12 +279,26 @@ static void text_word_feed(struct lil_text_rule * rule, enum text_kind kind, uin
 
 static void text_count(struct lil_text_rule * rule, enum text_kind kind, uint8_t c) {
     rule->n_kind[kind]++;
+    rule->n_indent += kind == TEXT_WHITE && rule->white;
+    rule->white = kind == TEXT_WHITE;
+
     if (rule->on) {
         text_word_feed(rule, kind, c);
     }
 }
 
+// ends of formulas as models write them: \[ and \], \( and \), and $$. A single $ is more often money, or code.
+static void text_formula_feed(struct lil_text_rule * rule, uint8_t c) {
+    const bool dollars = c == '$' && rule->last_byte == '$';
+    const bool bracket = rule->last_byte == '\\' && (c == '[' || c == ']' || c == '(' || c == ')');
+
+    rule->n_ends += dollars || bracket;
+    rule->last_byte = dollars ? 0 : c;
+}
+
 static void text_compose(struct lil_text_rule * rule, uint8_t c) {
+    text_formula_feed(rule, c);
+
     if (c < 0x80) {
         rule->lead = 0;
         text_count(rule, (enum text_kind)(text_kinds[c] - '0'), c);
@@ -276,9 +315,9 @@ static void text_compose(struct lil_text_rule * rule, uint8_t c) {
 }
 
 static enum lil_text_class text_get_class(const struct lil_text_rule * rule) {
-    const uint64_t n = rule->n_bytes;
+    const uint64_t n = rule->n_bytes - rule->n_indent;
 
-    if (100 * rule->n_kind[TEXT_WHITE] >= 95 * n) {
+    if (100 * rule->n_kind[TEXT_WHITE] >= 95 * rule->n_bytes) {
         return LIL_TEXT_BLANK;
     }
     if (100 * rule->n_kind[TEXT_LETTER] >= 65 * n && 100 * rule->n_kind[TEXT_DIGIT] <= 9 * n &&
@@ -334,10 +373,11 @@ void lil_text_rule_free(struct lil_text_rule * rule) {
 void lil_text_rule_reset(struct lil_text_rule * rule) {
     text_streak_end(rule);
 
-    rule->n_bytes = 0;
-    rule->lead    = 0;
-    rule->wide    = TEXT_MARK;
-    memset(rule->n_kind, 0, sizeof(rule->n_kind));
+    text_stretch_begin(rule);
+    rule->lead      = 0;
+    rule->wide      = TEXT_MARK;
+    rule->last_byte = 0;
+    rule->white     = false;
 
     rule->last = (struct lil_text_stretch) { .own_growth = NAN };
 }
@@ -373,13 +413,17 @@ bool lil_text_rule_check(struct lil_text_rule * rule, double growth, double thre
         const bool known = 1000.0 * (double) rule->n_fresh < TEXT_FRESH * scale * n;
         rule->n_fresh_stretches += !known;
 
+        const uint32_t is = (known ? TEXT_KNOWN : 0) | (rule->n_fresh_stretches <= TEXT_UNREST ? TEXT_SETTLED : 0) |
+                (rule->n_words >= TEXT_MANY ? TEXT_RICH : 0) | (rule->n_ends >= TEXT_ENDS ? TEXT_WORKED : 0) |
+                (10 * rule->n_kind[TEXT_LETTER] >= rule->n_bytes ? TEXT_SPELLED : 0);
+
         for (size_t i = 0; i < TEXT_N_LEVELS; i++) {
             const struct text_level * level = &text_levels[i];
             const double              most  = level->rate * scale * n;
+            const bool                exact = 1000.0 * growth < most;
 
             const bool holds = (level->classes & (1u << last->text_class)) != 0 && 1000.0 * last->own_growth < most &&
-                    (!level->known || known) && (!level->settled || rule->n_fresh_stretches <= TEXT_SETTLED) &&
-                    (!level->rich || rule->n_words >= TEXT_RICH) && (!level->exact || 1000.0 * growth < most);
+                    (level->needs & ~(is | (exact ? TEXT_EXACT : 0u))) == 0;
 
             // the count goes on, but must not come round
             rule->count[i] = !holds ? 0 : rule->count[i] + (rule->count[i] < UINT32_MAX);
@@ -393,9 +437,7 @@ bool lil_text_rule_check(struct lil_text_rule * rule, double growth, double thre
         text_streak_begin(rule);
     }
 
-    rule->n_bytes = 0;
-    rule->n_fresh = 0;
-    memset(rule->n_kind, 0, sizeof(rule->n_kind));
+    text_stretch_begin(rule);
 
     return last->alarm;
 }

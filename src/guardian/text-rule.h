@@ -20,7 +20,8 @@
 //             whose difference to the last one at its place is the difference that came before that is one "#",
 //             whatever it is; any other stays as it is. So "Step 7", after "Step 5" and "Step 6", folds, and
 //             measurements do not. A number is part of the text as soon as the byte after it is known.
-//   Class     What a stretch is made of, by its bytes:
+//   Class     What a stretch is made of, by its bytes. Whitespace that follows whitespace, as an indentation does,
+//             counts for "blank" alone:
 //               blank     whitespace 95 % or more; also a stretch of no bytes
 //               text      letters 65 % or more, digits 9 % or less, marks 2 % or less
 //               rows      letters 25 % or more: code, markup, logs, tables of words
@@ -32,6 +33,7 @@
 //             words when those of its words that the streak did not have before, each when it has ended, have less
 //             than 5 bytes per 1000. A streak is settled while no more than 2 of its stretches had any: a loop has all
 //             of its words by then. A set of fixed size remembers them: of 3,000 it takes 1 in 100 for a known one.
+//   Formulas  A stretch has some when four or more of their ends are in it: \[ and \], \( and \), and $$.
 //   Alarm     When a condition has held for so many checks in a row:
 //
 //               classes               own growth, per 1000 bytes        checks
@@ -40,7 +42,11 @@
 //               text, blank           < 135, and no new words           4        the same words at random
 //               all                   < 40, growth < 40 as well, no     2        the same lines, many
 //                                     new words, 12 in the streak
+//               all                   < 80, growth < 80 as well, no     2        the same working
+//                                     new words, formulas
 //               text, blank, rows     < 40, and growth < 40 as well     6        the same lines, few, hardly changed
+//               all                   < 30, growth < 30 as well,        6        the same formula or setting
+//                                     letters 10 % or more
 //               text, blank, rows     < 60                              16       the same lines in random order
 //               all                   < 30                              16       rows that only count, and grids
 //
@@ -49,7 +55,7 @@
 // What the numbers mean. At Guardian's default the checks are 125 tokens apart: 16 are 2,000 tokens, which a table, a
 // fixture or a grid of zeros may go on for. A period of up to some 3,500 tokens is seen.
 //
-// What they were chosen on: the part "choose" of the set that benchmarks/texts makes, 45 loops and 108 sound texts. At
+// What they were chosen on: the part "choose" of the set that benchmarks/texts makes, 51 loops and 117 sound texts. At
 // their lowest, and without new words, its loops of running text have 76 in one check, 85 in two, 90 in four; words
 // drawn at random from 8 to 16 have 122, 131 and 133. What is sound does not: times tables in words have 114, 125 and
 // 143, recipes 187, 208 and 220, prose far more. A song and a game that repeat all that came before and add a line fall
@@ -58,7 +64,9 @@
 // have 12 words, as empty tables (4), identity matrices (0) and lists of users (10) have not. The condition at 60 was
 // added when other loops (the part "later", and code of a real model) had been missed; the words when songs that grow
 // by a line a verse had been cut (the part "report", when "choose" had none); that a streak must be settled when a tale
-// was whose verses are longer than a stretch ("later"). docs/guardian.md has the figures of the other parts.
+// was whose verses are longer than a stretch ("later"); formulas, indentation and the condition of 10 % when answers of
+// models had been missed that work out the same again and again. Loops of formulas have 64 at most in two checks with
+// their growth, sound ones (systems of equations) 127. docs/guardian.md has the figures of the other parts.
 //
 // Bounds
 //

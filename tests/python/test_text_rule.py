@@ -67,7 +67,7 @@ def test_every_decision_is_the_references(part: int, texts: list[Text]) -> None:
     draw = random.Random(part)
     some = [text for text in texts if len(text.data) < 28_000][part::6]
     seen = set()
-    for text in draw.sample(some, 8):
+    for text in draw.sample(some, 12):
         start = max(0, (text.onset or 0) - 1000)
         data = text.data[start:].decode(errors="ignore").encode()[:12_000]
         data = data.decode(errors="ignore").encode()
@@ -118,9 +118,27 @@ def test_what_it_is_made_of_decides() -> None:
     """
     lines = ("all work and no play\n", " \n", "int x = f(a, b); {} [] // word\n", "[0, 0, 0, 0, 0, 0],\n")
     assert [alarms(line * 2000)[0] for line in lines] == [2, 1, 7, 17]
+    assert [alarms(line * 2000)[0] for line in ("x[0] = [0, 0, 0, 0],\n", "ab = 1000000000000\n")] == [17, 7]
     said = "“Nobody knows how all of it began” — or so the older ones among them always said. "
     kinds = [checked(text * 100)[0].kind for text in ("Привет, мир. ", "日本語です。", "│ 12 │ 0 │\n", said)]
     assert kinds == ["text", "text", "numbers", "text"]
+
+
+def test_the_same_working_again() -> None:
+    """Formulas that come again are a loop at once, whatever numbers they have; one large formula is a grid."""
+    steps = "".join(f"{n}. **So much for each of them:**\n\\[ 4 \\times 15 = 60 \\]\n\n" for n in range(7, 900, 3))
+    lines = ("\\[\nA = 7\n\\]\n", "$$ 1 + 1 = 2 $$\n", "\\( 0 \\) ")
+    assert alarms(steps)[0] == 3
+    assert [alarms(line * 900)[0] for line in lines] == [2, 2, 2]
+    assert alarms("\\[\n" + "0 & 0 & 0 & 0 & 0 \\\\\n" * 900)[0] == 17
+    tables = "".join(f"\\[ {a} \\times {b} = {a * b} \\]\n" for a in range(3, 40) for b in range(1, 13))
+    assert not alarms(tables)
+
+
+def test_indentation_is_nothing() -> None:
+    text = "- The alarm rings, and he turns it off.\n"
+    assert [checked(f"{' ' * n}{text}" * 100)[0].kind for n in (0, 8, 60)] == ["text"] * 3
+    assert checked(f"{' ' * 900}{text}" * 10)[0].kind == "blank"
 
 
 def test_what_grows_has_new_words() -> None:

@@ -6,6 +6,7 @@ import itertools
 import math
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from lil import LZ77
 from lil._text_rule import Stretch
@@ -14,16 +15,46 @@ PUNCTUATION = set(".,!?'\":;-()*#")
 FRESH = 5  # bytes in new words per 1000 that count as none
 SETTLED = 2  # stretches of a streak with new words
 RICH = 12  # words of a streak
-# classes, own growth per 1000 bytes, checks, how many stretches may have new words where the last may not (None: any,
-# and the last as well), words of the streak, whether the whole text's growth counts
+FORMULA_END = re.compile(rb"\\[][()]|\$\$")
+FORMULAS = 4  # ends of them in a stretch that works with formulas
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What has to hold for `checks` in a row.
+
+    Args:
+        kinds: Classes of a stretch.
+        rate: Own growth is less, per 1000 bytes.
+        checks: In a row.
+        most_new: Stretches of the streak that may have new words where the last may not. None: any, and the last too.
+        words: That the streak has at least.
+        exact: The whole text's growth is less as well.
+        formulas: Ends of formulas that the stretch has at least.
+        letters: Share of the stretch's bytes that are at least letters.
+    """
+
+    kinds: set[str]
+    rate: int
+    checks: int
+    most_new: float | None = None
+    words: int = 0
+    exact: bool = False
+    formulas: int = 0
+    letters: float = 0
+
+
+PROSE, WORDY, ANY = {"text", "blank"}, {"text", "blank", "rows"}, {"text", "blank", "rows", "numbers"}
 CONDITIONS = (
-    ({"text", "blank"}, 80, 1, SETTLED, 0, False),
-    ({"text", "blank"}, 110, 2, math.inf, 0, False),
-    ({"text", "blank"}, 135, 4, math.inf, 0, False),
-    ({"text", "blank", "rows", "numbers"}, 40, 2, math.inf, RICH, True),
-    ({"text", "blank", "rows"}, 40, 6, None, 0, True),
-    ({"text", "blank", "rows"}, 60, 16, None, 0, False),
-    ({"text", "blank", "rows", "numbers"}, 30, 16, None, 0, False),
+    Condition(PROSE, 80, 1, most_new=SETTLED),
+    Condition(PROSE, 110, 2, most_new=math.inf),
+    Condition(PROSE, 135, 4, most_new=math.inf),
+    Condition(ANY, 40, 2, most_new=math.inf, words=RICH, exact=True),
+    Condition(ANY, 80, 2, most_new=math.inf, exact=True, formulas=FORMULAS),
+    Condition(WORDY, 40, 6, exact=True),
+    Condition(ANY, 30, 6, exact=True, letters=0.1),
+    Condition(WORDY, 60, 16),
+    Condition(ANY, 30, 16),
 )
 
 
@@ -48,10 +79,14 @@ def kinds(text: str) -> list[str]:
     return found
 
 
-def classify(kinds: Sequence[str], n: int) -> str:
+def classify(kinds: Sequence[str], n: int, after_white: bool) -> str:
+    """Of a stretch of n bytes, some of which may not count yet; after_white: what counted before them was."""
+    before = ["white" if after_white else "mark", *kinds]
+    indent = sum(one == two == "white" for one, two in itertools.pairwise(before))
     count = {kind: kinds.count(kind) for kind in ("white", "letter", "digit", "mark")}
     if 100 * count["white"] >= 95 * n:
         return "blank"
+    n -= indent
     if 100 * count["letter"] >= 65 * n and 100 * count["digit"] <= 9 * n and 100 * count["mark"] <= 2 * n:
         return "text"
     return "rows" if 100 * count["letter"] >= 25 * n else "numbers"
@@ -115,7 +150,8 @@ def stretches(data: bytes, ends: Sequence[int], *, threshold: float = 20.0, pati
         growth = LZ77(data[:end]).size - LZ77(data[:begin]).size
         # the first byte of a character waits for the second
         ready = end - 1 if end and data[end - 1] >= 0xC0 else end
-        kind = classify(kind_at[counted:ready], n)
+        bytes_at = kind_at[counted:ready]
+        kind = classify(bytes_at, n, after_white=counted > 0 and kind_at[counted - 1] == "white")
         counted = ready
         own, alarm = None, False
         if start is not None:
@@ -125,12 +161,14 @@ def stretches(data: bytes, ends: Sequence[int], *, threshold: float = 20.0, pati
             n_fresh, n_words = fresh(data, kind_at, start, begin, end)
             new = 1000 * n_fresh >= FRESH * scale * max(n, 1)
             n_new += new
-            for i, (classes, rate, checks, most_new, least, exact) in enumerate(CONDITIONS):
-                most = rate * scale * max(n, 1)
-                holds = kind in classes and 1000 * own < most and (not exact or 1000 * growth < most)
-                holds = holds and (most_new is None or (not new and n_new <= most_new)) and n_words >= least
+            n_ends = sum(begin < match.end() <= end for match in FORMULA_END.finditer(data[:end]))
+            for i, one in enumerate(CONDITIONS):
+                most = one.rate * scale * max(n, 1)
+                holds = kind in one.kinds and 1000 * own < most and (not one.exact or 1000 * growth < most)
+                holds = holds and (one.most_new is None or (not new and n_new <= one.most_new)) and n_words >= one.words
+                holds = holds and n_ends >= one.formulas and bytes_at.count("letter") >= one.letters * n
                 counts[i] = counts[i] + 1 if holds else 0
-                alarm = alarm or counts[i] >= checks * patience
+                alarm = alarm or counts[i] >= one.checks * patience
         yield Stretch(bytes=n, growth=growth, own_growth=own, age=age if own is not None else 0, kind=kind, alarm=alarm)
         if 1000 * growth >= 250 * max(n, 1):
             start, age, before, counts = None, 0, 0.0, [0] * len(CONDITIONS)
