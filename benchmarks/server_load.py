@@ -2,7 +2,7 @@
 
     make stock-server
     python benchmarks/server_load.py MODEL.gguf --stock build/stock-server/bin/llama-server [--streams 64] [--threads 2]
-        [--rounds 4] [--seconds 600] [--hang-up 0.333] [--guardian every=16] [--json FILE]
+        [--rounds 4] [--seconds 600] [--hang-up 0.333] [--guardian rule=paper,every=16] [--json FILE]
 
 Each stream is one chat after the other, greedy, on a connection of its own. First the servers take turns (ours as
 upstream's, ours with `--sparse none`, stock), each with the same requests: ratios of tokens per second, of the median
@@ -282,7 +282,7 @@ def main() -> int:
     parser.add_argument("--chats", type=int, default=1, help="of each stream in a turn of the comparison")
     parser.add_argument("--seconds", type=float, default=600.0, help="that ours runs alone; 0: not")
     parser.add_argument("--hang-up", type=float, default=1 / 3, help="the share of chats that are hung up")
-    parser.add_argument("--guardian", default="every=16")
+    parser.add_argument("--guardian", default="rule=paper,every=16")
     parser.add_argument("--sparse", default="none", help="of the long run")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", type=Path, help="also write the figures to this file")

@@ -40,20 +40,21 @@ class Alarm:
 class Guardian:
     """Early stop for a model that has nothing new to say, https://arxiv.org/abs/2601.03043.
 
-    Rule: follow the LZ77-compressed size of the text, prompt included. If it grew by less than `threshold` bytes over
-    the last `every` generated tokens, for `patience` checks in a row, act. It reads nothing of the model but its
-    tokens.
+    It follows the LZ77-compressed size of the text, and reads nothing of the model but its tokens.
 
-    `rule="text"` looks twice as often, and asks what the text adds to itself since it began to repeat, with numbers
-    that count left out, and what it is made of: running text may repeat less, and for less long, than code, tables and
-    numbers may. So it ends loops in other words, and lets grids, fixtures and a draft that is written out again be.
-    src/guardian/text-rule.h defines it.
+    Rule "text": every `every / 2` generated tokens, ask what the text adds to itself since it began to repeat, with
+    numbers that count left out, and what it is made of: running text may repeat less, and for less long, than code,
+    tables and numbers may. So it ends loops in other words, and lets grids, fixtures and a draft that is written out
+    again be. src/guardian/text-rule.h defines it, docs/guardian.md measures it.
+
+    Rule "paper": if the size of the text, prompt included, grew by less than `threshold` bytes over the last `every`
+    generated tokens, for `patience` checks in a row, act.
 
     Args:
-        every: Generated tokens between two checks; with `rule="text"` between every other one.
-        threshold: Compressed bytes that count as something new. With `rule="text"`: 20 leaves its own thresholds as
-            they are, 40 doubles each.
-        patience: Checks in a row. With `rule="text"`: 1 leaves its own as they are, 2 doubles each.
+        every: Generated tokens between two checks of the paper's rule; rule "text" looks twice as often.
+        threshold: Compressed bytes that count as something new. Rule "text": 20 leaves its own thresholds as they are,
+            40 doubles each.
+        patience: Checks in a row. Rule "text": 1 leaves its own as they are, 2 doubles each.
         action: "stop" ends generation. "close_think" ends the model's thinking and lets it answer: once in an answer,
             never within a tool call or a string of JSON. "widen", with a method of the select family, decodes the next
             `2*every` tokens, and more until the text gains again, with a larger budget. "flag" only reports. A tuple,
@@ -75,7 +76,7 @@ class Guardian:
         on_alarm: Called with an `Alarm` before it is acted on. Returns what to do instead, or None; what it puts off is
             proposed again at the next alarm. It must not ask the model for anything. What it raises ends the
             generation.
-        rule: "paper" or "text".
+        rule: "text" or "paper".
 
     Raises:
         ConfigError: A value out of range, an unknown action or rule, or one that has no effect.
@@ -93,7 +94,7 @@ class Guardian:
     rewind: bool = False
     finish_reason: Literal["stop", "length", "guardian"] = "stop"
     on_alarm: Callable[[Alarm], Action | None] | None = None
-    rule: Rule = "paper"
+    rule: Rule = "text"
 
     @property
     def interval(self) -> int:

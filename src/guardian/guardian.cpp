@@ -149,7 +149,7 @@ lil_guardian_params lil_guardian_default_params(void) {
     params.action    = LIL_GUARDIAN_STOP;
     params.grace     = 25;
     params.widen     = 2;
-    params.rule      = LIL_GUARDIAN_RULE_PAPER;
+    params.rule      = LIL_GUARDIAN_RULE_TEXT;
 
     return params;
 }

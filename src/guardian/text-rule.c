@@ -34,7 +34,7 @@ enum text_need {
     TEXT_SETTLED = 2,  // nor many stretches of the streak that had any
     TEXT_RICH    = 4,  // the streak has many words
     TEXT_WORKED  = 8,  // the stretch has formulas
-    TEXT_SPELLED = 16, // some letters
+    TEXT_SPELLED = 16, // some letters, or no end of a line: no grid
     TEXT_EXACT   = 32, // the whole text's growth is below the rate too
 };
 
@@ -62,7 +62,7 @@ enum text_kind { TEXT_LETTER, TEXT_DIGIT, TEXT_WHITE, TEXT_PUNCTUATION, TEXT_MAR
 
 // of ASCII, a digit for each byte: enum text_kind
 static const char text_kinds[] = "44444444422442444444444444444444"  // tab, newline, carriage return
-                                 "23334443333433341111111111334443"  // space ! " # ' ( ) * , - . 0 .. 9 : ; ?
+                                 "23333343333433341111111111334443"  // space ! " # $ % ' ( ) * , - . 0 .. 9 : ; ?
                                  "40000000000000000000000000044444"  // A .. Z
                                  "40000000000000000000000000044444"; // a .. z
 
@@ -93,6 +93,7 @@ struct lil_text_rule {
     enum text_kind wide;      // of the character that the next continuation byte belongs to
     uint64_t       n_indent;  // white bytes after a white one
     uint64_t       n_ends;    // of formulas
+    uint64_t       n_lines;   // that end
     uint8_t        last_byte; // that may begin such an end; 0: none
     bool           white;     // the last byte that counted was
 
@@ -123,6 +124,7 @@ static void text_stretch_begin(struct lil_text_rule * rule) {
     rule->n_fresh  = 0;
     rule->n_indent = 0;
     rule->n_ends   = 0;
+    rule->n_lines  = 0;
     memset(rule->n_kind, 0, sizeof(rule->n_kind));
 }
 
@@ -279,6 +281,7 @@ static void text_word_feed(struct lil_text_rule * rule, enum text_kind kind, uin
 
 static void text_count(struct lil_text_rule * rule, enum text_kind kind, uint8_t c) {
     rule->n_kind[kind]++;
+    rule->n_lines += c == '\n';
     rule->n_indent += kind == TEXT_WHITE && rule->white;
     rule->white = kind == TEXT_WHITE;
 
@@ -320,7 +323,7 @@ static enum lil_text_class text_get_class(const struct lil_text_rule * rule) {
     if (100 * rule->n_kind[TEXT_WHITE] >= 95 * rule->n_bytes) {
         return LIL_TEXT_BLANK;
     }
-    if (100 * rule->n_kind[TEXT_LETTER] >= 65 * n && 100 * rule->n_kind[TEXT_DIGIT] <= 9 * n &&
+    if (100 * rule->n_kind[TEXT_LETTER] >= 55 * n && 100 * rule->n_kind[TEXT_DIGIT] <= 10 * n &&
             100 * rule->n_kind[TEXT_MARK] <= 2 * n) {
         return LIL_TEXT_TEXT;
     }
@@ -415,7 +418,7 @@ bool lil_text_rule_check(struct lil_text_rule * rule, double growth, double thre
 
         const uint32_t is = (known ? TEXT_KNOWN : 0) | (rule->n_fresh_stretches <= TEXT_UNREST ? TEXT_SETTLED : 0) |
                 (rule->n_words >= TEXT_MANY ? TEXT_RICH : 0) | (rule->n_ends >= TEXT_ENDS ? TEXT_WORKED : 0) |
-                (10 * rule->n_kind[TEXT_LETTER] >= rule->n_bytes ? TEXT_SPELLED : 0);
+                (10 * rule->n_kind[TEXT_LETTER] >= rule->n_bytes || rule->n_lines == 0 ? TEXT_SPELLED : 0);
 
         for (size_t i = 0; i < TEXT_N_LEVELS; i++) {
             const struct text_level * level = &text_levels[i];

@@ -23,11 +23,11 @@
 //   Class     What a stretch is made of, by its bytes. Whitespace that follows whitespace, as an indentation does,
 //             counts for "blank" alone:
 //               blank     whitespace 95 % or more; also a stretch of no bytes
-//               text      letters 65 % or more, digits 9 % or less, marks 2 % or less
+//               text      letters 55 % or more, digits 10 % or less, marks 2 % or less
 //               rows      letters 25 % or more: code, markup, logs, tables of words
 //               numbers   anything else: grids, dumps, arithmetic
 //             Letters are A to Z, a to z, and all beyond ASCII but what follows. Punctuation is . , ! ? ' " : ; - ( ) *
-//             # and U+0080 to U+00BF, U+2000 to U+207F, U+3000 to U+303F, U+F000 to U+FFFF; marks are other ASCII,
+//             # $ % and U+0080 to U+00BF, U+2000 to U+207F, U+3000 to U+303F, U+F000 to U+FFFF; marks are other ASCII,
 //             U+2080 to U+2FFF and all from U+10000 on. A character counts once its second byte is there.
 //   Words     Runs of letters; a letter of three bytes (scripts without spaces) begins a new one. A stretch has no new
 //             words when those of its words that the streak did not have before, each when it has ended, have less
@@ -46,7 +46,8 @@
 //                                     new words, formulas
 //               text, blank, rows     < 40, and growth < 40 as well     6        the same lines, few, hardly changed
 //               all                   < 30, growth < 30 as well,        6        the same formula or setting
-//                                     letters 10 % or more
+//                                     letters 10 % or more, or no
+//                                     line that ends
 //               text, blank, rows     < 60                              16       the same lines in random order
 //               all                   < 30                              16       rows that only count, and grids
 //
@@ -64,9 +65,10 @@
 // have 12 words, as empty tables (4), identity matrices (0) and lists of users (10) have not. The condition at 60 was
 // added when other loops (the part "later", and code of a real model) had been missed; the words when songs that grow
 // by a line a verse had been cut (the part "report", when "choose" had none); that a streak must be settled when a tale
-// was whose verses are longer than a stretch ("later"); formulas, indentation and the condition of 10 % when answers of
-// models had been missed that work out the same again and again. Loops of formulas have 64 at most in two checks with
-// their growth, sound ones (systems of equations) 127. docs/guardian.md has the figures of the other parts.
+// was whose verses are longer than a stretch ("later"); formulas, indentation, money as punctuation, a little more of
+// digits in a text, and the condition at 30 for 6 checks when answers of models had been missed that work out the same
+// again and again. Loops of formulas have 64 at most in two checks with their growth, sound ones (systems of equations)
+// 127. docs/guardian.md has the figures of the other parts.
 //
 // Bounds
 //

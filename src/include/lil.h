@@ -359,8 +359,9 @@ LLAMA_API uint64_t                lil_text_rule_memory(const struct lil_text_rul
 //
 // Guardian (arXiv 2601.03043)
 //
-// A sampler that watches the LZ77-compressed size of the text, prompt included. Every `every` generated tokens: if the
-// size grew by less than `threshold` bytes since the last check, for `patience` checks in a row, it acts.
+// A sampler that watches the LZ77-compressed size of the text, prompt included. RULE_PAPER: every `every` generated
+// tokens, if the size grew by less than `threshold` bytes since the last check, `patience` checks in a row, it acts.
+// RULE_TEXT, twice as often: if what repeats itself adds less to itself than what it is made of allows.
 //
 
 // What an alarm leads to.
@@ -372,8 +373,8 @@ enum lil_guardian_action {
 };
 
 enum lil_guardian_rule {
-    LIL_GUARDIAN_RULE_PAPER = 0, // as above
-    LIL_GUARDIAN_RULE_TEXT  = 1, // looks at what repeats itself, and at what it is made of: src/guardian/text-rule.h
+    LIL_GUARDIAN_RULE_PAPER = 0, // the paper's
+    LIL_GUARDIAN_RULE_TEXT  = 1, // src/guardian/text-rule.h
 };
 
 struct lil_guardian_params {
@@ -407,8 +408,7 @@ struct lil_guardian_params {
 // gpt-oss's channels and others (src/guardian/thinking.cpp). The texts are constants. False: no known marks.
 LLAMA_API bool lil_find_thinking(const struct llama_model * model, const char ** begin, const char ** end);
 
-// The defaults: every 250, threshold 20, patience 1, STOP alone, no texts, grace 25, widen 2,
-// RULE_PAPER.
+// The defaults: RULE_TEXT, every 250, threshold 20, patience 1, STOP alone, no texts, grace 25, widen 2.
 LLAMA_API struct lil_guardian_params lil_guardian_default_params(void);
 
 // Add it at the end of a chain, after the sampler that picks the token: it replaces that token where it acts. Bytes of

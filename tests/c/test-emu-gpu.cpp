@@ -543,6 +543,7 @@ static std::vector<llama_token> sample_text(
     const llama_vocab * vocab = llama_model_get_vocab(m);
 
     lil_guardian_params params = lil_guardian_default_params();
+    params.rule                = LIL_GUARDIAN_RULE_PAPER;
     params.every               = 7;
     params.threshold           = 1e9; // every check is an alarm
     params.action              = action;

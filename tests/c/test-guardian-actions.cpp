@@ -39,6 +39,7 @@ static std::vector<llama_token> tokenize(const std::string & text) {
 // every alarm comes as soon as it may: a check after each token, in which nothing is enough
 static lil_guardian_params make_params(std::vector<lil_guardian_action> & actions) {
     lil_guardian_params params = lil_guardian_default_params();
+    params.rule                = LIL_GUARDIAN_RULE_PAPER;
     params.every               = 1;
     params.threshold           = 1e9;
     params.action              = actions[0];

@@ -130,7 +130,8 @@ static const char * const GUARDIAN[][2] = {
     { "action=flag", "guardian:action=flag" },
     { "action=widen+close_think+stop,every=100", "guardian:action=widen+close_think+stop,every=100" },
     { "action=stop+widen", "guardian:action=stop+widen" },
-    { "rule=text", "guardian:rule=text" },
+    { "rule=text", "guardian" },
+    { "rule=paper", "guardian:rule=paper" },
     { "action=widen,widen=all", "guardian:action=widen,widen=all" },
     { "action=close_think,grace=0,message=\"I answer.\"", "guardian:action=close_think,message=\"I answer.\",grace=0" },
 };

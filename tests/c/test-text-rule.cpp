@@ -82,9 +82,10 @@ static std::string make_loop(size_t n, uint32_t seed) {
     return text;
 }
 
-static llama_sampler * make_guardian(lil_guardian_action action, uint32_t every = 250) {
+static llama_sampler * make_guardian(
+        lil_guardian_action action, uint32_t every = 250, lil_guardian_rule rule = LIL_GUARDIAN_RULE_TEXT) {
     lil_guardian_params params = lil_guardian_default_params();
-    params.rule                = LIL_GUARDIAN_RULE_TEXT;
+    params.rule                = rule;
     params.action              = action;
     params.every               = every;
 
@@ -174,7 +175,7 @@ static void test_sampler() {
     }
 
     // the paper's rule sees none of it
-    llama_sampler * smpl = lil_sampler_init_guardian(vocab, lil_guardian_default_params());
+    llama_sampler * smpl = make_guardian(LIL_GUARDIAN_STOP, 250, LIL_GUARDIAN_RULE_PAPER);
     CHECK(accept_until_forced(smpl, tokens) == tokens.size());
     llama_sampler_free(smpl);
 }
@@ -206,8 +207,8 @@ static void test_copies() {
     CHECK(accept_until_forced(a, prose) == prose.size());
     CHECK(accept_until_forced(a, { loop.begin(), loop.begin() + 500 }) == 500);
 
-    llama_sampler *                b = llama_sampler_clone(a);
-    llama_sampler *                c = lil_sampler_init_guardian(vocab, lil_guardian_default_params()); // the paper's
+    llama_sampler *                b    = llama_sampler_clone(a);
+    llama_sampler *                c    = make_guardian(LIL_GUARDIAN_STOP, 250, LIL_GUARDIAN_RULE_PAPER);
     const std::vector<llama_token> rest = { loop.begin() + 500, loop.end() };
     llama_sampler_copy(a, c);
 
@@ -263,7 +264,7 @@ static void test_close_think() {
 
 static void test_errors() {
     lil_guardian_params params = lil_guardian_default_params();
-    CHECK(params.rule == LIL_GUARDIAN_RULE_PAPER);
+    CHECK(params.rule == LIL_GUARDIAN_RULE_TEXT);
 
     for (int rule : { -1, 2 }) {
         memcpy(&params.rule, &rule, sizeof(rule));

@@ -19,7 +19,7 @@ from test_serve import BIN, Server  # noqa: E402
 pytestmark = pytest.mark.skipif(not BIN.is_dir(), reason="built without the programs (LIL_PROGRAMS=OFF)")
 
 TEMPLATE = Path(__file__).resolve().parents[1] / "data" / "tools.jinja"
-GUARDIAN = {"every": 20, "threshold": 1e6}  # no text adds as much: the first check ends it
+GUARDIAN = {"rule": "paper", "every": 20, "threshold": 1e6}  # no text adds as much: the first check ends it
 POEM = "Write a poem about the sea."
 CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 
@@ -188,8 +188,8 @@ def test_anthropic_tools(claude: Any) -> None:
 @pytest.mark.parametrize(
     ("options", "guardian", "ends"),
     [
-        ({}, {"every": 24, "threshold": 12}, ("stop", "guardian")),
-        ({}, {"every": 30, "action": "flag"}, ("length", None)),
+        ({}, {"rule": "paper", "every": 24, "threshold": 12}, ("stop", "guardian")),
+        ({}, {"rule": "paper", "every": 30, "action": "flag"}, ("length", None)),
         ({"stop": [" sat"]}, GUARDIAN, ("stop", None)),
         ({"max_tokens": 10}, GUARDIAN, ("length", None)),
     ],

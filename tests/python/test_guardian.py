@@ -25,7 +25,7 @@ KEYS = {
     "tokens",
     "tokens_at_alarm",
 }
-QUICK = Guardian(every=60)
+QUICK = Guardian(rule="paper", every=60)
 
 
 def check_stopped(choice: dict[str, Any]) -> dict[str, Any]:
@@ -81,13 +81,14 @@ def test_off_leaves_no_keys(shared_llama: lil.Llama) -> None:
 
 
 def test_request_overrides_constructor(make_llama: Callable[..., lil.Llama]) -> None:
-    llama = make_llama(guardian=Guardian(every=7, threshold=0))
+    llama = make_llama(guardian=Guardian(rule="paper", every=7, threshold=0))
     assert llama.create_completion("The sea", max_tokens=15)["choices"][0]["guardian"]["checks"] == 2
-    often = Guardian(every=3, threshold=0)
+    often = Guardian(rule="paper", every=3, threshold=0)
     assert llama.create_completion("The sea", max_tokens=15, guardian=often)["choices"][0]["guardian"]["checks"] == 5
     assert "guardian" not in llama.create_completion("The sea", max_tokens=2, guardian=False)["choices"][0]
     streams = [
-        llama("The sea", max_tokens=15, stream=True, guardian=g) for g in (Guardian(every=2, threshold=0), False)
+        llama("The sea", max_tokens=15, stream=True, guardian=g)
+        for g in (Guardian(rule="paper", every=2, threshold=0), False)
     ]
     assert "guardian" not in list(streams[1])[-1]["choices"][0]
     assert list(streams[0])[-1]["choices"][0]["guardian"]["checks"] == 7
@@ -104,13 +105,13 @@ def test_wrong_guardian_raises_at_the_call(shared_llama: lil.Llama) -> None:
 def test_same_answer_as_long_as_it_is_silent(shared_llama: lil.Llama) -> None:
     texts = {
         shared_llama.create_completion("The sea", temperature=0, max_tokens=40, guardian=guardian)["choices"][0]["text"]
-        for guardian in (False, True, Guardian(every=5, threshold=1e9, action="flag"))
+        for guardian in (False, True, Guardian(rule="paper", every=5, threshold=1e9, action="flag"))
     }
     assert len(texts) == 1
 
 
 def test_flag_only_reports(shared_llama: lil.Llama) -> None:
-    flag = Guardian(every=20, threshold=1000, action="flag")
+    flag = Guardian(rule="paper", every=20, threshold=1000, action="flag")
     choice = shared_llama.create_completion("The sea", temperature=0, max_tokens=50, guardian=flag)["choices"][0]
     assert choice["finish_reason"] == "length"
     assert choice["stop_reason"] is None
@@ -120,7 +121,7 @@ def test_flag_only_reports(shared_llama: lil.Llama) -> None:
 
 
 def test_close_think_then_stop(shared_llama: lil.Llama) -> None:
-    config = Guardian(every=30, threshold=1e6, action="close_think", think_end="</thought>", grace=0)
+    config = Guardian(rule="paper", every=30, threshold=1e6, action="close_think", think_end="</thought>", grace=0)
     choice = shared_llama.create_completion("<thought>", temperature=0, max_tokens=400, guardian=config)["choices"][0]
     assert "</thought>" in choice["text"]
     assert choice["guardian"]["think_closed"]
@@ -130,14 +131,18 @@ def test_close_think_then_stop(shared_llama: lil.Llama) -> None:
 def test_prompt_counts_as_text(shared_llama: lil.Llama) -> None:
     line = "The same line again.\n"
     prompt = line * 20
-    choice = shared_llama.create_completion(prompt, temperature=0, max_tokens=600, guardian=Guardian(every=40))
+    choice = shared_llama.create_completion(
+        prompt, temperature=0, max_tokens=600, guardian=Guardian(rule="paper", every=40)
+    )
     assert choice["choices"][0]["guardian"]["tokens"] <= 81
 
 
 def test_prefix_reuse_changes_nothing(shared_llama: lil.Llama) -> None:
     prompt = "A prompt that is in the cache the second time."
     reports = [
-        shared_llama.create_completion(prompt, temperature=0, max_tokens=30, guardian=Guardian(every=10))["choices"][0]
+        shared_llama.create_completion(prompt, temperature=0, max_tokens=30, guardian=Guardian(rule="paper", every=10))[
+            "choices"
+        ][0]
         for _ in range(2)
     ]
     assert reports[0]["guardian"] == reports[1]["guardian"]
@@ -158,7 +163,7 @@ def test_stops_inside_a_grammar(shared_llama: lil.Llama, action: str) -> None:
     """The grammar allows no end, so the stop must not ask it."""
     grammar = lil.llama_cpp.LlamaGrammar.from_string('root ::= "ab" root', verbose=False)
     choice = shared_llama.create_completion(
-        "Go", temperature=0, max_tokens=900, grammar=grammar, guardian=Guardian(every=50, action=action)
+        "Go", temperature=0, max_tokens=900, grammar=grammar, guardian=Guardian(rule="paper", every=50, action=action)
     )["choices"][0]
     assert choice["text"].strip("ab") == ""
     check_stopped(choice)
@@ -171,7 +176,7 @@ def test_never_cuts_a_character(shared_llama: lil.Llama) -> None:
     grammar = lil.llama_cpp.LlamaGrammar.from_string('root ::= "🜁🜂" root', verbose=False)
     for every in range(20, 28):
         prompt = "🜁🜂" * 10
-        config = Guardian(every=every, threshold=1e6)
+        config = Guardian(rule="paper", every=every, threshold=1e6)
         choice = shared_llama.create_completion(prompt, temperature=0, max_tokens=200, grammar=grammar, guardian=config)
         choice = choice["choices"][0]
         assert choice["stop_reason"] == "guardian"

@@ -38,7 +38,7 @@ def complete(llama: lil.Llama, prompt: str, guardian: Guardian, **kwargs: Any) -
 
 
 def test_lands_at_an_end(shared_llama: lil.Llama) -> None:
-    config = Guardian(every=20, threshold=NEVER, action="close_think", message="\nEnough.\n")
+    config = Guardian(rule="paper", every=20, threshold=NEVER, action="close_think", message="\nEnough.\n")
     choice = complete(shared_llama, "The sea is wide. <think>\nThe sea", config)
     (first, at), (landed, where), *rest = events(choice)
     assert (first, at, landed) == ("alarm", 20, "close_think")
@@ -51,7 +51,7 @@ def test_lands_at_an_end(shared_llama: lil.Llama) -> None:
 
 
 def test_lands_in_a_stream(shared_llama: lil.Llama) -> None:
-    config = Guardian(every=20, threshold=NEVER, action="close_think")
+    config = Guardian(rule="paper", every=20, threshold=NEVER, action="close_think")
     kwargs = {"temperature": 0, "max_tokens": 200, "guardian": config}
     prompt = "The sea is wide. <think>\nThe sea"
     chunks = [chunk["choices"][0] for chunk in shared_llama.create_completion(prompt, stream=True, **kwargs)]
@@ -62,7 +62,7 @@ def test_lands_in_a_stream(shared_llama: lil.Llama) -> None:
 
 @pytest.mark.parametrize("prompt", ["The sea", "<think>So.</think>\nThe sea is wide. The sea"])
 def test_stops_where_nothing_is_thought(shared_llama: lil.Llama, prompt: str) -> None:
-    choice = complete(shared_llama, prompt, Guardian(every=20, threshold=NEVER, action="close_think"))
+    choice = complete(shared_llama, prompt, Guardian(rule="paper", every=20, threshold=NEVER, action="close_think"))
     assert events(choice) == [("alarm", 20), ("stop", 20)]
     assert choice["stop_reason"] == "guardian"
     assert "</think>" not in choice["text"]
@@ -73,7 +73,7 @@ def test_stops_where_nothing_is_thought(shared_llama: lil.Llama, prompt: str) ->
 
 @pytest.mark.parametrize("reason", ["stop", "length", "guardian"])
 def test_finish_reason(shared_llama: lil.Llama, reason: Any) -> None:
-    config = Guardian(every=10, threshold=NEVER, finish_reason=reason)
+    config = Guardian(rule="paper", every=10, threshold=NEVER, finish_reason=reason)
     kwargs: dict[str, Any] = {"temperature": 0, "max_tokens": 50, "guardian": config}
     choices = [
         shared_llama.create_completion("The sea", **kwargs)["choices"][0],
@@ -91,7 +91,7 @@ def test_finish_reason(shared_llama: lil.Llama, reason: Any) -> None:
 
 @pytest.mark.parametrize(("reason", "seen"), [("stop", "tool_calls"), ("guardian", "guardian"), ("length", "length")])
 def test_tool_call_that_is_cut(shared_llama: lil.Llama, reason: Any, seen: str) -> None:
-    config = Guardian(every=12, threshold=NEVER, finish_reason=reason)
+    config = Guardian(rule="paper", every=12, threshold=NEVER, finish_reason=reason)
     whole = shared_llama.create_chat_completion(**TOOL, guardian=config)["choices"][0]
     last = list(shared_llama.create_chat_completion(**TOOL, stream=True, guardian=config))[-1]["choices"][0]
     for choice in (whole, last):
@@ -105,7 +105,9 @@ def test_tool_call_that_is_cut(shared_llama: lil.Llama, reason: Any, seen: str) 
 def test_json_that_is_cut(shared_llama: lil.Llama) -> None:
     kwargs: dict[str, Any] = {"response_format": {"type": "json_object"}, "temperature": 0, "max_tokens": 60}
     chat = [{"role": "user", "content": "Describe the sea as JSON."}]
-    config = Guardian(every=9, threshold=NEVER, action="close_think")  # and under a grammar nothing is thought
+    config = Guardian(
+        rule="paper", every=9, threshold=NEVER, action="close_think"
+    )  # and under a grammar nothing is thought
     choice = shared_llama.create_chat_completion(chat, **kwargs, guardian=config)["choices"][0]
     assert (choice["finish_reason"], choice["stop_reason"]) == ("stop", "guardian")
     assert choice["guardian"]["incomplete"] == "json"
@@ -121,7 +123,7 @@ def test_on_alarm_decides(shared_llama: lil.Llama) -> None:
         seen.append(alarm)
         return "flag" if alarm.alarms < 3 else None
 
-    choice = complete(shared_llama, "The sea", Guardian(every=10, threshold=NEVER, on_alarm=decide))
+    choice = complete(shared_llama, "The sea", Guardian(rule="paper", every=10, threshold=NEVER, on_alarm=decide))
     assert events(choice) == [("alarm", 10), ("alarm", 20), ("alarm", 30), ("stop", 30)]
     said = [(alarm.action, alarm.tokens, alarm.thinking) for alarm in seen]
     assert said == [("stop", n, False) for n in (10, 20, 30)]
@@ -131,7 +133,11 @@ def test_on_alarm_decides(shared_llama: lil.Llama) -> None:
 
 def test_on_alarm_closes_thinking(shared_llama: lil.Llama) -> None:
     config = Guardian(
-        every=20, threshold=NEVER, grace=0, on_alarm=lambda alarm: "close_think" if alarm.thinking else None
+        rule="paper",
+        every=20,
+        threshold=NEVER,
+        grace=0,
+        on_alarm=lambda alarm: "close_think" if alarm.thinking else None,
     )
     choice = complete(shared_llama, "<think>\nThe sea", config)
     assert [did for did, _ in events(choice)] == ["alarm", "close_think", "alarm", "stop"]
@@ -148,7 +154,7 @@ def test_on_alarm_closes_thinking(shared_llama: lil.Llama) -> None:
     ],
 )
 def test_on_alarm_answers_nonsense(shared_llama: lil.Llama, answer: Any, words: str) -> None:
-    config = Guardian(every=20, threshold=NEVER, on_alarm=lambda alarm: answer)
+    config = Guardian(rule="paper", every=20, threshold=NEVER, on_alarm=lambda alarm: answer)
     with pytest.raises(lil.ConfigError, match=words):
         complete(shared_llama, "The sea", config)
     assert complete(shared_llama, "The sea", Guardian(), max_tokens=3)["finish_reason"] == "length"
@@ -159,7 +165,7 @@ def test_on_alarm_raises(shared_llama: lil.Llama) -> None:
         raise KeyError("mine")
 
     with pytest.raises(KeyError, match="mine"):
-        complete(shared_llama, "The sea", Guardian(every=20, threshold=NEVER, on_alarm=fail))
+        complete(shared_llama, "The sea", Guardian(rule="paper", every=20, threshold=NEVER, on_alarm=fail))
     assert complete(shared_llama, "The sea", Guardian(), max_tokens=3)["finish_reason"] == "length"
 
 
@@ -168,7 +174,7 @@ def test_on_alarm_raises(shared_llama: lil.Llama) -> None:
 
 def test_widens_then_stops(make_llama: Callable[..., lil.Llama]) -> None:
     llama = make_llama(sparse=Quest(budget=64))
-    config = Guardian(every=20, threshold=NEVER, action=("widen", "close_think", "stop"))
+    config = Guardian(rule="paper", every=20, threshold=NEVER, action=("widen", "close_think", "stop"))
     prompt = "The sea is wide. " * 20
     choice = complete(llama, prompt, config)
     assert events(choice) == [("alarm", 20), ("widen", 20), ("alarm", 60), ("stop", 60)]
@@ -190,7 +196,7 @@ def test_narrows_when_the_text_gains(make_llama: Callable[..., lil.Llama]) -> No
         'root ::= "the sea the sea the sea the sea the sea the sea a quick brown fox jumps over lazy dogs" root',
         verbose=False,
     )
-    config = Guardian(every=8, threshold=8, action=("widen", "flag"), widen=None)
+    config = Guardian(rule="paper", every=8, threshold=8, action=("widen", "flag"), widen=None)
     choice = complete(llama, "the sea the sea " * 20, config, grammar=grammar, max_tokens=40)
     did = [did for did, _ in events(choice)]
     assert did[:3] == ["alarm", "widen", "narrow"]
@@ -211,7 +217,7 @@ def test_widen_is_refused(shared_llama: lil.Llama, make_llama: Callable[..., lil
 def test_rewinds(make_llama: Callable[..., lil.Llama]) -> None:
     llama = make_llama(sparse=Quest(budget=64), n_ctx=2048)
     loop = "one two three four. " * 30
-    config = Guardian(every=40, action=("widen", "stop"), rewind=True, widen=None)
+    config = Guardian(rule="paper", every=40, action=("widen", "stop"), rewind=True, widen=None)
     result = llama.create_completion(loop, temperature=0, max_tokens=300, guardian=config)
     choice = result["choices"][0]
     did = events(choice)
@@ -240,7 +246,7 @@ def test_rewinds_to_an_end(make_llama: Callable[..., lil.Llama]) -> None:
         'root ::= "A brown fox jumps over a lazy dog near the old river bank. " loop\nloop ::= "and so on " loop',
         verbose=False,
     )
-    config = Guardian(every=40, threshold=10, action=("widen", "stop"), rewind=True)
+    config = Guardian(rule="paper", every=40, threshold=10, action=("widen", "stop"), rewind=True)
     choice = complete(llama, "Go.", config, grammar=grammar, max_tokens=300)
     (alarm, at), (widen, _), (rewind, left), *_ = events(choice)
     assert (alarm, widen, rewind) == ("alarm", "widen", "rewind")

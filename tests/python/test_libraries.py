@@ -21,7 +21,7 @@ warnings.simplefilter("error", UserWarning)  # such as of keywords that are igno
 import lil
 lil.install_as_llama_cpp()
 MODEL = sys.argv[1]
-GUARDIAN = lil.Guardian(every=5, threshold=1000)  # ends an answer after five tokens
+GUARDIAN = lil.Guardian(rule="paper", every=5, threshold=1000)  # ends an answer after five tokens
 ASK = [{"role": "user", "content": "What is rain?"}]
 
 def ours(**more):

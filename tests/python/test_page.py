@@ -14,7 +14,7 @@ import lil
 import pytest
 from lil.cli.serve import _has_page
 from serving import Server
-from test_serve import GUARDIAN, LOOP_ASKED, THINKING
+from test_serve import LOOP_ASKED, THINKING
 
 pytestmark = pytest.mark.skipif(
     not (Path(lil.__file__).parent / "bin").is_dir(), reason="built without the programs (LIL_PROGRAMS=OFF)"
@@ -47,7 +47,7 @@ def page(browser: Any) -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def server(model_path: str, browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(tmp_path_factory.mktemp("page"), "-m", model_path, "--guardian", "every=60") as started:
+    with serving(tmp_path_factory.mktemp("page"), "-m", model_path, "--guardian", "rule=paper,every=60") as started:
         yield started
 
 
@@ -102,13 +102,16 @@ def thinker(model_path: str, browser: Any, tmp_path_factory: pytest.TempPathFact
 @pytest.mark.parametrize(
     ("action", "said"),
     [
-        ("close_think", "Guardian ended the thinking after 48 tokens, .* circles; the answer is the model's own."),
-        ("flag", "Guardian raised an alarm after 48 tokens, .* circles, and let it go on."),
+        ("close_think", "Guardian ended the thinking after 40 tokens, .* circles; the answer is the model's own."),
+        ("flag", "Guardian raised an alarm after 40 tokens, .* circles, and let it go on."),
     ],
 )
 def test_an_answer_that_goes_on(thinker: Server, page: Any, action: str, said: str) -> None:
-    """As the page's user asks for it, in the settings; ignore_eos has it answer when its thinking has ended."""
-    parameters = {"guardian": {**GUARDIAN, "action": action}, "ignore_eos": True}
+    """As the page's user asks for it, in the settings; ignore_eos has it answer when its thinking has ended.
+
+    No text adds as much as the threshold, so that there is an alarm whatever the processor makes of the model.
+    """
+    parameters = {"guardian": {"rule": "paper", "every": 40, "threshold": 1e6, "action": action}, "ignore_eos": True}
     config = json.dumps({"customJson": json.dumps(parameters)})
     page.add_init_script(f"localStorage.setItem('LlamaUi.config', {json.dumps(config)})")
     page.goto(thinker.address)

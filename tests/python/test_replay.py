@@ -82,7 +82,7 @@ def last_number(text: str, gold: str) -> tuple[str | None, bool]:
 def test_the_alarm_comes_at_the_exact_token() -> None:
     # the check at 150 still sees the loop's first pass
     made = answer(looping(100, 20, 400))
-    stop = replay(made, Guardian(every=50))
+    stop = replay(made, Guardian(rule="paper", every=50))
     assert (stop.n_tokens, stop.tokens_at_alarm) == (200, 200)
     assert len(stop.curve) == 5
     for i, size in enumerate(stop.curve):  # from scratch, as the paper does it
@@ -90,29 +90,33 @@ def test_the_alarm_comes_at_the_exact_token() -> None:
     growth = [after - before for before, after in itertools.pairwise(stop.curve)]
     assert [one < 20 for one in growth] == [False, False, False, True]
     # the threshold is not part of what alarms
-    assert replay(made, Guardian(every=50, threshold=growth[3])).tokens_at_alarm == 250
-    assert replay(made, Guardian(every=50, threshold=growth[2] + 0.01)).tokens_at_alarm == 150
-    assert replay(made, Guardian(every=30)).tokens_at_alarm == 150
-    assert replay(made, Guardian(every=401)) == Stop(n_tokens=400, tokens_at_alarm=None, curve=stop.curve[:1])
+    assert replay(made, Guardian(rule="paper", every=50, threshold=growth[3])).tokens_at_alarm == 250
+    assert replay(made, Guardian(rule="paper", every=50, threshold=growth[2] + 0.01)).tokens_at_alarm == 150
+    assert replay(made, Guardian(rule="paper", every=30)).tokens_at_alarm == 150
+    assert replay(made, Guardian(rule="paper", every=401)) == Stop(
+        n_tokens=400, tokens_at_alarm=None, curve=stop.curve[:1]
+    )
 
 
 def test_patience_counts_checks_in_a_row() -> None:
     text = looping(100, 20, 200) + looping(100, 20, 400, seed=5)
     made = answer(text)
-    assert replay(made, Guardian(every=50, patience=1)).tokens_at_alarm == 200
+    assert replay(made, Guardian(rule="paper", every=50, patience=1)).tokens_at_alarm == 200
     # one check at 200; those at 250 and 300 see new text, as the one at 350 sees a new loop
-    assert replay(made, Guardian(every=50, patience=2)).tokens_at_alarm == 450
-    assert replay(made, Guardian(every=50, patience=5)).tokens_at_alarm == 600
-    assert replay(made, Guardian(every=50, patience=6)) == replay(made, Guardian(every=50, threshold=0))
+    assert replay(made, Guardian(rule="paper", every=50, patience=2)).tokens_at_alarm == 450
+    assert replay(made, Guardian(rule="paper", every=50, patience=5)).tokens_at_alarm == 600
+    assert replay(made, Guardian(rule="paper", every=50, patience=6)) == replay(
+        made, Guardian(rule="paper", every=50, threshold=0)
+    )
 
 
 def test_a_loop_with_a_long_period() -> None:
     """A pass of 300 tokens: Guardian needs the second one, zlib's window and short n-grams do not reach."""
     made = answer(looping(0, 300, 1200))
-    assert replay(made, Guardian(every=100)).tokens_at_alarm == 400
-    assert replay(made, Guardian()).tokens_at_alarm == 750
+    assert replay(made, Guardian(rule="paper", every=100)).tokens_at_alarm == 400
+    assert replay(made, Guardian(rule="paper")).tokens_at_alarm == 750
     far = answer(looping(0, 10_000, 22_000))  # 40 kB
-    assert replay(far, Guardian()).tokens_at_alarm == 10_250
+    assert replay(far, Guardian(rule="paper")).tokens_at_alarm == 10_250
     assert NGrams(min_size=1, max_size=20, min_count=3).first(made) is None
     assert NGrams(min_size=16, max_size=1024, min_count=4).first(made) == 1200
 
@@ -121,7 +125,7 @@ def test_a_loop_with_a_long_period() -> None:
 def test_prose_never_alarms(every: int) -> None:
     made = answer(PROSE)
     assert made.n_tokens > 1500
-    stop = replay(made, Guardian(every=every))
+    stop = replay(made, Guardian(rule="paper", every=every))
     assert stop.tokens_at_alarm is None
     assert stop.n_tokens == made.n_tokens
     assert len(stop.curve) == 1 + made.n_tokens // every
@@ -129,18 +133,18 @@ def test_prose_never_alarms(every: int) -> None:
 
 def test_the_prompt_is_text_that_counts() -> None:
     fresh = words(400)
-    assert replay(answer(fresh), Guardian(every=50)).tokens_at_alarm is None
-    assert replay(answer(fresh, prompt="Repeat: " + fresh), Guardian(every=50)).tokens_at_alarm == 50
+    assert replay(answer(fresh), Guardian(rule="paper", every=50)).tokens_at_alarm is None
+    assert replay(answer(fresh, prompt="Repeat: " + fresh), Guardian(rule="paper", every=50)).tokens_at_alarm == 50
 
 
 def test_a_stop_waits_for_the_end_of_a_character() -> None:
     text = "🜁🜂" * 100  # tokens of a byte, four to a character
     for every, kept in ((80, 80), (81, 84), (82, 84), (83, 84)):
-        stop = replay(answer(text, width=1), Guardian(every=every))
+        stop = replay(answer(text, width=1), Guardian(rule="paper", every=every))
         assert (stop.tokens_at_alarm, stop.n_tokens) == (every, kept)
     broken = answer(b"\xf0" * 800, width=1)  # never complete: three tokens, no more
-    assert replay(broken, Guardian(every=100)).n_tokens == 103
-    assert replay(answer(b"\xf0" * 101, width=1), Guardian(every=100)).n_tokens == 101
+    assert replay(broken, Guardian(rule="paper", every=100)).n_tokens == 103
+    assert replay(answer(b"\xf0" * 101, width=1), Guardian(rule="paper", every=100)).n_tokens == 101
 
 
 def test_partial_characters() -> None:
@@ -157,7 +161,7 @@ def test_one_pass_serves_every_setting() -> None:
     assert list(sizes) == [0, 50, 400]
     assert sizes[400] == LZ77(made.prompt.encode() + made.data).size
     settings = [
-        Guardian(every=every, threshold=threshold, patience=patience)
+        Guardian(rule="paper", every=every, threshold=threshold, patience=patience)
         for every in (30, 50)
         for threshold in (0, 20, 60)
         for patience in (1, 2)
@@ -182,7 +186,7 @@ def test_what_cannot_be_replayed() -> None:
 
 
 def mixed() -> list[Answer]:
-    """Answers of 100 tokens, or of 400 that run into a loop, which Guardian(every=50) cuts after 200."""
+    """Answers of 100 tokens, or of 400 that run into a loop, which Guardian(rule="paper", every=50) cuts after 200."""
     cut = looping(100, 20, 396)
     cases = {
         "stays": ("answer 18. " + cut[11:] + "the", True, "length"),
@@ -198,7 +202,7 @@ def mixed() -> list[Answer]:
 def test_transitions() -> None:
     answers = mixed()
     others = [dataclasses.replace(one, method="quest", budget=64) for one in answers[:2]]
-    found = replay_run([*answers, *others], Guardian(every=50), judge=last_number)
+    found = replay_run([*answers, *others], Guardian(rule="paper", every=50), judge=last_number)
     full, quest = found.cases
     assert (full.method, full.budget, full.n, full.n_cut, full.n_length) == ("full", None, 6, 4, 2)
     assert (full.right_stays, full.right_to_wrong, full.wrong_to_right, full.wrong_ends_early) == (2, 1, 1, 1)
@@ -226,7 +230,17 @@ def test_the_judge_is_asked_once_and_only_of_what_was_cut() -> None:
         return last_number(text, gold)
 
     answers = mixed()
-    list(sweep(answers, [Guardian(every=50), Guardian(every=50, threshold=19), Guardian(every=1000)], judge=judge))
+    list(
+        sweep(
+            answers,
+            [
+                Guardian(rule="paper", every=50),
+                Guardian(rule="paper", every=50, threshold=19),
+                Guardian(rule="paper", every=1000),
+            ],
+            judge=judge,
+        )
+    )
     assert len(asked) == 4
     assert {len(text) for text in asked} == {800}
 
@@ -235,7 +249,7 @@ def test_the_real_judge_reads_what_is_left() -> None:
     loop = looping(0, 20, 400, seed=3)
     texts = {"kept": r"So it is \boxed{18}. " + loop, "lost": loop + r" So it is \boxed{18}."}
     answers = [answer(text, id=name, correct=True) for name, text in texts.items()]
-    total = replay_run(answers, Guardian(every=50)).total
+    total = replay_run(answers, Guardian(rule="paper", every=50)).total
     assert (total.right_stays, total.right_to_wrong) == (1, 1)
 
 
@@ -340,7 +354,7 @@ def test_comparison() -> None:
     guardian, grams, dry = compare(
         answers,
         [
-            GuardianStop(guardian=Guardian(every=50)),
+            GuardianStop(guardian=Guardian(rule="paper", every=50)),
             NGrams(min_size=16, max_size=64, min_count=4),
             Dry(least=10, breakers=b""),
         ],
@@ -379,7 +393,7 @@ def test_replay_is_the_sampler_in_the_loop(shared_llama: lil.Llama) -> None:
         stop="length",
     )
 
-    config = Guardian(every=60)
+    config = Guardian(rule="paper", every=60)
     choice = shared_llama.create_completion(prompt, temperature=0, max_tokens=320, guardian=config)["choices"][0]
     stop, report = replay(made, config), choice["guardian"]
     assert report["stopped"]
@@ -463,13 +477,13 @@ def test_command(run: Path, tmp_path: Path, lil_replay: Any) -> None:
     status, text, err = lil_replay(run, "--every", 50, "--json", out, "--csv", rows)
     assert status == 0, err
     assert "gsm8k, model.gguf: 6 answers in 2 cases, at most 400 tokens each" in text
-    setting = "Guardian, rule paper, every 50, threshold 20, patience 1"
+    setting = "Guardian, rule text, every 50, threshold 20, patience 1"
     for words_of_it in (setting, "quest 64", "right to wrong", "right: saved"):
         assert words_of_it in text
     record = json.loads(out.read_text())
     assert (record["kind"], record["run"]["task"], record["comparison"]) == ("replay", "gsm8k", [])
     (result,) = record["results"]
-    assert result["guardian"] == {"rule": "paper", "every": 50, "threshold": 20.0, "patience": 1}
+    assert result["guardian"] == {"rule": "text", "every": 50, "threshold": 20.0, "patience": 1}
     full, quest = result["cases"]
     assert (full["n_cut"], full["right_to_wrong"], full["correct_after"]) == (2, 1, 2)
     assert (quest["right_to_wrong"], quest["wrong_ends_early"], quest["right_stays"]) == (0, 1, 2)
@@ -527,7 +541,7 @@ def test_the_comparison_is_printed(run: Path, tmp_path: Path, lil_replay: Any) -
     assert status == 0, err
     assert "Runaways: answers that the cap ended." in text
     record = json.loads(out.read_text())["comparison"]
-    assert [row["settings"].split(",")[0] for row in record[:2]] == ["rule paper", "rule text"]
+    assert [row["settings"].split(",")[0] for row in record[:2]] == ["rule text", "rule paper"]
     assert [row["name"] for row in record] == [*["Guardian"] * 2, *["n-grams"] * 3, *["zlib ratio"] * 2, *["DRY"] * 4]
     for row in record:
         assert row["settings"] in text

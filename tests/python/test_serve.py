@@ -26,7 +26,7 @@ pytestmark = pytest.mark.skipif(not BIN.is_dir(), reason="built without the prog
 
 LOOP = "The cat sat on the mat. " * 20
 LOOP_ASKED = "Write a poem about the sea that has one hundred lines."
-GUARDIAN = {"every": 24, "threshold": 12}
+GUARDIAN = {"rule": "paper", "every": 24, "threshold": 12}
 
 
 class Server(serving.Server):
@@ -308,7 +308,7 @@ def test_what_sparse_attention_refuses(model_path: str) -> None:
 
 
 def test_environment(model_path: str, tmp_path: Path) -> None:
-    environment = {"LIL_SPARSE": "quest:budget=64", "LIL_GUARDIAN": "every=24,threshold=12"}
+    environment = {"LIL_SPARSE": "quest:budget=64", "LIL_GUARDIAN": "rule=paper,every=24,threshold=12"}
     server = Server("-m", model_path, environment=environment, log=tmp_path / "log")
     try:
         server.wait()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from lil import LZ77
 from lil._text_rule import Stretch
 
-PUNCTUATION = set(".,!?'\":;-()*#")
+PUNCTUATION = set(".,!?'\":;-()*#$%")
 FRESH = 5  # bytes in new words per 1000 that count as none
 SETTLED = 2  # stretches of a streak with new words
 RICH = 12  # words of a streak
@@ -31,7 +31,7 @@ class Condition:
         words: That the streak has at least.
         exact: The whole text's growth is less as well.
         formulas: Ends of formulas that the stretch has at least.
-        letters: Share of the stretch's bytes that are at least letters.
+        letters: Share of the stretch's bytes that are at least letters, where a line ends in it.
     """
 
     kinds: set[str]
@@ -87,7 +87,7 @@ def classify(kinds: Sequence[str], n: int, after_white: bool) -> str:
     if 100 * count["white"] >= 95 * n:
         return "blank"
     n -= indent
-    if 100 * count["letter"] >= 65 * n and 100 * count["digit"] <= 9 * n and 100 * count["mark"] <= 2 * n:
+    if 100 * count["letter"] >= 55 * n and 100 * count["digit"] <= 10 * n and 100 * count["mark"] <= 2 * n:
         return "text"
     return "rows" if 100 * count["letter"] >= 25 * n else "numbers"
 
@@ -166,7 +166,8 @@ def stretches(data: bytes, ends: Sequence[int], *, threshold: float = 20.0, pati
                 most = one.rate * scale * max(n, 1)
                 holds = kind in one.kinds and 1000 * own < most and (not one.exact or 1000 * growth < most)
                 holds = holds and (one.most_new is None or (not new and n_new <= one.most_new)) and n_words >= one.words
-                holds = holds and n_ends >= one.formulas and bytes_at.count("letter") >= one.letters * n
+                holds = holds and n_ends >= one.formulas
+                holds = holds and (bytes_at.count("letter") >= one.letters * n or b"\n" not in data[begin:end])
                 counts[i] = counts[i] + 1 if holds else 0
                 alarm = alarm or counts[i] >= one.checks * patience
         yield Stretch(bytes=n, growth=growth, own_growth=own, age=age if own is not None else 0, kind=kind, alarm=alarm)
