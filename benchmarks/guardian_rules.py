@@ -26,7 +26,7 @@ from texts.measure import Score, make_samples, score
 def detectors(every: int, dry: bool) -> list[Detector]:
     """As `lil replay --compare` has them; DRY, which ends nothing, where asked for."""
     return [
-        GuardianStop(guardian=Guardian(every=every)),
+        GuardianStop(guardian=Guardian(every=every, rule="paper")),
         GuardianStop(guardian=Guardian(every=every, rule="text")),
         NGrams(min_size=1, max_size=20, min_count=3),
         NGrams(min_size=4, max_size=128, min_count=4),
