@@ -34,8 +34,9 @@ enum text_need {
     TEXT_SETTLED = 2,  // nor many stretches of the streak that had any
     TEXT_RICH    = 4,  // the streak has many words
     TEXT_WORKED  = 8,  // the stretch has formulas
-    TEXT_SPELLED = 16, // some letters, or no end of a line: no grid
-    TEXT_EXACT   = 32, // the whole text's growth is below the rate too
+    TEXT_SPELLED = 16, // some letters
+    TEXT_ENDLESS = 32, // no line ends in the stretch: no grid
+    TEXT_EXACT   = 64, // the whole text's growth is below the rate too
 };
 
 static const struct text_level {
@@ -50,6 +51,7 @@ static const struct text_level {
     { TEXT_ANY, 40, 2, TEXT_KNOWN | TEXT_RICH | TEXT_EXACT },
     { TEXT_ANY, 80, 2, TEXT_KNOWN | TEXT_WORKED | TEXT_EXACT },
     { TEXT_WORDY, 40, 6, TEXT_EXACT },
+    { TEXT_ANY, 30, 3, TEXT_ENDLESS | TEXT_EXACT },
     { TEXT_ANY, 30, 6, TEXT_SPELLED | TEXT_EXACT },
     { TEXT_WORDY, 60, 16, 0 },
     { TEXT_ANY, 30, 16, 0 },
@@ -418,7 +420,8 @@ bool lil_text_rule_check(struct lil_text_rule * rule, double growth, double thre
 
         const uint32_t is = (known ? TEXT_KNOWN : 0) | (rule->n_fresh_stretches <= TEXT_UNREST ? TEXT_SETTLED : 0) |
                 (rule->n_words >= TEXT_MANY ? TEXT_RICH : 0) | (rule->n_ends >= TEXT_ENDS ? TEXT_WORKED : 0) |
-                (10 * rule->n_kind[TEXT_LETTER] >= rule->n_bytes || rule->n_lines == 0 ? TEXT_SPELLED : 0);
+                (10 * rule->n_kind[TEXT_LETTER] >= rule->n_bytes ? TEXT_SPELLED : 0) |
+                (rule->n_lines == 0 ? TEXT_ENDLESS : 0);
 
         for (size_t i = 0; i < TEXT_N_LEVELS; i++) {
             const struct text_level * level = &text_levels[i];

@@ -45,9 +45,10 @@
 //               all                   < 80, growth < 80 as well, no     2        the same working
 //                                     new words, formulas
 //               text, blank, rows     < 40, and growth < 40 as well     6        the same lines, few, hardly changed
-//               all                   < 30, growth < 30 as well,        6        the same formula or setting
-//                                     letters 10 % or more, or no
+//               all                   < 30, growth < 30 as well, no     3        the same without end
 //                                     line that ends
+//               all                   < 30, growth < 30 as well,        6        the same formula or setting
+//                                     letters 10 % or more
 //               text, blank, rows     < 60                              16       the same lines in random order
 //               all                   < 30                              16       rows that only count, and grids
 //
@@ -66,9 +67,9 @@
 // added when other loops (the part "later", and code of a real model) had been missed; the words when songs that grow
 // by a line a verse had been cut (the part "report", when "choose" had none); that a streak must be settled when a tale
 // was whose verses are longer than a stretch ("later"); formulas, indentation, money as punctuation, a little more of
-// digits in a text, and the condition at 30 for 6 checks when answers of models had been missed that work out the same
-// again and again. Loops of formulas have 64 at most in two checks with their growth, sound ones (systems of equations)
-// 127. docs/guardian.md has the figures of the other parts.
+// digits in a text, and the conditions at 30 for 3 and 6 checks when answers of models had been missed, or met late,
+// that work out the same again and again. Loops of formulas have 64 at most in two checks with their growth, sound ones
+// (systems of equations) 127. docs/guardian.md has the figures of the other parts.
 //
 // Bounds
 //

@@ -119,6 +119,7 @@ def test_what_it_is_made_of_decides() -> None:
     lines = ("all work and no play\n", " \n", "int x = f(a, b); {} [] // word\n", "[0, 0, 0, 0, 0, 0],\n")
     assert [alarms(line * 2000)[0] for line in lines] == [2, 1, 7, 17]
     assert [alarms(line * 2000)[0] for line in ("x[0] = [0, 0, 0, 0],\n", "ab = 1000000000000\n")] == [17, 7]
+    assert [alarms(text * 4000)[0] for text in ("20 + ", "[0], ", "x * y + ")] == [3, 3, 3]  # no line, no grid
     said = "“Nobody knows how all of it began” — or so the older ones among them always said. "
     kinds = [checked(text * 100)[0].kind for text in ("Привет, мир. ", "日本語です。", "│ 12 │ 0 │\n", said)]
     assert kinds == ["text", "text", "numbers", "text"]

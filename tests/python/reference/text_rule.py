@@ -31,7 +31,8 @@ class Condition:
         words: That the streak has at least.
         exact: The whole text's growth is less as well.
         formulas: Ends of formulas that the stretch has at least.
-        letters: Share of the stretch's bytes that are at least letters, where a line ends in it.
+        letters: Share of the stretch's bytes that are at least letters.
+        endless: No line ends in the stretch.
     """
 
     kinds: set[str]
@@ -42,6 +43,7 @@ class Condition:
     exact: bool = False
     formulas: int = 0
     letters: float = 0
+    endless: bool = False
 
 
 PROSE, WORDY, ANY = {"text", "blank"}, {"text", "blank", "rows"}, {"text", "blank", "rows", "numbers"}
@@ -52,6 +54,7 @@ CONDITIONS = (
     Condition(ANY, 40, 2, most_new=math.inf, words=RICH, exact=True),
     Condition(ANY, 80, 2, most_new=math.inf, exact=True, formulas=FORMULAS),
     Condition(WORDY, 40, 6, exact=True),
+    Condition(ANY, 30, 3, exact=True, endless=True),
     Condition(ANY, 30, 6, exact=True, letters=0.1),
     Condition(WORDY, 60, 16),
     Condition(ANY, 30, 16),
@@ -167,7 +170,8 @@ def stretches(data: bytes, ends: Sequence[int], *, threshold: float = 20.0, pati
                 holds = kind in one.kinds and 1000 * own < most and (not one.exact or 1000 * growth < most)
                 holds = holds and (one.most_new is None or (not new and n_new <= one.most_new)) and n_words >= one.words
                 holds = holds and n_ends >= one.formulas
-                holds = holds and (bytes_at.count("letter") >= one.letters * n or b"\n" not in data[begin:end])
+                holds = holds and bytes_at.count("letter") >= one.letters * n
+                holds = holds and not (one.endless and b"\n" in data[begin:end])
                 counts[i] = counts[i] + 1 if holds else 0
                 alarm = alarm or counts[i] >= one.checks * patience
         yield Stretch(bytes=n, growth=growth, own_growth=own, age=age if own is not None else 0, kind=kind, alarm=alarm)
