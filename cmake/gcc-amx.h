@@ -1,8 +1,8 @@
 #ifndef LIL_GCC_AMX_H
 #define LIL_GCC_AMX_H
 
-// gcc-amx.h: two of GCC's AMX intrinsics, saying of memory what the instructions do with it. Included before each
-// source of ggml's CPU backend where GCC's own say less (gcc-amx.cmake).
+// gcc-amx.h: two of GCC's AMX intrinsics, saying of memory what the instructions do with it, where GCC's own say less.
+// Included before each C++ source of ggml's CPU backend that GCC compiles (gcc-amx.cmake).
 
 #if defined(__AMX_TILE__) && defined(__GNUC__) && !defined(__clang__)
 

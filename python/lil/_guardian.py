@@ -23,7 +23,7 @@ class Alarm:
         action: What is done where the callback returns None.
         tokens: Generated so far.
         alarms: So far, this one included.
-        growth: Compressed bytes that the last `every` tokens added.
+        growth: Compressed bytes that the text has added since the last check.
         thinking: Whether "close_think" could be done.
         text: That of the last `every` tokens.
     """
