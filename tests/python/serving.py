@@ -31,7 +31,7 @@ class Server:
             self.process = subprocess.Popen(command, stdout=out, stderr=out, env=env)
 
     def wait(self) -> Server:
-        for _ in range(300):
+        for _ in range(1200):
             if self.process.poll() is not None:
                 raise AssertionError(self.log.read_text(errors="replace")[-3000:])
             try:
@@ -40,7 +40,7 @@ class Server:
                 time.sleep(0.1)
             else:
                 return self
-        raise AssertionError("the server was not ready within 30 s")
+        raise AssertionError("the server was not ready within 120 s")
 
     @property
     def headers(self) -> dict[str, str]:

@@ -10,6 +10,7 @@ import ctypes
 import importlib
 import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -137,6 +138,14 @@ def test_to_f32_keeps_everything(tiny: Callable[..., tuple[Path, Weights]], tmp_
     assert copy.hp == w.hp
     assert copy.tensors.keys() == w.tensors.keys()
     assert all(np.array_equal(copy[name], w[name]) for name in w.tensors)
+
+
+def test_to_f32_by_many_at_once(tiny: Callable[..., tuple[Path, Weights]], tmp_path: Path) -> None:
+    path, w = tiny("gemma3")
+    with ThreadPoolExecutor(4) as pool:
+        copies = list(pool.map(lambda _: to_f32(path, tmp_path / "copy.gguf"), range(8)))
+    assert set(copies) == set(tmp_path.iterdir()) == {tmp_path / "copy.gguf"}
+    assert np.array_equal(Weights.load(copies[0])["token_embd.weight"], w["token_embd.weight"])
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)

@@ -353,7 +353,7 @@ def test_lil_serve(model_path: str, tmp_path: Path) -> None:
     with (tmp_path / "log").open("w") as out:
         process = subprocess.Popen(command, stdout=out, stderr=out)
     try:
-        for _ in range(300):
+        for _ in range(1200):
             if "lil: ready at" in (tmp_path / "log").read_text():
                 break
             assert process.poll() is None, (tmp_path / "log").read_text()[-2000:]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -211,12 +212,19 @@ def to_f32(path_in: str | os.PathLike[str], path_out: str | os.PathLike[str]) ->
 
     With quantised weights llama.cpp rounds activations to 8 bits, and then two correct implementations differ by 0.3
     and more in logits; with float32 weights they can be compared. One tensor is in memory at a time; the file appears
-    whole or not at all. 135M parameters take a few seconds and 0.6 GB.
+    whole or not at all, also where several processes make it at once. 135M parameters take a few seconds and 0.6 GB.
     """
     path_in, path_out = Path(path_in), Path(path_out)
     reader = gguf.GGUFReader(path_in)
-    part = path_out.with_name(path_out.name + ".part")
-    out = gguf.GGUFWriter(part, str(reader.fields["general.architecture"].contents()))
+    with tempfile.TemporaryDirectory(prefix=f".{path_out.name}.", dir=path_out.parent) as folder:
+        part = Path(folder) / path_out.name
+        _write_f32(reader, part)
+        part.replace(path_out)
+    return path_out
+
+
+def _write_f32(reader: gguf.GGUFReader, path: Path) -> None:
+    out = gguf.GGUFWriter(path, str(reader.fields["general.architecture"].contents()))
     for name, field in reader.fields.items():
         if name.startswith("GGUF.") or name in ("general.architecture", "general.file_type"):
             continue
@@ -232,8 +240,6 @@ def to_f32(path_in: str | os.PathLike[str], path_out: str | os.PathLike[str]) ->
     for tensor in reader.tensors:
         out.write_tensor_data(np.ascontiguousarray(dequantize(tensor.data, tensor.tensor_type), dtype=np.float32))
     out.close()
-    part.replace(path_out)
-    return path_out
 
 
 def main() -> None:
