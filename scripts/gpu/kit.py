@@ -88,8 +88,8 @@ def flags(deps: Path) -> list[str]:
             linked = ["cc", "-shared", "-fPIC", "-x", "c", "-", "-Wl,-soname,libcuda.so.1", "-o", str(stub)]
             subprocess.run(linked, input=source, text=True, check=True)
         res.append(f"-DCUDA_cuda_driver_LIBRARY={stub}")
-    if shutil.which("ccache"):
-        res.append("-DCMAKE_CUDA_COMPILER_LAUNCHER=ccache")
+    if shutil.which("ccache"):  # of all languages: ggml, where it finds C's, puts no second one before them
+        res += [f"-DCMAKE_{language}_COMPILER_LAUNCHER=ccache" for language in ("C", "CXX", "CUDA")]
     return res
 
 

@@ -197,6 +197,7 @@ def test_a_kept_end_of_a_prompt_comes_back(server: Server) -> None:
 
 
 def test_what_runs(server: Server) -> None:
+    server.post("/completion", {"prompt": LOOP, "temperature": 0, "n_predict": 60, "guardian": GUARDIAN})
     props = json.loads(server.get("/props"))
     slots = json.loads(server.get("/slots"))
     metrics: dict[str, float] = {}  # summed over slots
