@@ -5,9 +5,7 @@
 //
 // Only the vocabulary of the file is loaded.
 
-#undef NDEBUG
-
-#include "lil.h"
+#include "guardian-common.h"
 
 #include <algorithm>
 #include <cstdio>
@@ -15,26 +13,6 @@
 #include <cstring>
 #include <string>
 #include <vector>
-
-#define CHECK(x) \
-    do { \
-        if (!(x)) { \
-            fprintf(stderr, "%s:%d: failed: %s (last error: %s)\n", __FILE__, __LINE__, #x, lil_last_error()); \
-            exit(1); \
-        } \
-    } while (0)
-
-static llama_model *       model = nullptr;
-static const llama_vocab * vocab = nullptr;
-
-static std::vector<llama_token> tokenize(const std::string & text) {
-    std::vector<llama_token> tokens(text.size() + 8);
-    const int32_t            n = llama_tokenize(
-            vocab, text.data(), (int32_t) text.size(), tokens.data(), (int32_t) tokens.size(), false, true);
-    CHECK(n >= 0);
-    tokens.resize((size_t) n);
-    return tokens;
-}
 
 // every alarm comes as soon as it may: a check after each token, in which nothing is enough
 static lil_guardian_params make_params(std::vector<lil_guardian_action> & actions) {
@@ -59,11 +37,7 @@ struct guardian {
     guardian(const guardian &)             = delete;
     guardian & operator=(const guardian &) = delete;
 
-    lil_guardian_report report() const {
-        lil_guardian_report res;
-        CHECK(lil_guardian_get_report(smpl, &res));
-        return res;
-    }
+    lil_guardian_report report() const { return get_report(smpl); }
 
     // "alarm 1, stop 1"
     std::string events() const {
@@ -78,15 +52,10 @@ struct guardian {
         return res;
     }
 
-    llama_token forced() const {
-        llama_token_data       data[2] = { { 10, 1.0f, 0.0f }, { 11, 2.0f, 0.0f } };
-        llama_token_data_array cur_p   = { data, 2, -1, false };
-        llama_sampler_apply(smpl, &cur_p);
-        return cur_p.size == 1 ? data[0].id : LLAMA_TOKEN_NULL;
-    }
+    llama_token forced() const { return apply(smpl); }
 
     void accept(const std::string & text) const {
-        for (const llama_token token : tokenize(text)) {
+        for (const llama_token token : tokenize(text, true)) {
             llama_sampler_accept(smpl, token);
         }
     }
@@ -104,10 +73,6 @@ struct guardian {
         return text;
     }
 };
-
-static bool is_eog(llama_token token) {
-    return token != LLAMA_TOKEN_NULL && llama_vocab_is_eog(vocab, token);
-}
 
 // where think_end is put: the alarm is raised at the first byte
 static void test_places() {
@@ -218,7 +183,7 @@ static void test_open() {
         params.grace       = 0;
 
         guardian   g(params);
-        const auto prompt = tokenize(c.prompt);
+        const auto prompt = tokenize(c.prompt, true);
         CHECK(lil_guardian_feed_prompt(g.smpl, prompt.data(), (int32_t) prompt.size()));
         g.accept(c.text);
         CHECK(g.report().thinking == c.open);
@@ -329,7 +294,7 @@ static void test_rewind() {
     const std::string ask    = "Say it.";
     const std::string sound  = "The quick brown fox. "; // 21 bytes, a token each
     const std::string loop   = "jumps! jumps! jumps! jumps! jumps! ";
-    const auto        prompt = tokenize(ask);
+    const auto        prompt = tokenize(ask, true);
 
     guardian g(params);
     CHECK(lil_guardian_feed_prompt(g.smpl, prompt.data(), (int32_t) prompt.size()));
@@ -400,7 +365,7 @@ static void test_cut() {
         g.accept(c.text);
         CHECK(g.report().cut == LIL_GUARDIAN_CUT_NOTHING); // not stopped
 
-        const auto tokens = tokenize(c.text);
+        const auto tokens = tokenize(c.text, true);
         params.every      = (uint32_t) tokens.size();
 
         guardian h(params);
@@ -450,37 +415,15 @@ int main(int argc, char ** argv) {
         return 2;
     }
 
-    llama_log_set([](ggml_log_level, const char *, void *) {}, nullptr);
-    llama_backend_init();
-
-    llama_model_params params = llama_model_default_params();
-    params.vocab_only         = true;
-
-    model = llama_model_load_from_file(argv[1], params);
-    CHECK(model != nullptr);
-    vocab = llama_model_get_vocab(model);
-
-    printf("places\n");
-    test_places();
-    printf("landing\n");
-    test_landing();
-    printf("open\n");
-    test_open();
-    printf("one after another\n");
-    test_one_after_another();
-    printf("decide\n");
-    test_decide();
-    printf("rewind\n");
-    test_rewind();
-    printf("cut\n");
-    test_cut();
-    printf("errors\n");
-    test_errors();
-
-    llama_model_free(model);
-    llama_backend_free();
-
-    printf("ok\n");
-
-    return 0;
+    return run_tests(argv[1],
+            {
+                    { "places", test_places },
+                    { "landing", test_landing },
+                    { "open", test_open },
+                    { "one after another", test_one_after_another },
+                    { "decide", test_decide },
+                    { "rewind", test_rewind },
+                    { "cut", test_cut },
+                    { "errors", test_errors },
+            });
 }

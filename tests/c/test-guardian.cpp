@@ -5,9 +5,7 @@
 // Only the vocabulary of the file is loaded. The folder answers (tests/data/answers) holds answers that must raise no
 // alarm.
 
-#undef NDEBUG
-
-#include "lil.h"
+#include "guardian-common.h"
 
 #include <algorithm>
 #include <cmath>
@@ -20,16 +18,6 @@
 #include <sstream>
 #include <string>
 #include <vector>
-
-#define CHECK(x) \
-    do { \
-        if (!(x)) { \
-            fprintf(stderr, "%s:%d: failed: %s (last error: %s)\n", __FILE__, __LINE__, #x, lil_last_error()); \
-            exit(1); \
-        } \
-    } while (0)
-
-static const llama_vocab * vocab = nullptr;
 
 #ifdef __linux__
 // elsewhere a library's allocations are not replaced by a program's. Inlined, gcc takes them for a malloc that is
@@ -56,22 +44,6 @@ __attribute__((noinline)) void operator delete(void * ptr, size_t) noexcept {
 //
 // helpers
 //
-
-static std::vector<llama_token> tokenize(const std::string & text, bool special = false) {
-    std::vector<llama_token> tokens(text.size() + 8);
-    const int32_t            n = llama_tokenize(
-            vocab, text.data(), (int32_t) text.size(), tokens.data(), (int32_t) tokens.size(), false, special);
-    CHECK(n >= 0);
-    tokens.resize((size_t) n);
-    return tokens;
-}
-
-static std::string get_piece(llama_token token) {
-    char          buf[256];
-    const int32_t n = llama_token_to_piece(vocab, token, buf, sizeof(buf), 0, true);
-    CHECK(n >= 0);
-    return std::string(buf, (size_t) n);
-}
 
 static std::string repeat(const std::string & text, size_t n) {
     std::string result;
@@ -124,8 +96,7 @@ static std::string make_prose(size_t n_words, uint32_t seed) {
 
     std::string text;
     for (size_t i = 0; i < n_words; i++) {
-        seed = seed * 1664525u + 1013904223u;
-        text += words[(seed >> 16) % (sizeof(words) / sizeof(words[0]))];
+        text += words[draw(seed) % (sizeof(words) / sizeof(words[0]))];
         text += i % 11 == 10 ? ". " : " ";
     }
     return text;
@@ -150,50 +121,10 @@ static llama_sampler * make_guardian(lil_guardian_action action, uint32_t every,
     return smpl;
 }
 
-static lil_guardian_report get_report(const llama_sampler * smpl) {
-    lil_guardian_report report;
-    CHECK(lil_guardian_get_report(smpl, &report));
-    return report;
-}
-
 static std::vector<double> get_curve(const llama_sampler * smpl) {
     std::vector<double> curve(lil_guardian_get_curve(smpl, nullptr, 0));
     CHECK(lil_guardian_get_curve(smpl, curve.data(), curve.size()) == curve.size());
     return curve;
-}
-
-// what the sampler makes of four candidates of which none, or the third, is selected
-static llama_token apply(llama_sampler * smpl, int64_t selected = -1) {
-    llama_token_data       data[4] = { { 10, 1.0f, 0.0f }, { 11, 2.0f, 0.0f }, { 12, 3.0f, 0.0f }, { 13, 0.5f, 0.0f } };
-    llama_token_data_array cur_p   = { data, 4, selected, false };
-
-    llama_sampler_apply(smpl, &cur_p);
-
-    if (cur_p.size == 4) {
-        // left alone
-        CHECK(cur_p.selected == selected && data[0].id == 10 && data[3].id == 13 && data[2].logit == 3.0f &&
-                !cur_p.sorted);
-        return LLAMA_TOKEN_NULL;
-    }
-
-    CHECK(cur_p.size == 1 && cur_p.selected == 0);
-    CHECK(data[0].logit == 0.0f && data[0].p == 1.0f);
-    return data[0].id;
-}
-
-// accepts tokens until the Guardian forces one; returns how many it let through
-static size_t accept_until_forced(llama_sampler * smpl, const std::vector<llama_token> & tokens) {
-    for (size_t i = 0; i < tokens.size(); i++) {
-        if (apply(smpl) != LLAMA_TOKEN_NULL) {
-            return i;
-        }
-        llama_sampler_accept(smpl, tokens[i]);
-    }
-    return tokens.size();
-}
-
-static bool is_eog(llama_token token) {
-    return token != LLAMA_TOKEN_NULL && llama_vocab_is_eog(vocab, token);
 }
 
 //
@@ -744,48 +675,17 @@ int main(int argc, char ** argv) {
         return 2;
     }
 
-    llama_log_set(
-            [](ggml_log_level level, const char * text, void *) {
-                if (level >= GGML_LOG_LEVEL_ERROR) {
-                    fputs(text, stderr);
-                }
-            },
-            nullptr);
-
-    llama_backend_init();
-
-    llama_model_params params = llama_model_default_params();
-    params.vocab_only         = true;
-
-    llama_model * model = llama_model_load_from_file(argv[1], params);
-    CHECK(model != nullptr);
-    vocab = llama_model_get_vocab(model);
-
-    printf("rule\n");
-    test_rule();
-    printf("stop\n");
-    test_stop();
-    printf("patience\n");
-    test_patience();
-    printf("close_think\n");
-    test_close_think();
-    printf("clone\n");
-    test_clone();
-    printf("utf8\n");
-    test_utf8();
-    printf("errors\n");
-    test_errors();
-    printf("prompt\n");
-    test_prompt();
-    printf("grammar\n");
-    test_grammar();
-    printf("answers\n");
-    test_answers(argv[2]);
-
-    llama_model_free(model);
-    llama_backend_free();
-
-    printf("ok\n");
-
-    return 0;
+    return run_tests(argv[1],
+            {
+                    { "rule", test_rule },
+                    { "stop", test_stop },
+                    { "patience", test_patience },
+                    { "close_think", test_close_think },
+                    { "clone", test_clone },
+                    { "utf8", test_utf8 },
+                    { "errors", test_errors },
+                    { "prompt", test_prompt },
+                    { "grammar", test_grammar },
+                    { "answers", [&] { test_answers(argv[2]); } },
+            });
 }

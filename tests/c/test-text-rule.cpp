@@ -5,9 +5,7 @@
 //
 // Only the vocabulary of the file is loaded.
 
-#undef NDEBUG
-
-#include "lil.h"
+#include "guardian-common.h"
 
 #include <chrono>
 #include <cmath>
@@ -17,40 +15,9 @@
 #include <string>
 #include <vector>
 
-#define CHECK(x) \
-    do { \
-        if (!(x)) { \
-            fprintf(stderr, "%s:%d: failed: %s (last error: %s)\n", __FILE__, __LINE__, #x, lil_last_error()); \
-            exit(1); \
-        } \
-    } while (0)
-
-static const llama_vocab * vocab = nullptr;
-
 //
 // helpers
 //
-
-static std::vector<llama_token> tokenize(const std::string & text) {
-    std::vector<llama_token> tokens(text.size() + 8);
-    const int32_t            n = llama_tokenize(
-            vocab, text.data(), (int32_t) text.size(), tokens.data(), (int32_t) tokens.size(), false, false);
-    CHECK(n >= 0);
-    tokens.resize((size_t) n);
-    return tokens;
-}
-
-static std::string get_piece(llama_token token) {
-    char          buf[256];
-    const int32_t n = llama_token_to_piece(vocab, token, buf, sizeof(buf), 0, true);
-    CHECK(n >= 0);
-    return std::string(buf, (size_t) n);
-}
-
-static uint32_t draw(uint32_t & seed) {
-    seed = seed * 1664525u + 1013904223u;
-    return seed >> 16;
-}
 
 // words of letters that come once
 static std::string make_prose(size_t n_words, uint32_t seed) {
@@ -92,30 +59,6 @@ static llama_sampler * make_guardian(
     llama_sampler * smpl = lil_sampler_init_guardian(vocab, params);
     CHECK(smpl != nullptr);
     return smpl;
-}
-
-static lil_guardian_report get_report(const llama_sampler * smpl) {
-    lil_guardian_report report;
-    CHECK(lil_guardian_get_report(smpl, &report));
-    return report;
-}
-
-static llama_token apply(llama_sampler * smpl) {
-    llama_token_data       data[2] = { { 10, 1.0f, 0.0f }, { 11, 2.0f, 0.0f } };
-    llama_token_data_array cur_p   = { data, 2, 1, false };
-    llama_sampler_apply(smpl, &cur_p);
-    return cur_p.size == 1 ? data[0].id : LLAMA_TOKEN_NULL;
-}
-
-// accepts tokens until the Guardian forces one; returns how many it let through
-static size_t accept_until_forced(llama_sampler * smpl, const std::vector<llama_token> & tokens) {
-    for (size_t i = 0; i < tokens.size(); i++) {
-        if (apply(smpl) != LLAMA_TOKEN_NULL) {
-            return i;
-        }
-        llama_sampler_accept(smpl, tokens[i]);
-    }
-    return tokens.size();
 }
 
 //
@@ -298,40 +241,13 @@ int main(int argc, char ** argv) {
         return 2;
     }
 
-    llama_log_set(
-            [](ggml_log_level level, const char * text, void *) {
-                if (level >= GGML_LOG_LEVEL_ERROR) {
-                    fputs(text, stderr);
-                }
-            },
-            nullptr);
-
-    llama_backend_init();
-
-    llama_model_params params = llama_model_default_params();
-    params.vocab_only         = true;
-
-    llama_model * model = llama_model_load_from_file(argv[1], params);
-    CHECK(model != nullptr);
-    vocab = llama_model_get_vocab(model);
-
-    printf("sampler\n");
-    test_sampler();
-    printf("again\n");
-    test_again();
-    printf("copies\n");
-    test_copies();
-    printf("close_think\n");
-    test_close_think();
-    printf("errors\n");
-    test_errors();
-    printf("cost\n");
-    test_cost();
-
-    llama_model_free(model);
-    llama_backend_free();
-
-    printf("ok\n");
-
-    return 0;
+    return run_tests(argv[1],
+            {
+                    { "sampler", test_sampler },
+                    { "again", test_again },
+                    { "copies", test_copies },
+                    { "close_think", test_close_think },
+                    { "errors", test_errors },
+                    { "cost", test_cost },
+            });
 }
