@@ -1,9 +1,11 @@
 """Guardian's rules, and what others have, over made loops and sound texts (benchmarks/texts).
 
-    python benchmarks/guardian_rules.py MODEL [--seeds 4] [--every 250] [--families] [--dry] [--json FILE]
+    python benchmarks/guardian_rules.py MODEL [--seeds 4] [--every 250] [--thresholds 10,30] [--families] [--dry]
+                                        [--json FILE]
 
 Of MODEL only the vocabulary is read: it says what a token is. The part "choose" of the set has the families that the
-numbers of rule "text" were chosen on; the others say what they are worth.
+numbers of rule "text" were chosen on; the others say what they are worth. --thresholds has that rule with others than
+20 as well, each of its rates so many 20ths: how far it is from missing loops and from cutting what is sound.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+from common import numbers
 from lil import Guardian, Llama
 from lil.eval.stops import Detector, Dry, GuardianStop, NGrams, ZlibRatio
 from rich.console import Console
@@ -23,11 +26,12 @@ from texts import PARTS, make_texts
 from texts.measure import Score, make_samples, score
 
 
-def detectors(every: int, dry: bool) -> list[Detector]:
+def detectors(every: int, thresholds: list[int], dry: bool) -> list[Detector]:
     """As `lil replay --compare` has them; DRY, which ends nothing, where asked for."""
     return [
         GuardianStop(guardian=Guardian(every=every, rule="paper")),
         GuardianStop(guardian=Guardian(every=every, rule="text")),
+        *(GuardianStop(guardian=Guardian(every=every, rule="text", threshold=number)) for number in thresholds),
         NGrams(min_size=1, max_size=20, min_count=3),
         NGrams(min_size=4, max_size=128, min_count=4),
         NGrams(min_size=16, max_size=1024, min_count=4),
@@ -45,6 +49,7 @@ def main() -> int:
     parser.add_argument("model")
     parser.add_argument("--seeds", type=int, default=4, help="sets, from the seeds 0, 1, ...")
     parser.add_argument("--every", type=int, default=250)
+    parser.add_argument("--thresholds", type=numbers, default=[], help='of rule "text", besides 20')
     parser.add_argument("--families", action="store_true", help="what was missed and cut, and each family's delays")
     parser.add_argument("--dry", action="store_true", help="DRY as well: some minutes")
     parser.add_argument("--json", type=Path)
@@ -52,11 +57,12 @@ def main() -> int:
 
     texts = [text for seed in range(args.seeds) for text in make_texts(seed)]
     samples = make_samples(texts, Llama(args.model, vocab_only=True, verbose=False))
+    ways = detectors(args.every, args.thresholds, args.dry)
     console, record = Console(), []
     for part in PARTS:
         some = [sample for sample in samples if sample.text.part == part]
         table = Table("", "setting", "loops ended", "median delay, tokens", "sound texts cut", title=f"part: {part}")
-        found: list[tuple[Detector, Score]] = [(one, score(one, some)) for one in detectors(args.every, args.dry)]
+        found: list[tuple[Detector, Score]] = [(one, score(one, some)) for one in ways]
         for detector, one in found:
             early = f", {one.n_early} before they began" if one.n_early else ""
             delay = "-" if one.delay is None else f"{one.delay:.0f}"

@@ -45,7 +45,7 @@ static const struct text_level {
     uint32_t patience; // checks
     uint32_t needs;    // enum text_need
 } text_levels[] = {
-    { TEXT_PROSE, 80, 1, TEXT_KNOWN | TEXT_SETTLED },
+    { TEXT_PROSE, 20, 1, TEXT_KNOWN | TEXT_SETTLED | TEXT_EXACT },
     { TEXT_PROSE, 110, 2, TEXT_KNOWN },
     { TEXT_PROSE, 135, 4, TEXT_KNOWN },
     { TEXT_ANY, 40, 2, TEXT_KNOWN | TEXT_RICH | TEXT_EXACT },
@@ -80,6 +80,12 @@ static enum text_kind text_kind_wide(uint8_t lead, uint8_t next) {
 // State
 //
 
+// between two bytes of a character
+struct text_decoder {
+    uint8_t        lead; // of a character whose second byte is not there; 0: none
+    enum text_kind wide; // of the character that the next continuation byte belongs to
+};
+
 struct text_place {
     uint32_t tag;
     uint32_t n_seen; // 0: empty; 1: no difference is known yet
@@ -89,18 +95,21 @@ struct text_place {
 
 struct lil_text_rule {
     // the stretch
-    uint64_t       n_bytes;
-    uint64_t       n_kind[TEXT_N_KINDS];
-    uint8_t        lead;      // of a character whose second byte is not there; 0: none
-    enum text_kind wide;      // of the character that the next continuation byte belongs to
-    uint64_t       n_indent;  // white bytes after a white one
-    uint64_t       n_ends;    // of formulas
-    uint64_t       n_lines;   // that end
-    uint8_t        last_byte; // that may begin such an end; 0: none
-    bool           white;     // the last byte that counted was
+    uint8_t *           bytes; // [cap_bytes] n_bytes used: a streak may begin with them
+    size_t              n_bytes;
+    size_t              cap_bytes;
+    uint64_t            n_kind[TEXT_N_KINDS];
+    struct text_decoder decoder;
+    struct text_decoder begin;     // as it was before the stretch
+    uint64_t            n_indent;  // white bytes after a white one
+    uint64_t            n_ends;    // of formulas
+    uint64_t            n_lines;   // that end
+    uint8_t             last_byte; // that may begin such an end; 0: none
+    bool                white;     // the last byte that counted was
 
     // the streak
     bool              on;
+    bool              failed; // one could not begin, for want of memory
     uint32_t          age;
     double            size; // at the last check
     struct lil_lz77 * lz;
@@ -122,6 +131,7 @@ struct lil_text_rule {
 };
 
 static void text_stretch_begin(struct lil_text_rule * rule) {
+    rule->begin    = rule->decoder;
     rule->n_bytes  = 0;
     rule->n_fresh  = 0;
     rule->n_indent = 0;
@@ -135,22 +145,6 @@ static void text_streak_end(struct lil_text_rule * rule) {
     rule->on  = false;
     rule->age = 0;
     memset(rule->count, 0, sizeof(rule->count));
-}
-
-static void text_streak_begin(struct lil_text_rule * rule) {
-    lil_lz77_reset(rule->lz);
-    rule->on                = true;
-    rule->age               = 0;
-    rule->size              = 0.0;
-    rule->n_digits          = 0;
-    rule->n_context         = 0;
-    rule->word              = TEXT_HASH;
-    rule->n_word            = 0;
-    rule->n_fresh           = 0;
-    rule->n_fresh_stretches = 0;
-    rule->n_words           = 0;
-    memset(rule->places, 0, sizeof(rule->places));
-    memset(rule->words, 0, sizeof(rule->words));
 }
 
 //
@@ -207,11 +201,7 @@ static bool text_number_end(struct lil_text_rule * rule) {
     return fed;
 }
 
-//
-// The streak's text
-//
-
-static bool text_streak_feed(struct lil_text_rule * rule, const uint8_t * data, size_t n) {
+static bool text_fold(struct lil_text_rule * rule, const uint8_t * data, size_t n) {
     size_t start = 0; // of bytes that are no digits and were not fed
 
     for (size_t i = 0; i < n; i++) {
@@ -234,6 +224,36 @@ static bool text_streak_feed(struct lil_text_rule * rule, const uint8_t * data, 
     }
 
     return start == n || lil_lz77_feed(rule->lz, data + start, n - start);
+}
+
+//
+// Bytes and what they count as
+//
+
+// what a byte says of the text: itself, nothing yet, or itself and the one before it
+struct text_said {
+    enum text_kind kind;
+    uint8_t        bytes[2];
+    uint32_t       n;
+};
+
+static struct text_said text_decode(struct text_decoder * decoder, uint8_t c) {
+    const uint8_t lead = decoder->lead;
+
+    decoder->lead = c >= 0xc0 ? c : 0;
+
+    if (c < 0x80) {
+        return (struct text_said) { (enum text_kind)(text_kinds[c] - '0'), { c }, 1 };
+    }
+    if (c >= 0xc0) {
+        return (struct text_said) { TEXT_MARK, { 0 }, 0 };
+    }
+    if (lead != 0) {
+        decoder->wide = text_kind_wide(lead, c);
+        return (struct text_said) { decoder->wide, { lead, c }, 2 };
+    }
+
+    return (struct text_said) { decoder->wide, { c }, 1 };
 }
 
 //
@@ -286,10 +306,6 @@ static void text_count(struct lil_text_rule * rule, enum text_kind kind, uint8_t
     rule->n_lines += c == '\n';
     rule->n_indent += kind == TEXT_WHITE && rule->white;
     rule->white = kind == TEXT_WHITE;
-
-    if (rule->on) {
-        text_word_feed(rule, kind, c);
-    }
 }
 
 // ends of formulas as models write them: \[ and \], \( and \), and $$. A single $ is more often money, or code.
@@ -301,22 +317,32 @@ static void text_formula_feed(struct lil_text_rule * rule, uint8_t c) {
     rule->last_byte = dollars ? 0 : c;
 }
 
-static void text_compose(struct lil_text_rule * rule, uint8_t c) {
-    text_formula_feed(rule, c);
+// false: out of memory
+static bool text_stretch_feed(struct lil_text_rule * rule, const uint8_t * data, size_t n) {
+    if (n > rule->cap_bytes - rule->n_bytes) {
+        const size_t cap   = rule->n_bytes + n + (rule->n_bytes + n) / 2;
+        uint8_t *    bytes = realloc(rule->bytes, cap);
 
-    if (c < 0x80) {
-        rule->lead = 0;
-        text_count(rule, (enum text_kind)(text_kinds[c] - '0'), c);
-    } else if (c >= 0xc0) {
-        rule->lead = c;
-    } else {
-        if (rule->lead != 0) {
-            rule->wide = text_kind_wide(rule->lead, c);
-            text_count(rule, rule->wide, rule->lead);
-            rule->lead = 0;
+        if (bytes == NULL) {
+            return false;
         }
-        text_count(rule, rule->wide, c);
+
+        rule->bytes     = bytes;
+        rule->cap_bytes = cap;
     }
+
+    for (size_t i = 0; i < n; i++) {
+        const struct text_said said = text_decode(&rule->decoder, data[i]);
+
+        for (uint32_t k = 0; k < said.n; k++) {
+            text_count(rule, said.kind, said.bytes[k]);
+        }
+
+        text_formula_feed(rule, data[i]);
+        rule->bytes[rule->n_bytes++] = data[i];
+    }
+
+    return true;
 }
 
 static enum lil_text_class text_get_class(const struct lil_text_rule * rule) {
@@ -331,6 +357,43 @@ static enum lil_text_class text_get_class(const struct lil_text_rule * rule) {
     }
 
     return 100 * rule->n_kind[TEXT_LETTER] >= 25 * n ? LIL_TEXT_ROWS : LIL_TEXT_NUMBERS;
+}
+
+//
+// Streaks
+//
+
+static bool text_streak_feed(struct lil_text_rule * rule, const uint8_t * data, size_t n, struct text_decoder decoder) {
+    for (size_t i = 0; i < n; i++) {
+        const struct text_said said = text_decode(&decoder, data[i]);
+
+        for (uint32_t k = 0; k < said.n; k++) {
+            text_word_feed(rule, said.kind, said.bytes[k]);
+        }
+    }
+
+    return text_fold(rule, data, n);
+}
+
+// with the stretch, all of whose words are new; false: out of memory
+static bool text_streak_begin(struct lil_text_rule * rule) {
+    lil_lz77_reset(rule->lz);
+    rule->on        = true;
+    rule->age       = 0;
+    rule->n_digits  = 0;
+    rule->n_context = 0;
+    rule->word      = TEXT_HASH;
+    rule->n_word    = 0;
+    rule->n_words   = 0;
+    memset(rule->places, 0, sizeof(rule->places));
+    memset(rule->words, 0, sizeof(rule->words));
+
+    const bool fed = text_streak_feed(rule, rule->bytes, rule->n_bytes, rule->begin);
+
+    rule->size              = lil_lz77_size(rule->lz);
+    rule->n_fresh_stretches = 1;
+
+    return fed;
 }
 
 //
@@ -357,12 +420,16 @@ struct lil_text_rule * lil_text_rule_clone(const struct lil_text_rule * rule) {
         return NULL;
     }
 
-    *result    = *rule;
-    result->lz = lil_lz77_clone(rule->lz);
+    *result       = *rule;
+    result->lz    = lil_lz77_clone(rule->lz);
+    result->bytes = rule->cap_bytes > 0 ? malloc(rule->cap_bytes) : NULL;
 
-    if (result->lz == NULL) {
-        free(result);
+    if (result->lz == NULL || (result->bytes == NULL && rule->cap_bytes > 0)) {
+        lil_text_rule_free(result);
         return NULL;
+    }
+    if (rule->n_bytes > 0) {
+        memcpy(result->bytes, rule->bytes, rule->n_bytes);
     }
 
     return result;
@@ -371,32 +438,34 @@ struct lil_text_rule * lil_text_rule_clone(const struct lil_text_rule * rule) {
 void lil_text_rule_free(struct lil_text_rule * rule) {
     if (rule != NULL) {
         lil_lz77_free(rule->lz);
+        free(rule->bytes);
         free(rule);
     }
 }
 
 void lil_text_rule_reset(struct lil_text_rule * rule) {
     text_streak_end(rule);
+    free(rule->bytes);
 
-    text_stretch_begin(rule);
-    rule->lead      = 0;
-    rule->wide      = TEXT_MARK;
+    rule->bytes     = NULL;
+    rule->cap_bytes = 0;
+    rule->decoder   = (struct text_decoder) { 0, TEXT_MARK };
     rule->last_byte = 0;
     rule->white     = false;
+    rule->failed    = false;
+    text_stretch_begin(rule);
 
     rule->last = (struct lil_text_stretch) { .own_growth = NAN };
 }
 
 bool lil_text_rule_feed(struct lil_text_rule * rule, const void * data, size_t n) {
-    const uint8_t * bytes = data;
+    const struct text_decoder before = rule->decoder;
 
-    for (size_t i = 0; i < n; i++) {
-        text_compose(rule, bytes[i]);
+    if (rule->failed || !text_stretch_feed(rule, data, n)) {
+        return false;
     }
 
-    rule->n_bytes += n;
-
-    return !rule->on || text_streak_feed(rule, bytes, n);
+    return !rule->on || text_streak_feed(rule, data, n, before);
 }
 
 bool lil_text_rule_check(struct lil_text_rule * rule, double growth, double threshold, uint32_t patience) {
@@ -440,7 +509,7 @@ bool lil_text_rule_check(struct lil_text_rule * rule, double growth, double thre
     if (1000.0 * growth >= TEXT_LOOSE * n) {
         text_streak_end(rule);
     } else if (!rule->on || rule->age == TEXT_MAX_AGE) {
-        text_streak_begin(rule);
+        rule->failed = !text_streak_begin(rule);
     }
 
     text_stretch_begin(rule);
@@ -453,5 +522,5 @@ struct lil_text_stretch lil_text_rule_get(const struct lil_text_rule * rule) {
 }
 
 uint64_t lil_text_rule_memory(const struct lil_text_rule * rule) {
-    return sizeof(*rule) + lil_lz77_memory(rule->lz);
+    return sizeof(*rule) + rule->cap_bytes + lil_lz77_memory(rule->lz);
 }

@@ -96,9 +96,17 @@ def test_a_loop_alarms_and_prose_does_not() -> None:
     prose = CALIBRATION.read_text(encoding="utf-8")
     assert not alarms(prose)
     assert not alarms(prose + "\n" + prose)  # written out again
-    assert alarms("So the answer must be forty. " * 100)[0] == 2
+    assert alarms("So the answer must be forty. " * 100)[0] == 1
     fresh = words(120, 1)  # some 780 bytes
-    assert alarms(fresh[:750] + "Step back and look at it again. " * 100)[0] in (3, 4)
+    assert alarms(fresh[:750] + "Step back and look at it again. " * 100)[0] == 3
+
+
+def test_a_few_steps_that_count_may_come_again() -> None:
+    step = "Take the weight of the bag from that of the box, to find the weight of the rest.\n"
+    steps = [f"{n}. {step}" for n in range(99)]
+    begin, end = words(150, 7) + ".\n", words(150, 8)
+    assert not alarms(begin + "".join(steps[:14]) + end)
+    assert alarms(begin + "".join(steps[:30]) + end)
 
 
 def test_numbers_that_count_are_nothing_new() -> None:
@@ -114,11 +122,11 @@ def test_numbers_that_count_are_nothing_new() -> None:
 def test_what_it_is_made_of_decides() -> None:
     """The same line again: soonest in words or as blanks, later as code, latest as a grid.
 
-    One stretch begins the streak; the first in it is new, but where there is no word.
+    The first stretch begins the streak.
     """
     lines = ("all work and no play\n", " \n", "int x = f(a, b); {} [] // word\n", "[0, 0, 0, 0, 0, 0],\n")
-    assert [alarms(line * 2000)[0] for line in lines] == [2, 1, 7, 17]
-    assert [alarms(line * 2000)[0] for line in ("x[0] = [0, 0, 0, 0],\n", "ab = 1000000000000\n")] == [17, 7]
+    assert [alarms(line * 2000)[0] for line in lines] == [1, 1, 6, 16]
+    assert [alarms(line * 2000)[0] for line in ("x[0] = [0, 0, 0, 0],\n", "ab = 1000000000000\n")] == [16, 6]
     assert [alarms(text * 4000)[0] for text in ("20 + ", "[0], ", "x * y + ")] == [3, 3, 3]  # no line, no grid
     said = "“Nobody knows how all of it began” — or so the older ones among them always said. "
     kinds = [checked(text * 100)[0].kind for text in ("Привет, мир. ", "日本語です。", "│ 12 │ 0 │\n", said)]
@@ -129,9 +137,9 @@ def test_the_same_working_again() -> None:
     """Formulas that come again are a loop at once, whatever numbers they have; one large formula is a grid."""
     steps = "".join(f"{n}. **So much for each of them:**\n\\[ 4 \\times 15 = 60 \\]\n\n" for n in range(7, 900, 3))
     lines = ("\\[\nA = 7\n\\]\n", "$$ 1 + 1 = 2 $$\n", "\\( 0 \\) ")
-    assert alarms(steps)[0] == 3
+    assert alarms(steps)[0] == 2
     assert [alarms(line * 900)[0] for line in lines] == [2, 2, 2]
-    assert alarms("\\[\n" + "0 & 0 & 0 & 0 & 0 \\\\\n" * 900)[0] == 17
+    assert alarms("\\[\n" + "0 & 0 & 0 & 0 & 0 \\\\\n" * 900)[0] == 16
     tables = "".join(f"\\[ {a} \\times {b} = {a * b} \\]\n" for a in range(3, 40) for b in range(1, 13))
     assert not alarms(tables)
 
@@ -179,9 +187,9 @@ def test_memory_is_bounded_and_freed() -> None:
     for _ in range(400):
         rule.feed(text.encode())
         rule.check(0.0)
-        assert rule.memory <= idle + 50 * 33 * len(text) + 2048
+        assert rule.memory <= idle + 1.5 * len(text) + 50 * 33 * len(text) + 2048
     rule.check(1e9)
-    assert rule.memory == idle
+    assert rule.memory <= idle + 1.5 * len(text)
 
 
 def test_an_empty_stretch_is_blank() -> None:

@@ -48,7 +48,7 @@ class Condition:
 
 PROSE, WORDY, ANY = {"text", "blank"}, {"text", "blank", "rows"}, {"text", "blank", "rows", "numbers"}
 CONDITIONS = (
-    Condition(PROSE, 80, 1, most_new=SETTLED),
+    Condition(PROSE, 20, 1, most_new=SETTLED, exact=True),
     Condition(PROSE, 110, 2, most_new=math.inf),
     Condition(PROSE, 135, 4, most_new=math.inf),
     Condition(ANY, 40, 2, most_new=math.inf, words=RICH, exact=True),
@@ -157,7 +157,7 @@ def stretches(data: bytes, ends: Sequence[int], *, threshold: float = 20.0, pati
         kind = classify(bytes_at, n, after_white=counted > 0 and kind_at[counted - 1] == "white")
         counted = ready
         own, alarm = None, False
-        if start is not None:
+        if start is not None:  # not at its first stretch
             age += 1
             size = LZ77(fold(data[start:end])).size
             own, before = size - before, size
@@ -178,5 +178,5 @@ def stretches(data: bytes, ends: Sequence[int], *, threshold: float = 20.0, pati
         if 1000 * growth >= 250 * max(n, 1):
             start, age, before, counts = None, 0, 0.0, [0] * len(CONDITIONS)
         elif start is None or age == 32:
-            start, age, before, n_new = end, 0, 0.0, 0
+            start, age, before, n_new = begin, 0, LZ77(fold(data[begin:end])).size, 1  # all of its words are new
         begin = end
