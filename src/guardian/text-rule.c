@@ -60,6 +60,8 @@ static const struct text_level {
 //
 
 struct lil_text_rule {
+    bool failed; // out of memory; until a reset
+
     // the stretch
     uint8_t *           bytes; // [cap_bytes] n_bytes used: a streak may begin with them
     size_t              n_bytes;
@@ -75,7 +77,6 @@ struct lil_text_rule {
 
     // the streak
     bool              on;
-    bool              failed; // one could not begin, for want of memory
     uint32_t          age;
     double            size; // at the last check
     struct lil_lz77 * lz;
@@ -264,11 +265,10 @@ void lil_text_rule_reset(struct lil_text_rule * rule) {
 bool lil_text_rule_feed(struct lil_text_rule * rule, const void * data, size_t n) {
     const struct text_decoder before = rule->decoder;
 
-    if (rule->failed || !text_stretch_feed(rule, data, n)) {
-        return false;
-    }
+    rule->failed =
+            rule->failed || !text_stretch_feed(rule, data, n) || (rule->on && !text_streak_feed(rule, data, n, before));
 
-    return !rule->on || text_streak_feed(rule, data, n, before);
+    return !rule->failed;
 }
 
 bool lil_text_rule_check(struct lil_text_rule * rule, double growth, double threshold, uint32_t patience) {
@@ -312,7 +312,7 @@ bool lil_text_rule_check(struct lil_text_rule * rule, double growth, double thre
     if (1000.0 * growth >= TEXT_LOOSE * n) {
         text_streak_end(rule);
     } else if (!rule->on || rule->age == TEXT_MAX_AGE) {
-        rule->failed = !text_streak_begin(rule);
+        rule->failed = rule->failed || !text_streak_begin(rule);
     }
 
     text_stretch_begin(rule);

@@ -12,15 +12,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void * test_malloc(size_t size);
-static void * test_calloc(size_t n, size_t size);
-static void * test_realloc(void * ptr, size_t size);
-static void   test_free(void * ptr);
+// before the source
+#include "failing-malloc.h"
 
-#define malloc  test_malloc
-#define calloc  test_calloc
-#define realloc test_realloc
-#define free    test_free
 #include "../../src/guardian/lz77.c"
 #undef malloc
 #undef calloc
@@ -38,63 +32,6 @@ static const char * what = "";
             exit(1); \
         } \
     } while (0)
-
-//
-// allocations: counted, and failing where told to
-//
-
-#define TEST_HEADER 16
-
-static uint64_t mem_now;
-static uint64_t mem_peak;
-static int      mem_fail = -1; // allocations until one fails; < 0: none does
-
-static bool test_fails(void) {
-    return mem_fail >= 0 && mem_fail-- == 0;
-}
-
-static void * test_track(void * base, size_t size) {
-    if (base == NULL) {
-        return NULL;
-    }
-
-    memcpy(base, &size, sizeof(size));
-    mem_now += size;
-    mem_peak = mem_now > mem_peak ? mem_now : mem_peak;
-
-    return (char *) base + TEST_HEADER;
-}
-
-static void * test_malloc(size_t size) {
-    return test_fails() ? NULL : test_track(malloc(size + TEST_HEADER), size);
-}
-
-static void * test_calloc(size_t n, size_t size) {
-    return test_fails() ? NULL : test_track(calloc(1, n * size + TEST_HEADER), n * size);
-}
-
-static void test_free(void * ptr) {
-    if (ptr != NULL) {
-        size_t size;
-        memcpy(&size, (char *) ptr - TEST_HEADER, sizeof(size));
-        mem_now -= size;
-        free((char *) ptr - TEST_HEADER);
-    }
-}
-
-// always moves, the worst a realloc can do
-static void * test_realloc(void * ptr, size_t size) {
-    void * result = test_malloc(size);
-
-    if (result != NULL && ptr != NULL) {
-        size_t old;
-        memcpy(&old, (char *) ptr - TEST_HEADER, sizeof(old));
-        memcpy(result, ptr, old < size ? old : size);
-        test_free(ptr);
-    }
-
-    return result;
-}
 
 //
 // against the reference
