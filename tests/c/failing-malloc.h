@@ -1,8 +1,8 @@
 #ifndef FAILING_MALLOC_H
 #define FAILING_MALLOC_H
 
-// Allocations that are counted, and fail where told to. A test includes this, then sources of ours, which take these for
-// malloc() and the like, then undefines the four names.
+// Allocations that are counted, and fail where told to. A test includes this, then sources of ours, which take these
+// for malloc() and the like, then undefines the four names.
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -15,7 +15,8 @@ NOT = ("tests/data/", "vendor/patches/", "LICENSE")  # what others wrote
 
 def test_lines() -> None:
     try:
-        listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
+        files = ["git", "ls-files", "-co", "--exclude-standard"]  # also what is not added yet
+        listed = subprocess.run(files, cwd=ROOT, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("no git checkout")
     long: list[str] = []
