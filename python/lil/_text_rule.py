@@ -18,8 +18,9 @@ class Stretch:
     Args:
         bytes: Of text since the check before.
         growth: Compressed bytes that it added to the whole text.
-        own_growth: Compressed bytes that it added to the part that repeats itself; None: nothing does.
-        age: Stretches of that part, this one included; 0: nothing repeats itself.
+        own_growth: Compressed bytes that it added to the part that repeats itself; None: nothing does, or it is the
+            first of that part.
+        age: Stretches of that part after its first, this one included; 0: as None above.
         kind: One of `CLASSES`.
         alarm: Whether the rule says that the text goes round in circles.
     """

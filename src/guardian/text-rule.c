@@ -13,7 +13,7 @@
 //
 
 #define TEXT_LOOSE   250 // growth per 1000 bytes below which a streak begins and goes on
-#define TEXT_MAX_AGE 32  // stretches
+#define TEXT_MAX_AGE 32  // stretches after the first
 #define TEXT_FRESH   5   // bytes in words that the streak did not have, per 1000: fewer are none
 #define TEXT_UNREST  2   // stretches with such words after which a loop has all of its own
 #define TEXT_MANY    12  // words that an empty table or a grid does not have
@@ -115,6 +115,10 @@ static void text_count(struct lil_text_rule * rule, enum text_kind kind, uint8_t
     rule->n_lines += c == '\n';
     rule->n_indent += kind == TEXT_WHITE && rule->white;
     rule->white = kind == TEXT_WHITE;
+
+    if (rule->on) {
+        text_words_feed(&rule->words, kind, c);
+    }
 }
 
 // ends of formulas as models write them: \[ and \], \( and \), and $$. A single $ is more often money, or code.
@@ -148,10 +152,14 @@ static bool text_stretch_feed(struct lil_text_rule * rule, const uint8_t * data,
         }
 
         text_formula_feed(rule, data[i]);
-        rule->bytes[rule->n_bytes++] = data[i];
     }
 
-    return true;
+    if (n > 0) {
+        memcpy(rule->bytes + rule->n_bytes, data, n);
+        rule->n_bytes += n;
+    }
+
+    return !rule->on || text_fold_feed(&rule->fold, rule->lz, data, n);
 }
 
 static enum lil_text_class text_get_class(const struct lil_text_rule * rule) {
@@ -172,18 +180,6 @@ static enum lil_text_class text_get_class(const struct lil_text_rule * rule) {
 // Streaks
 //
 
-static bool text_streak_feed(struct lil_text_rule * rule, const uint8_t * data, size_t n, struct text_decoder decoder) {
-    for (size_t i = 0; i < n; i++) {
-        const struct text_said said = text_decode(&decoder, data[i]);
-
-        for (uint32_t k = 0; k < said.n; k++) {
-            text_words_feed(&rule->words, said.kind, said.bytes[k]);
-        }
-    }
-
-    return text_fold_feed(&rule->fold, rule->lz, data, n);
-}
-
 // with the stretch, all of whose words are new; false: out of memory
 static bool text_streak_begin(struct lil_text_rule * rule) {
     lil_lz77_reset(rule->lz);
@@ -192,7 +188,15 @@ static bool text_streak_begin(struct lil_text_rule * rule) {
     text_fold_reset(&rule->fold);
     text_words_reset(&rule->words);
 
-    const bool fed = text_streak_feed(rule, rule->bytes, rule->n_bytes, rule->begin);
+    for (size_t i = 0; i < rule->n_bytes; i++) {
+        const struct text_said said = text_decode(&rule->begin, rule->bytes[i]);
+
+        for (uint32_t k = 0; k < said.n; k++) {
+            text_words_feed(&rule->words, said.kind, said.bytes[k]);
+        }
+    }
+
+    const bool fed = text_fold_feed(&rule->fold, rule->lz, rule->bytes, rule->n_bytes);
 
     rule->size              = lil_lz77_size(rule->lz);
     rule->n_fresh_stretches = 1;
@@ -263,10 +267,7 @@ void lil_text_rule_reset(struct lil_text_rule * rule) {
 }
 
 bool lil_text_rule_feed(struct lil_text_rule * rule, const void * data, size_t n) {
-    const struct text_decoder before = rule->decoder;
-
-    rule->failed =
-            rule->failed || !text_stretch_feed(rule, data, n) || (rule->on && !text_streak_feed(rule, data, n, before));
+    rule->failed = rule->failed || !text_stretch_feed(rule, data, n);
 
     return !rule->failed;
 }

@@ -72,7 +72,8 @@
 // Bounds
 //
 //   Time    amortised O(1) a byte: composition always, words, folding and LZ77 within a streak only.
-//   Memory  34 KB and the stretch, and within a streak at most 50 bytes a byte of its text (33 stretches) and 2 KB.
+//   Memory  34 KB, 1.5 bytes a byte of the stretch, and within a streak at most 50 bytes a byte of its text (33
+//           stretches) and 2 KB.
 //
 // Threads: an object is used by one thread at a time; different objects are independent.
 
@@ -100,8 +101,8 @@ enum lil_text_class {
 struct lil_text_stretch {
     uint64_t n_bytes;
     double   growth;     // of the whole text, as the caller said
-    double   own_growth; // of the streak's; NaN: no streak was on
-    uint32_t age;        // stretches of the streak, this one included; 0: no streak was on
+    double   own_growth; // of the streak's; NaN: its first stretch, or no streak
+    uint32_t age;        // stretches of the streak after its first, this one included; 0: NaN above
     int32_t  text_class; // enum lil_text_class
     bool     alarm;
 };

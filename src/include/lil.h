@@ -336,8 +336,8 @@ struct lil_text_rule;
 struct lil_text_stretch {
     uint64_t n_bytes;    // of the stretch
     double   growth;     // of the whole text, compressed bytes
-    double   own_growth; // of the part that repeats itself, compressed bytes; NaN: nothing does
-    uint32_t age;        // stretches of that part, this one included
+    double   own_growth; // of the part that repeats itself, compressed bytes; NaN: nothing does, or this is its first
+    uint32_t age;        // stretches of that part after its first, this one included
     int32_t  text_class; // 0 blank, 1 running text, 2 rows, 3 numbers
     bool     alarm;
 };

@@ -15,7 +15,6 @@
 
 #include "../../src/guardian/lz77.c"
 #include "../../src/guardian/text-fold.c"
-#include "../../src/guardian/text-kind.c"
 #include "../../src/guardian/text-rule.c"
 #include "../../src/guardian/text-words.c"
 #undef malloc

@@ -13,6 +13,8 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -216,11 +218,18 @@ def to_f32(path_in: str | os.PathLike[str], path_out: str | os.PathLike[str]) ->
     """
     path_in, path_out = Path(path_in), Path(path_out)
     reader = gguf.GGUFReader(path_in)
-    with tempfile.TemporaryDirectory(prefix=f".{path_out.name}.", dir=path_out.parent) as folder:
-        part = Path(folder) / path_out.name
+    with _whole(path_out) as part:
         _write_f32(reader, part)
-        part.replace(path_out)
     return path_out
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """A place for what `path` will stand for once it is written."""
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+        part = Path(folder) / path.name
+        yield part
+        part.replace(path)
 
 
 def _write_f32(reader: gguf.GGUFReader, path: Path) -> None:
@@ -248,7 +257,8 @@ def main() -> None:
     for name in sys.argv[2:] or MODELS:
         path = folder / f"tiny-{name}.gguf"
         if not path.exists() or path.stat().st_mtime < Path(__file__).stat().st_mtime:
-            write_tiny(path, **MODELS[name])
+            with _whole(path) as part:  # half of one would be taken for up to date
+                write_tiny(part, **MODELS[name])
 
 
 if __name__ == "__main__":
